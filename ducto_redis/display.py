@@ -1,0 +1,13 @@
+"""How credits are written for people."""
+
+from decimal import Decimal
+
+
+def format_credits(credits: Decimal) -> str:
+    """Return credits without exponent and without trailing zeros.
+
+    >>> format_credits(Decimal("41.200000"))
+    '41.2'
+    """
+    text = f"{credits:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

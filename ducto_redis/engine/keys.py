@@ -1,0 +1,141 @@
+"""The keyspace.
+
+`<ns>` is the namespace, `{tag}` the hash tag that puts all keys of a partition into one cluster slot, `<n>:<account>`
+the account id behind its length in bytes, so that no account can spell another's key.
+
+Per account:
+    <ns>:{tag}:account:<n>:<account>                    hash    balance, held, seq, epoch, due, activation
+    <ns>:{tag}:leases:<n>:<account>                     hash    lease id -> record
+    <ns>:{tag}:operation:<n>:<account>:<operation key>  string  fingerprint and first answer, expires
+    <ns>:{tag}:closed:<n>:<account>:<lease id>          string  how the lease was closed and the answer, expires
+Per partition:
+    <ns>:{tag}:meta                    hash        namespace id, state, epoch, partitions, registered groups
+    <ns>:{tag}:journal                 stream      one entry for every change to an account
+    <ns>:{tag}:due                     sorted set  accounts by the time at which something of theirs falls due
+    <ns>:{tag}:claim:<group>           hash        the worker that owns the partition, and its fencing token
+    <ns>:{tag}:dead_letters:<group>    stream      entries that a consumer gave up
+Per namespace, in partition 0:
+    <ns>:{tag}:workers:<group>         sorted set  live workers by the time until which they are believed alive
+"""
+
+from binascii import crc_hqx
+from zlib import crc32
+
+from ducto_redis.engine.ids import RESERVED_ACCOUNT, check_account, check_id
+from ducto_redis.errors import ConfigError
+
+SLOTS = 16384
+DEFAULT_PARTITIONS = 16
+_ACCOUNTS_KEPT = 65536
+
+
+class AccountKeys:
+    """The keys of one account that every operation on it takes, and its partition."""
+
+    __slots__ = ("_closed", "_operation", "keys", "partition")
+
+    def __init__(self, namespace: "Namespace", account: str, partition: int) -> None:
+        name = account.encode()
+        suffix = b"%d:%b" % (len(name), name)
+        self.partition = partition
+        self.keys: tuple[bytes, ...] = (
+            namespace.key(partition, b"account:" + suffix),
+            namespace.key(partition, b"leases:" + suffix),
+            namespace.journal(partition),
+            namespace.due(partition),
+            namespace.meta(partition),
+        )
+        self._operation = namespace.key(partition, b"operation:" + suffix) + b":"
+        self._closed = namespace.key(partition, b"closed:" + suffix) + b":"
+
+    def operation(self, operation_key: str) -> bytes:
+        """The key of an operation's record."""
+        return self._operation + operation_key.encode()
+
+    def closed(self, lease_id: str) -> bytes:
+        """The key of a closed lease's record."""
+        return self._closed + lease_id.encode()
+
+
+class Namespace:
+    """The keys of one namespace.
+
+    Args:
+        name: up to 128 bytes, without braces.
+        partitions: shares of the accounts, each in a cluster slot of its own; fixed when the namespace is created.
+    """
+
+    def __init__(self, name: str = "ducto", partitions: int = DEFAULT_PARTITIONS) -> None:
+        check_id(name, "a namespace")
+        if "{" in name or "}" in name:
+            raise ConfigError(f"a namespace must not hold braces: {name!r}")
+        if not 1 <= partitions <= SLOTS:
+            raise ConfigError(f"a namespace has 1 to {SLOTS} partitions, not {partitions}")
+        self.name = name
+        self.partitions = partitions
+        self._prefixes = [
+            b"%b:{%b}:" % (name.encode(), tag_of(partition, partitions)) for partition in range(partitions)
+        ]
+        self._accounts: dict[str, AccountKeys] = {}
+        self.reserved = AccountKeys(self, RESERVED_ACCOUNT, 0)
+
+    def partition_of(self, account: str) -> int:
+        """The partition that an account belongs to."""
+        return crc32(account.encode()) % self.partitions
+
+    def account(self, account: str) -> AccountKeys:
+        """The keys of an account. Raises InvalidIdError where it is none."""
+        keys = self._accounts.get(account)
+        if keys is None:
+            check_account(account)
+            if len(self._accounts) >= _ACCOUNTS_KEPT:
+                self._accounts.clear()
+            keys = self._accounts[account] = AccountKeys(self, account, self.partition_of(account))
+        return keys
+
+    def key(self, partition: int, rest: bytes) -> bytes:
+        """The key of that name in a partition."""
+        return self._prefixes[partition] + rest
+
+    def meta(self, partition: int) -> bytes:
+        """The partition's own record."""
+        return self.key(partition, b"meta")
+
+    def journal(self, partition: int) -> bytes:
+        """The stream of the partition's changes."""
+        return self.key(partition, b"journal")
+
+    def due(self, partition: int) -> bytes:
+        """The partition's accounts by the time at which something of theirs falls due."""
+        return self.key(partition, b"due")
+
+    def claim(self, partition: int, group: str) -> bytes:
+        """Who owns the partition for a consumer group."""
+        return self.key(partition, b"claim:" + group.encode())
+
+    def dead_letters(self, partition: int, group: str) -> bytes:
+        """The entries of the partition that a consumer group gave up."""
+        return self.key(partition, b"dead_letters:" + group.encode())
+
+    def workers(self, group: str) -> bytes:
+        """The live workers of a consumer group."""
+        return self.key(0, b"workers:" + group.encode())
+
+
+def tag_of(partition: int, partitions: int) -> bytes:
+    """The hash tag of a partition: the first `<partition>.<n>` whose slot lies in the partition's share of the slots.
+
+    So the partitions spread evenly over the slots, and over the nodes of a cluster.
+    """
+    first, end = partition * SLOTS // partitions, (partition + 1) * SLOTS // partitions
+    attempt = 0
+    while True:
+        tag = b"%d.%d" % (partition, attempt)
+        if first <= slot_of(tag) < end:
+            return tag
+        attempt += 1
+
+
+def slot_of(tag: bytes) -> int:
+    """The cluster slot of a hash tag: CRC16 (XMODEM) modulo 16,384."""
+    return crc_hqx(tag, 0) % SLOTS

@@ -1,0 +1,320 @@
+"""Everything that ducto_redis raises.
+
+CreditError
+├── InsufficientCreditsError    the account cannot pay
+├── CapReachedError             a spend cap would be passed
+├── ConcurrencyLimitError       too many leases of this operation type are open
+├── FeatureNotEntitledError     the account's plan lacks the feature
+├── AccountFrozenError          the account is frozen
+├── NoAccountError              nobody pays for the request
+├── LeaseNotFoundError          no such lease, or closed longer ago than closed leases are remembered
+├── LeaseExpiredError           the lease's time is over
+├── LeaseClosedError            the lease was settled, released or has expired: `how` says which
+├── IdempotencyConflictError    the key was used for another request
+├── RefundError                 the refund is not possible
+├── UnpricedModelError          the document has no price for the model
+├── PricingNotLoadedError       no pricing document is active
+├── InvalidAmountError          not an amount of credits (also a ValueError)
+├── InvalidIdError              not an account, lease, model or key (also a ValueError)
+├── InvalidUsageError           not a usage: negative, too large, not a number (also a ValueError)
+├── ExpressionError             a formula is wrong, or cannot be calculated
+├── ConfigError                 a setting or a document is wrong
+├── LedgerError                 the SQL ledger failed, or does not add up
+│   └── LedgerUnavailableError  its database cannot be used now
+├── RetryLaterError             a journal handler's own: not the entry's fault, hand it over again
+└── StoreError                  the engine failed
+    ├── StoreUnavailableError   the engine cannot be reached in time; `operation_key` is safe to use again
+    ├── JournalFullError        the journal waits for a consumer: nothing new is admitted
+    ├── PartitionMismatchError  the namespace was created with another number of partitions
+    ├── ConsumerGroupLostError  a journal consumer's group is not registered any more
+    └── RecoveryNeededError     Redis lost its memory: nothing is admitted until it is restored
+
+A store also asks its manager again by StalePricing and RepriceLease, which no caller ever sees.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+
+from ducto_redis.display import format_credits
+
+
+class CreditError(Exception):
+    """The base of all errors of ducto_redis. `code` is the same in the library, in HTTP answers and in logs."""
+
+    code = "credit_error"
+
+
+class InsufficientCreditsError(CreditError):
+    """The account cannot pay for what was asked.
+
+    Attributes:
+        account: who was to pay.
+        needed: credits that were asked for.
+        available: credits that are neither spent nor held.
+        held: credits that open leases hold.
+        floor: how low the balance may go for this request.
+        next_expiry: when the first open lease expires and may free credits, or None.
+    """
+
+    code = "insufficient_credits"
+
+    def __init__(
+        self,
+        account: str,
+        *,
+        needed: Decimal,
+        available: Decimal,
+        held: Decimal,
+        floor: Decimal = Decimal(0),
+        next_expiry: datetime | None = None,
+    ) -> None:
+        self.account = account
+        self.needed = needed
+        self.available = available
+        self.held = held
+        self.floor = floor
+        self.next_expiry = next_expiry
+        below = f", the balance may not fall below {format_credits(floor)}" if floor else ""
+        super().__init__(
+            f"account {account!r} needs {format_credits(needed)} credits and has {format_credits(available)} available"
+            f" ({format_credits(held)} held){below}"
+        )
+
+
+class CapReachedError(CreditError):
+    """A spend cap would be passed. `window_end` says when its window ends."""
+
+    code = "spend_cap_reached"
+
+    def __init__(self, message: str, *, window_end: datetime | None = None) -> None:
+        self.window_end = window_end
+        super().__init__(message)
+
+
+class ConcurrencyLimitError(CreditError):
+    """Too many leases of this operation type are open."""
+
+    code = "concurrency_limit"
+
+
+class FeatureNotEntitledError(CreditError):
+    """The account's plan does not have the feature."""
+
+    code = "feature_not_entitled"
+
+
+class AccountFrozenError(CreditError):
+    """The account is frozen: nothing new is admitted."""
+
+    code = "account_frozen"
+
+
+class NoAccountError(CreditError):
+    """Nobody pays for the request: `account(scope)` of the middleware said None."""
+
+    code = "no_account"
+
+    def __init__(self, message: str = "there is no account to charge for this request") -> None:
+        super().__init__(message)
+
+
+class LeaseNotFoundError(CreditError):
+    """No such lease, or it was closed longer ago than closed leases are remembered (24 hours)."""
+
+    code = "lease_not_found"
+
+    def __init__(self, account: str, lease_id: str) -> None:
+        self.account = account
+        self.lease_id = lease_id
+        super().__init__(f"account {account!r} has no lease {lease_id!r}")
+
+
+class LeaseExpiredError(CreditError):
+    """The lease's time is over, so that it can neither be renewed nor extended. It can still be settled."""
+
+    code = "lease_expired"
+
+    def __init__(self, account: str, lease_id: str) -> None:
+        self.account = account
+        self.lease_id = lease_id
+        super().__init__(f"lease {lease_id!r} of account {account!r} has expired; settle charges it all the same")
+
+
+class LeaseClosedError(CreditError):
+    """The lease is closed. `how` is "settled", "released" or "expired"."""
+
+    code = "lease_closed"
+
+    def __init__(self, account: str, lease_id: str, how: str) -> None:
+        self.account = account
+        self.lease_id = lease_id
+        self.how = how
+        super().__init__(f"lease {lease_id!r} of account {account!r} is closed: it was {how}")
+
+
+class IdempotencyConflictError(CreditError):
+    """The key, or the lease id, was used for another request. `running` is True while the first one still runs."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self, account: str, key: str, *, running: bool = False) -> None:
+        self.account = account
+        self.key = key
+        self.running = running
+        super().__init__(
+            f"{key!r} of account {account!r} was used for "
+            + ("a request that still runs" if running else "another request; use a new one")
+        )
+
+
+class RefundError(CreditError):
+    """The refund is not possible."""
+
+    code = "refund_error"
+
+
+class UnpricedModelError(CreditError):
+    """The pricing document has no price for the model."""
+
+    code = "model_not_priced"
+
+    def __init__(self, model: str | None, *, what: str = "model") -> None:
+        self.model = model
+        self.what = what
+        name = "a request without a model" if model is None else f"{what} {model!r}"
+        super().__init__(f"the pricing document has no price for {name}; add one, or a _default")
+
+
+class PricingNotLoadedError(CreditError):
+    """No pricing document is active."""
+
+    code = "pricing_not_loaded"
+
+    def __init__(
+        self, message: str = "no pricing document is active; publish one with `ducto pricing set FILE`"
+    ) -> None:
+        super().__init__(message)
+
+
+class InvalidAmountError(CreditError, ValueError):
+    """Not an amount of credits, or one that would pass the limit of 2**53 - 1 micro-credits."""
+
+    code = "invalid_amount"
+
+
+class InvalidIdError(CreditError, ValueError):
+    """Not an account id, lease id, key, operation type or other name."""
+
+    code = "invalid_id"
+
+
+class InvalidUsageError(CreditError, ValueError):
+    """Not a usage: a count below zero, over 2**53 - 1, or not a number."""
+
+    code = "invalid_usage"
+
+
+class ExpressionError(CreditError):
+    """A formula is wrong, or cannot be calculated.
+
+    Attributes:
+        path: where the formula stands in the document, such as `models.gpt-4o`.
+        position: the character in the formula, from 0, or None where the whole formula is meant.
+    """
+
+    code = "expression_error"
+
+    def __init__(self, message: str, *, path: str = "", position: int | None = None) -> None:
+        self.path = path
+        self.position = position
+        self.reason = message
+        place = f"{path}: " if path else ""
+        where = "" if position is None else f" (at character {position})"
+        super().__init__(f"{place}{message}{where}")
+
+
+class ConfigError(CreditError):
+    """A setting or a document is wrong."""
+
+    code = "config_error"
+
+
+class LedgerError(CreditError):
+    """The SQL ledger failed, or does not add up."""
+
+    code = "ledger_error"
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger's database cannot be used now: it is away, locked, full, or has not been migrated."""
+
+    code = "ledger_unavailable"
+
+
+class RetryLaterError(CreditError):
+    """Raised by a handler of journal entries: what it needs is away, and that is not the entry's fault.
+
+    The entry is handed over again until it succeeds, however often that is; it never becomes a dead letter.
+    """
+
+    code = "retry_later"
+
+
+class StoreError(CreditError):
+    """The engine failed."""
+
+    code = "store_error"
+
+
+class StoreUnavailableError(StoreError):
+    """The engine could not be reached in time.
+
+    Whether the operation took effect is unknown. `operation_key` (an idempotency key or a lease id, or None for a
+    read) makes it safe to ask again: the same key never takes effect twice.
+    """
+
+    code = "store_unavailable"
+
+    def __init__(self, message: str, *, operation_key: str | None = None) -> None:
+        self.operation_key = operation_key
+        super().__init__(message)
+
+
+class JournalFullError(StoreError):
+    """The journal waits for a consumer: reserve, deduct and add are refused, settle and release go on."""
+
+    code = "journal_full"
+
+
+class PartitionMismatchError(StoreError):
+    """The namespace was created with another number of partitions."""
+
+    code = "partition_mismatch"
+
+
+class ConsumerGroupLostError(StoreError):
+    """The consumer's group is not registered any more: it was removed, or Redis is older than its registration."""
+
+    code = "consumer_group_lost"
+
+
+class RecoveryNeededError(StoreError):
+    """Redis lost its memory: nothing is admitted until it is restored."""
+
+    code = "recovery_needed"
+
+
+class StalePricing(Exception):
+    """To the manager: the account was charged under a newer pricing document already; load it and price again."""
+
+    def __init__(self, activation: int) -> None:
+        self.activation = activation
+        super().__init__(f"priced before activation {activation}")
+
+
+class RepriceLease(Exception):
+    """To the manager: the lease was priced under that version of the pricing document; price under it."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        super().__init__(f"the lease was priced under version {version}")

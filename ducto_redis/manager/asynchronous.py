@@ -1,0 +1,216 @@
+"""The manager of an event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from ducto_redis.engine.keys import DEFAULT_PARTITIONS
+from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
+from ducto_redis.manager.core import BillingMode, ManagerCore
+from ducto_redis.manager.ledger_access import ledger_for
+from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
+from ducto_redis.manager.outbox import PendingCharge
+from ducto_redis.manager.requests import Usage, UsageOrAmount
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.results import BilledResult
+from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
+from ducto_redis.store.urls import store_from_url
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS = 10.0
+_OUTBOX_FIRST_WAIT_SECONDS = 0.1
+_OUTBOX_LONGEST_WAIT_SECONDS = 5.0
+
+
+class PendingWork(Struct, frozen=True):
+    """What a manager still has to do: charges that wait for the engine, and tasks that settle."""
+
+    outbox: int
+    tasks: int
+
+
+class AsyncCreditManager(ManagerCore):
+    """Prices, holds and charges, for event loops.
+
+    >>> async def main() -> None:
+    ...     async with AsyncCreditManager.from_url("memory://") as manager:
+    ...         await manager.add_credits("u1", 100)
+    ...         lease = await manager.reserve("u1", 10)
+    ...         await manager.settle("u1", lease.lease_id, "7.5")
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._flusher: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_url(
+        cls,
+        redis_url: str,
+        ledger_url: str | None = None,
+        *,
+        namespace: str = "ducto",
+        partitions: int = DEFAULT_PARTITIONS,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        journal_limit: int = DEFAULT_JOURNAL_LIMIT,
+        **options: Any,
+    ) -> "AsyncCreditManager":
+        """A manager on the store that a URL names. Nothing is connected yet, and no event loop is needed.
+
+        Args:
+            redis_url: redis://, rediss://, unix://, embedded:///path or memory://.
+            ledger_url: sqlite:///path or postgresql://...; with memory:// and embedded:// there is one without it.
+            namespace: what begins every key.
+            partitions: shares of the accounts; fixed when the namespace is created.
+            timeout_seconds: how long an operation may take before StoreUnavailableError.
+            journal_limit: entries in a partition's journal above which nothing new is admitted.
+            options: those of the class.
+
+        Raises:
+            ConfigError: if a URL or a setting is wrong, or an extra is not installed.
+        """
+        store = store_from_url(
+            redis_url,
+            namespace=namespace,
+            partitions=partitions,
+            timeout_seconds=timeout_seconds,
+            journal_limit=journal_limit,
+        )
+        return cls(store, ledger=ledger_for(redis_url, ledger_url), **options)
+
+    async def close(self) -> None:
+        """Wait for settles, bounded, send what waits in the outbox, and let go of connections."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+        await super().close()
+
+    async def __aenter__(self) -> "AsyncCreditManager":
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Opens with an ASGI application and closes with it: `Starlette(lifespan=manager.lifespan)`."""
+        async with self:
+            yield
+
+    def meter(
+        self,
+        account: str,
+        estimate: UsageOrAmount,
+        *,
+        operation_type: str = "default",
+        ttl: float = DEFAULT_TTL_SECONDS,
+        lease_id: str | None = None,
+        billing_mode: BillingMode | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncMeter:
+        """A context manager that holds the estimate and charges what was recorded in it, after an exception too.
+
+        Args:
+            account: who pays.
+            estimate: the most that the work can consume, or credits.
+            operation_type, lease_id, billing_mode, metadata: as for `reserve`.
+            ttl: seconds; the lease is renewed at half of them for as long as the work runs.
+        """
+        return AsyncMeter(
+            self,
+            account,
+            estimate,
+            operation_type=operation_type,
+            ttl=ttl,
+            lease_id=lease_id,
+            billing_mode=billing_mode,
+            metadata=metadata,
+        )
+
+    async def run_billed(
+        self,
+        account: str,
+        estimate: UsageOrAmount,
+        do_work: Callable[[], Awaitable[tuple[T, UsageOrAmount]]],
+        *,
+        operation_type: str = "default",
+        lease_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> BilledResult[T]:
+        """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
+
+        Args:
+            account: who pays.
+            estimate: the most that the work can consume, or credits.
+            do_work: returns its result, and what it consumed (usage, or credits).
+            operation_type, lease_id, metadata: as for `reserve`.
+
+        Raises:
+            what `reserve`, the work and `settle` raise.
+        """
+        lease = await self.reserve(
+            account, estimate, operation_type=operation_type, lease_id=lease_id, metadata=metadata
+        )
+        try:
+            result, consumed = await do_work()
+        except BaseException:
+            await asyncio.shield(self.settle_task(self.release(account, lease.lease_id)))
+            raise
+        charge = await asyncio.shield(self.settle_task(self.settle(account, lease.lease_id, consumed)))
+        return BilledResult(result, charge)
+
+    def settle_task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Run a coroutine in a task that the manager owns: it outlives the caller, and `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    @property
+    def pending(self) -> PendingWork:
+        """What is still to be done."""
+        return PendingWork(outbox=len(self.outbox), tasks=len(self._tasks))
+
+    def charge_later(self, charge: PendingCharge) -> None:
+        super().charge_later(charge)
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+
+    def deduct_later(
+        self,
+        account: str,
+        usage: Usage,
+        key: str,
+        *,
+        operation_type: str = "default",
+        flags: Sequence[str] = (),
+    ) -> None:
+        """Charge usage for which nothing could be held, once the engine is back. The key makes it one charge."""
+        usages = (usage,) if isinstance(usage, UsageMetrics) else tuple(usage)
+        self.charge_later(
+            PendingCharge(account, key, usages, lease=False, operation_type=operation_type, flags=tuple(flags))
+        )
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.to_thread(function)
+
+    async def _flush(self) -> None:
+        wait = _OUTBOX_FIRST_WAIT_SECONDS
+        while True:
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _OUTBOX_LONGEST_WAIT_SECONDS)
+            if await self.outbox.flush(self.send_charge):
+                return
+
+
+__all__ = ["AsyncCreditManager", "PendingWork"]

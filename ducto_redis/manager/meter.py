@@ -1,0 +1,218 @@
+"""Meters: hold the worst case of some work, add up what it consumes, charge that at the end.
+
+`MeterCore` is what meters do, `AsyncMeter` and `Meter` their faces for event loops and for threads.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
+from ducto_redis.manager.core import BillingMode, ManagerCore
+from ducto_redis.manager.driving import drive
+from ducto_redis.manager.outbox import PendingCharge
+from ducto_redis.manager.requests import UsageOrAmount, check_lease_id, new_id
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
+
+if TYPE_CHECKING:
+    from ducto_redis.manager.asynchronous import AsyncCreditManager
+    from ducto_redis.manager.blocking import CreditManager
+
+DEFAULT_TTL_SECONDS = 120.0
+
+
+class MeterCore:
+    """One piece of metered work.
+
+    Attributes:
+        account: who pays.
+        lease_id: the lease that holds for it.
+        lease: what `open` gave; None before.
+        result: what `close` gave; None before, and where the charge waits for the engine.
+    """
+
+    def __init__(
+        self,
+        manager: ManagerCore,
+        account: str,
+        estimate: UsageOrAmount,
+        *,
+        operation_type: str = "default",
+        ttl: float = DEFAULT_TTL_SECONDS,
+        lease_id: str | None = None,
+        billing_mode: BillingMode | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.account = account
+        self.lease_id = new_id() if lease_id is None else check_lease_id(lease_id)
+        self.lease: ReserveResult | None = None
+        self.result: SettleResult | ReleaseResult | None = None
+        self.ttl = ttl
+        self._core = manager
+        self._estimate = estimate
+        self._operation_type = operation_type
+        self._billing_mode = billing_mode
+        self._metadata = metadata
+        self._usages: list[UsageMetrics] = []
+        self._flags: list[str] = []
+        self._closed = False
+
+    @property
+    def recorded(self) -> tuple[UsageMetrics, ...]:
+        """What was recorded so far."""
+        return tuple(self._usages)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def record(self, usage: UsageMetrics, *flags: str) -> None:
+        """Add to what will be charged.
+
+        Args:
+            usage: what was consumed.
+            flags: what is unusual about it, journalled with the charge.
+
+        Raises:
+            StoreError: if the meter is closed.
+        """
+        if self._closed:
+            raise StoreError(f"the meter of lease {self.lease_id!r} is closed: it records nothing more")
+        self._usages.append(usage)
+        self._flags.extend(flags)
+
+    async def open_core(self) -> ReserveResult:
+        """Reserve the estimate, once."""
+        if self.lease is None:
+            self.lease = await self._core.reserve(
+                self.account,
+                self._estimate,
+                operation_type=self._operation_type,
+                ttl=self.ttl,
+                billing_mode=self._billing_mode,
+                lease_id=self.lease_id,
+                metadata=self._metadata,
+            )
+        return self.lease
+
+    async def close_core(self) -> SettleResult | ReleaseResult | None:
+        """Settle what was recorded, or release where nothing was. An engine that is away gets the charge later."""
+        if self._closed or self.lease is None:
+            return self.result
+        self._closed = True
+        if not self._usages:
+            try:
+                self.result = await self._core.release(self.account, self.lease_id)
+            except StoreUnavailableError:
+                self.result = None  # the lease expires by itself
+            return self.result
+        charge = PendingCharge(self.account, self.lease_id, tuple(self._usages), flags=tuple(self._flags))
+        try:
+            self.result = await self._core.send_charge(charge)
+        except StoreError:
+            self._core.charge_later(charge)
+        return self.result
+
+    async def renew_core(self) -> bool:
+        """Let the lease hold longer. Returns whether there is a lease to renew again."""
+        if self._closed:
+            return False
+        try:
+            await self._core.renew(self.account, self.lease_id, ttl=self.ttl)
+        except StoreUnavailableError:
+            return True
+        except CreditError:
+            return False
+        return not self._closed
+
+
+class AsyncMeter(MeterCore):
+    """A meter for event loops.
+
+    >>> async def answer(manager: "AsyncCreditManager") -> None:
+    ...     async with manager.meter("u1", estimate=UsageMetrics(model="gpt-4o", output_tokens=500)) as meter:
+    ...         meter.record(UsageMetrics(model="gpt-4o", input_tokens=20, output_tokens=180))
+    """
+
+    _renewal: asyncio.TimerHandle | None = None
+
+    async def open(self) -> ReserveResult:
+        """Reserve the estimate; the lease is renewed until the meter closes. Raises what `reserve` raises."""
+        lease = await self.open_core()
+        self._renew_later()
+        return lease
+
+    async def close(self) -> SettleResult | ReleaseResult | None:
+        """Settle what was recorded, or release where nothing was; None where the engine is away and gets it later.
+
+        Raises:
+            CreditError: what `settle` and `release` raise, besides StoreUnavailableError.
+        """
+        if self._renewal is not None:
+            self._renewal.cancel()
+        return await self.close_core()
+
+    async def __aenter__(self) -> "AsyncMeter":
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # A cancelled caller must not take the charge with it.
+        await asyncio.shield(self._manager.settle_task(self.close()))
+
+    def __init__(self, manager: "AsyncCreditManager", account: str, estimate: UsageOrAmount, **options: Any) -> None:
+        super().__init__(manager, account, estimate, **options)
+        self._manager = manager
+
+    def _renew_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._renewal = loop.call_later(self.ttl / 2, lambda: self._manager.settle_task(self._renew()))
+
+    async def _renew(self) -> None:
+        if await self.renew_core():
+            self._renew_later()
+
+
+class Meter(MeterCore):
+    """A meter for threads.
+
+    >>> def answer(manager: "CreditManager") -> None:
+    ...     with manager.meter("u1", estimate=5) as meter:
+    ...         meter.record(UsageMetrics(model="render", measures={"gpu_seconds": 3}))
+    """
+
+    def __init__(self, manager: "CreditManager", account: str, estimate: UsageOrAmount, **options: Any) -> None:
+        super().__init__(manager.core, account, estimate, **options)
+        self._manager = manager
+
+    def open(self) -> ReserveResult:
+        """Reserve the estimate; the lease is renewed until the meter closes. Raises what `reserve` raises."""
+        lease = drive(self.open_core())
+        self._manager.later(self.ttl / 2, self._renew)
+        return lease
+
+    def close(self) -> SettleResult | ReleaseResult | None:
+        """Settle what was recorded, or release where nothing was; None where the engine is away and gets it later.
+
+        Raises:
+            CreditError: what `settle` and `release` raise, besides StoreUnavailableError.
+        """
+        return drive(self.close_core())
+
+    def __enter__(self) -> "Meter":
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _renew(self) -> None:
+        if drive(self.renew_core()):
+            self._manager.later(self.ttl / 2, self._renew)

@@ -1,0 +1,108 @@
+"""Charges for work that is done, waiting for an engine that cannot be reached.
+
+The answer has been given, so the charge must not be lost: it is sent again, under the same key, until it is taken. The
+outbox is bounded; while it is full nothing new is admitted.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from threading import Lock
+
+import msgspec
+from msgspec import Struct
+
+from ducto_redis.errors import CreditError, RecoveryNeededError, StoreUnavailableError
+from ducto_redis.metrics import UsageMetrics
+
+DEFAULT_LIMIT = 10_000
+
+_log = logging.getLogger("ducto_redis.outbox")
+
+
+class PendingCharge(Struct, frozen=True):
+    """A charge that waits.
+
+    Attributes:
+        account: who pays.
+        key: the lease to settle.
+        usage: what was consumed.
+        lease: whether the lease was opened; otherwise the engine was away then, and it is opened with the charge.
+        operation_type, flags: as they were to be journalled.
+    """
+
+    account: str
+    key: str
+    usage: Sequence[UsageMetrics]
+    lease: bool = True
+    operation_type: str = "default"
+    flags: Sequence[str] = ()
+
+
+Send = Callable[[PendingCharge], Awaitable[object]]
+
+
+class Outbox:
+    """A bounded queue of charges, in the order in which they came. Threads may share it.
+
+    Attributes:
+        given_up: how many charges were given up, each logged whole.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self.limit = limit
+        self.given_up = 0
+        self._charges: deque[PendingCharge] = deque()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._charges)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more fits."""
+        return len(self._charges) >= self.limit
+
+    def put(self, charge: PendingCharge) -> None:
+        """Take a charge in; one that does not fit is given up."""
+        with self._lock:
+            if len(self._charges) < self.limit:
+                self._charges.append(charge)
+                return
+        self._give_up(charge, "the outbox is full")
+
+    async def flush(self, send: Send) -> bool:
+        """Send what waits, until all is sent or the engine cannot be reached. Returns whether all is sent.
+
+        A charge that the engine refuses for good is given up.
+        """
+        while True:
+            with self._lock:
+                if not self._charges:
+                    return True
+                charge = self._charges.popleft()
+            try:
+                await send(charge)
+            except (StoreUnavailableError, RecoveryNeededError):
+                with self._lock:
+                    self._charges.appendleft(charge)
+                return False
+            except CreditError as error:
+                self._give_up(charge, str(error))
+            except BaseException:
+                with self._lock:
+                    self._charges.appendleft(charge)
+                raise
+
+    def give_up_all(self, reason: str) -> None:
+        """Give up everything that waits."""
+        while True:
+            with self._lock:
+                if not self._charges:
+                    return
+                charge = self._charges.popleft()
+            self._give_up(charge, reason)
+
+    def _give_up(self, charge: PendingCharge, reason: str) -> None:
+        self.given_up += 1
+        _log.error("gave up a charge (%s): %s", reason, msgspec.json.encode(charge).decode())

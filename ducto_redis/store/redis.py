@@ -1,0 +1,69 @@
+"""The store on a Redis or Valkey server."""
+
+import redis
+
+from ducto_redis.engine.async_link import AsyncLink
+from ducto_redis.engine.blocking_link import BlockingLink
+from ducto_redis.engine.keys import DEFAULT_PARTITIONS, Namespace
+from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
+from ducto_redis.engine.scripts import Scripts, load_scripts
+from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT, ScriptStore
+
+
+class RedisStore(ScriptStore):
+    """Accounts on a server, over one pipelined connection.
+
+    Args:
+        url: redis://, rediss:// or unix://.
+        namespace: what begins every key, so that several systems can share a server.
+        partitions: shares of the accounts; fixed when the namespace is created.
+        blocking: for threads instead of an event loop.
+        timeout_seconds: how long an operation may take before StoreUnavailableError.
+        journal_limit: entries in a partition's journal above which nothing new is admitted.
+        scripts: other scripts than the package's; tests move the clock by them.
+
+    Raises:
+        ConfigError: if the URL or the namespace cannot be used. Nothing is connected yet.
+    """
+
+    local = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "ducto",
+        partitions: int = DEFAULT_PARTITIONS,
+        blocking: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        journal_limit: int = DEFAULT_JOURNAL_LIMIT,
+        scripts: Scripts | None = None,
+    ) -> None:
+        link = (BlockingLink if blocking else AsyncLink)(url, timeout_seconds=timeout_seconds)
+        super().__init__(link, Namespace(namespace, partitions), scripts or load_scripts(), journal_limit=journal_limit)
+        self.blocking = blocking
+        self._url = url
+        self._timeout_seconds = timeout_seconds
+        self._client: redis.Redis | None = None
+
+    def blocking_twin(self) -> "RedisStore":
+        return RedisStore(
+            self._url,
+            namespace=self.namespace.name,
+            partitions=self.namespace.partitions,
+            blocking=True,
+            timeout_seconds=self._timeout_seconds,
+            journal_limit=self.journal_limit,
+            scripts=self.scripts,
+        )
+
+    def redis(self) -> redis.Redis:
+        """The store's synchronous client, with connections of its own."""
+        if self._client is None:
+            self._client = redis.Redis.from_url(self._url, protocol=2)
+        return self._client
+
+    async def close(self) -> None:
+        await super().close()
+        if self._client is not None:
+            self._client.close()

@@ -1,0 +1,167 @@
+"""The store whose engine is Redis, whatever the link that reaches it."""
+
+import secrets
+
+from ducto_redis.engine.keys import Namespace
+from ducto_redis.engine.link import Link
+from ducto_redis.engine.operations import (
+    LeaseTerms,
+    OperationKey,
+    Operations,
+    Page,
+    PartitionRecord,
+    Price,
+    PricingState,
+)
+from ducto_redis.engine.scripts import Scripts
+from ducto_redis.errors import PartitionMismatchError, RecoveryNeededError
+from ducto_redis.results import (
+    AddResult,
+    Balance,
+    DeductResult,
+    ExtendResult,
+    PricingVersion,
+    ReleaseResult,
+    RenewResult,
+    ReserveResult,
+    SettleResult,
+    SweepResult,
+)
+from ducto_redis.store.contract import CreditStore, NamespaceState
+
+DEFAULT_JOURNAL_LIMIT = 1_000_000
+"""Entries in a partition's journal above which nothing new is admitted."""
+
+_OPEN = "open"
+_CREATING = "creating"
+
+
+class ScriptStore(CreditStore):
+    """Runs every method as one Lua script over a link."""
+
+    def __init__(self, link: Link, namespace: Namespace, scripts: Scripts, *, journal_limit: int) -> None:
+        self.namespace = namespace
+        self.link = link
+        self.journal_limit = journal_limit
+        self.operations = Operations(namespace, scripts)
+
+    @property
+    def scripts(self) -> Scripts:
+        """The scripts that it runs."""
+        return self.operations.scripts
+
+    async def read_namespace(self) -> NamespaceState:
+        run, operations = self.link.run, self.operations
+        first = await run(operations.read_partition(0))
+        if first is not None:
+            self._check_partitions(first)
+        if first is not None and first.state != _OPEN:
+            # Somebody is creating it, or died while doing so: finishing it is safe.
+            await self._finish(first.namespace_id)
+            return NamespaceState.OPEN
+        missing = []
+        for partition in range(1, self.namespace.partitions):
+            record = await run(operations.read_partition(partition))
+            if record is None or (first is not None and record.namespace_id != first.namespace_id):
+                missing.append(partition)
+        if first is None and len(missing) == self.namespace.partitions - 1:
+            return NamespaceState.MISSING
+        if first is None or missing:
+            lost = ", ".join(map(str, missing if first is not None else [0, *missing]))
+            raise RecoveryNeededError(
+                f"the records of partition {lost} of namespace {self.namespace.name!r} are gone: a server lost its"
+                " memory. Restore its data (AOF, RDB or a replica), then try again"
+            )
+        return NamespaceState.OPEN
+
+    async def create_namespace(self) -> None:
+        winner = await self.link.run(self.operations.create_partition(0, secrets.token_hex(8), _CREATING))
+        await self._finish(winner)
+
+    async def _finish(self, namespace_id: str) -> None:
+        # Partition 0 is opened last: while it is not, whoever connects finishes what was begun.
+        for partition in range(self.namespace.partitions - 1, -1, -1):
+            await self.link.run(self.operations.create_partition(partition, namespace_id, _OPEN))
+
+    def _check_partitions(self, record: PartitionRecord) -> None:
+        if record.partitions != self.namespace.partitions:
+            raise PartitionMismatchError(
+                f"namespace {self.namespace.name!r} was created with {record.partitions} partitions, not with"
+                f" {self.namespace.partitions}: their number is fixed; connect with partitions={record.partitions}"
+            )
+
+    async def close(self) -> None:
+        await self.link.close()
+
+    async def add_credits(self, account: str, amount: int, key: OperationKey, *, cause: bytes) -> AddResult:
+        return await self.link.run(
+            self.operations.add_credits(account, amount, key, cause=cause, journal_limit=self.journal_limit)
+        )
+
+    async def get_balance(self, account: str) -> Balance:
+        return await self.link.run(self.operations.get_balance(account))
+
+    async def deduct(self, account: str, price: Price, key: OperationKey, *, floor: int, cause: bytes) -> DeductResult:
+        return await self.link.run(
+            self.operations.deduct(account, price, key, floor=floor, cause=cause, journal_limit=self.journal_limit)
+        )
+
+    async def reserve(
+        self, account: str, lease_id: str, price: Price, terms: LeaseTerms, *, cause: bytes
+    ) -> ReserveResult:
+        return await self.link.run(
+            self.operations.reserve(account, lease_id, price, terms, cause=cause, journal_limit=self.journal_limit)
+        )
+
+    async def settle(
+        self, account: str, lease_id: str, price: Price, *, fingerprint: str, cause: bytes
+    ) -> SettleResult:
+        return await self.link.run(
+            self.operations.settle(account, lease_id, price, fingerprint=fingerprint, cause=cause)
+        )
+
+    async def release(self, account: str, lease_id: str, *, cause: bytes) -> ReleaseResult:
+        return await self.link.run(self.operations.release(account, lease_id, cause=cause))
+
+    async def renew(self, account: str, lease_id: str, key: OperationKey, *, ttl_ms: int) -> RenewResult:
+        return await self.link.run(self.operations.renew(account, lease_id, key, ttl_ms=ttl_ms))
+
+    async def extend(
+        self, account: str, lease_id: str, price: Price, key: OperationKey, *, cause: bytes
+    ) -> ExtendResult:
+        return await self.link.run(
+            self.operations.extend(account, lease_id, price, key, cause=cause, journal_limit=self.journal_limit)
+        )
+
+    async def list_leases(self, account: str, *, cursor: int = 0, count: int = 100) -> Page:
+        return await self.link.run(self.operations.list_leases(account, cursor=cursor, count=count))
+
+    async def sweep_partition(self, partition: int, *, limit: int = 100) -> SweepResult:
+        accounts = await self.link.run(self.operations.due_accounts(partition, limit))
+        expired = 0
+        for account in accounts:
+            more = True
+            while more:
+                swept = await self.link.run(self.operations.sweep(account))
+                expired += swept.expired
+                more = swept.more
+        return SweepResult(accounts=len(accounts), leases_expired=expired)
+
+    async def publish_pricing(self, document: str, key: OperationKey, *, cause: bytes) -> PricingVersion:
+        return await self.link.run(self.operations.publish_pricing(document, key, cause=cause))
+
+    async def activate_pricing(self, version: int, *, cause: bytes) -> PricingVersion:
+        return await self.link.run(self.operations.activate_pricing(version, cause=cause))
+
+    async def read_pricing(self, version: int = 0, *, known: int = 0) -> PricingState:
+        return await self.link.run(self.operations.read_pricing(version, known=known))
+
+    def journal_ends(self) -> dict[int, tuple[int, int]]:
+        ends = {}
+        client = self.redis()
+        for partition in self.partitions():
+            journal = self.namespace.journal(partition)
+            if client.exists(journal):
+                milliseconds, _, number = client.xinfo_stream(journal)["last-generated-id"].decode().partition("-")
+                ends[partition] = (int(milliseconds), int(number))
+        return ends

@@ -1,0 +1,31 @@
+#!lua
+-- activate_pricing: make a published version of the pricing document the active one. Doing it again changes nothing.
+--
+-- KEYS[1] pricing (of the reserved account)   KEYS[2] unused leases of that account   KEYS[3] journal
+-- KEYS[4] due (not read)   KEYS[5] meta
+-- ARGV[1] the reserved account id
+-- ARGV[2] version
+-- ARGV[3] cause, JSON
+--
+-- Reply: ok | replayed, version, activation, published (ms)
+-- Errors, in order: recovery_needed; not_found <latest version>
+
+-- include lib/account
+
+local account = load_account()
+if not account then
+  return 'recovery_needed'
+end
+local version = ARGV[2]
+local stored = redis.call('HMGET', KEYS[1], 'active', 'latest', 'published/' .. version)
+if not stored[3] then
+  return 'not_found\t' .. (stored[2] or '0')
+end
+if stored[1] == version then
+  return 'replayed\t' .. version .. '\t' .. integer(account.activation) .. '\t' .. stored[3]
+end
+local activation = integer(account.activation + 1)
+commit(account, 'activate_pricing', 'activation/' .. activation, 0, 0, 0, version, ARGV[3], {
+  'active', version, 'activation', activation, 'activation/' .. version, activation,
+})
+return 'ok\t' .. version .. '\t' .. activation .. '\t' .. stored[3]

@@ -1,0 +1,29 @@
+#!lua flags=no-writes
+-- read_pricing: which pricing document is active, and the text of one.
+--
+-- KEYS[1] pricing (of the reserved account)   KEYS[2] unused leases of that account   KEYS[3] journal
+-- KEYS[4] due (not read)   KEYS[5] meta
+-- ARGV[1] the reserved account id
+-- ARGV[2] version; 0 for the active one
+-- ARGV[3] a version whose text the caller has, 0 for none: it is not sent again
+--
+-- Reply: {ok, active version, its activation, latest version, the version asked for, its activation, published (ms), document}
+-- Errors, in order: {recovery_needed}; {none}; {not_found, latest version}
+
+-- include lib/account
+
+local account = load_account()
+if not account then
+  return {'recovery_needed'}
+end
+local stored = redis.call('HMGET', KEYS[1], 'active', 'latest')
+if not stored[1] then
+  return {'none'}
+end
+local version = ARGV[2] == '0' and stored[1] or ARGV[2]
+local details = redis.call('HMGET', KEYS[1], 'activation/' .. version, 'published/' .. version)
+if not details[1] then
+  return {'not_found', stored[2]}
+end
+local document = version ~= ARGV[3] and redis.call('HGET', KEYS[1], 'document/' .. version) or ''
+return {'ok', stored[1], integer(account.activation), stored[2], version, details[1], details[2], document}
