@@ -269,8 +269,8 @@ class StoreError(CreditError):
 class StoreUnavailableError(StoreError):
     """The engine could not be reached in time.
 
-    Whether the operation took effect is unknown. `operation_key` (an idempotency key or a lease id, or None for a
-    read) makes it safe to ask again: the same key never takes effect twice.
+    Whether the operation took effect is unknown. `operation_key` (None for a read) makes it safe to ask again: given as
+    the idempotency key, or as the lease id of a reserve, it never takes effect twice.
     """
 
     code = "store_unavailable"

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class AddResult(Struct, frozen=True, kw_only=True):
-    """Credits that came in."""
+    """Credits that came in. `durability` says who has them: `fast`, Redis; `ledger`, SQL too."""
 
     transaction_id: str
     account: str
@@ -27,6 +27,7 @@ class AddResult(Struct, frozen=True, kw_only=True):
     balance_after: Decimal
     available: Decimal
     replayed: bool = False
+    durability: str = "fast"
 
 
 class ReserveResult(Struct, frozen=True, kw_only=True):

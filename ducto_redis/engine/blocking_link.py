@@ -126,6 +126,8 @@ class BlockingLink(Link):
                 return
             calls = list(self._unsent)
             self._unsent.clear()
+            if not self._in_flight:
+                self._heard_at = monotonic()
             self._in_flight.extend(calls)
         if self._socket is None:
             remaining = max(call.deadline for call in calls) - monotonic()
@@ -133,7 +135,7 @@ class BlockingLink(Link):
                 raise TimeoutError
             self._socket = connect_blocking(self._url, remaining)
             self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._heard_at = monotonic()
+            self._heard_at = monotonic()
         self._socket.settimeout(self.timeout_seconds)
         self._socket.sendall(b"".join([call.command for call in calls]))
 

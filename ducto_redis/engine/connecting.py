@@ -15,7 +15,7 @@ from ducto_redis.errors import ConfigError
 CLIENT_NAME = f"ducto-redis-{os.getpid()}"
 
 # Pushed messages would break the order of replies, so the links speak RESP2.
-_OPTIONS: dict[str, Any] = {"protocol": 2, "client_name": CLIENT_NAME, "lib_name": None, "lib_version": None}
+_OPTIONS: dict[str, Any] = {"protocol": 2, "client_name": CLIENT_NAME}
 
 
 def check_url(url: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, TypeVar
 
 import hiredis
 
-from ducto_redis.engine.operations import Operation
-from ducto_redis.engine.replies import MoreIsDue
+from ducto_redis.engine.operation import Operation
+from ducto_redis.engine.replies import CALLERS_KEY, MoreIsDue
 from ducto_redis.engine.scripts import Script
 from ducto_redis.errors import StoreError, StoreUnavailableError
 
@@ -73,21 +73,27 @@ class Link(ABC):
                     retries -= 1
                     continue
                 raise StoreUnavailableError(
-                    f"the engine could not be reached: {error}", operation_key=operation.operation_key
+                    f"the engine could not be reached: {error}", operation_key=_key_for_callers(operation)
                 ) from error
             except TimedOutError:
                 raise StoreUnavailableError(
-                    f"the engine did not answer {operation.script.name} in time", operation_key=operation.operation_key
+                    f"the engine did not answer {operation.script.name} in time",
+                    operation_key=_key_for_callers(operation),
                 ) from None
             if isinstance(reply, hiredis.ReplyError):
                 if str(reply).startswith("NOSCRIPT"):
                     command = _pack_eval(operation)
                     continue
-                _raise_reply_error(operation.script, reply, operation.operation_key)
+                _raise_reply_error(operation.script, reply, _key_for_callers(operation))
             try:
                 return operation.result(reply)
             except MoreIsDue:
                 command = _pack_evalsha(operation)
+
+
+def _key_for_callers(operation: Operation[Any]) -> str | None:
+    key = operation.operation_key
+    return None if key is None else key.removeprefix(CALLERS_KEY)
 
 
 def _pack_evalsha(operation: Operation[Any]) -> bytes:

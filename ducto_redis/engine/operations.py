@@ -1,159 +1,50 @@
-"""Operations: a call as (script, keys, arguments), and its reply as a result or an error. No I/O.
+"""Operations: calls as (script, keys, arguments), and how their replies are read. No I/O.
 
 Every amount here is in micro-credits and every time in milliseconds; ids and amounts have been checked by who calls.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Generic, TypedDict, TypeVar
-
-from msgspec import Struct
-
-from ducto_redis.engine.entry import LeaseRecord
-from ducto_redis.engine.ids import KEY_BYTES, RESERVED_ACCOUNT, check_id
+from ducto_redis.engine.answers import (
+    read_accounts,
+    read_activated,
+    read_add,
+    read_balance,
+    read_deduct,
+    read_extend,
+    read_leases,
+    read_partition,
+    read_pricing,
+    read_published,
+    read_release,
+    read_renew,
+    read_reserve,
+    read_settle,
+    read_sweep,
+    read_text,
+)
+from ducto_redis.engine.ids import RESERVED_ACCOUNT
 from ducto_redis.engine.keys import Namespace
-from ducto_redis.engine.replies import failure
-from ducto_redis.engine.scripts import Script, Scripts
-from ducto_redis.money import from_micro
+from ducto_redis.engine.operation import (
+    LeaseTerms,
+    Operation,
+    OperationKey,
+    Page,
+    PartitionRecord,
+    Price,
+    PricingState,
+    Sweep,
+)
+from ducto_redis.engine.scripts import Scripts
 from ducto_redis.results import (
     AddResult,
     Balance,
     DeductResult,
     ExtendResult,
-    Lease,
     PricingVersion,
     ReleaseResult,
     RenewResult,
     ReserveResult,
     SettleResult,
 )
-
-R = TypeVar("R")
-
-GROUP_FIELD = "group/"
-"""What begins the names of the fields of `meta` that register consumer groups."""
-
-
-class OperationKey(Struct, frozen=True):
-    """What makes a call the same when it is made again.
-
-    Attributes:
-        text: `key/<the caller's idempotency key>`, or `call/<random>` for a call without one.
-        kept_ms: how long the first answer is remembered.
-        fingerprint: of what the caller passed; empty where only the call itself can repeat the key.
-    """
-
-    text: str
-    kept_ms: int
-    fingerprint: str = ""
-
-
-class Price(Struct, frozen=True):
-    """An amount, and the pricing document that it was computed under (version and activation 0: none)."""
-
-    amount: int
-    version: int = 0
-    activation: int = 0
-
-
-class LeaseTerms(Struct, frozen=True):
-    """What a lease is opened with, besides its price.
-
-    Attributes:
-        floor: how low the account's available credits may go.
-        ttl_ms: how long it holds.
-        on_expiry: `release` or `charge`.
-        operation_type, owner: who holds it and for what, for people who list leases.
-        metadata: JSON, or empty.
-        fingerprint: of what the caller passed; empty for a lease id that was made for the call.
-    """
-
-    floor: int
-    ttl_ms: int
-    on_expiry: str
-    operation_type: str
-    owner: str
-    metadata: bytes
-    fingerprint: str
-
-
-class Page(Struct, frozen=True):
-    """Some of an account's leases, and the cursor of the next page (0: there is none)."""
-
-    leases: list[Lease]
-    cursor: int
-
-
-class Sweep(Struct, frozen=True):
-    """What a sweep of one account did."""
-
-    expired: int
-    more: bool
-
-
-class PricingState(Struct, frozen=True):
-    """The active pricing document, and the one that was asked for."""
-
-    active: int
-    activation: int
-    latest: int
-    asked: PricingVersion
-
-
-class PartitionRecord(Struct, frozen=True):
-    """A partition's own record, `meta`. `groups` are the registered consumer groups."""
-
-    namespace_id: str
-    state: str
-    epoch: int
-    partitions: int
-    groups: tuple[str, ...]
-
-
-class Operation(Generic[R]):
-    """One atomic step against the engine: a script, its keys, its arguments, and how to read its reply.
-
-    `account`, `operation_key` and `lease_id` name what it is about, for errors.
-    """
-
-    __slots__ = ("account", "args", "keys", "lease_id", "operation_key", "partition", "read", "script")
-
-    def __init__(
-        self,
-        script: Script,
-        partition: int,
-        keys: tuple[bytes, ...],
-        args: tuple[str | bytes | int, ...],
-        read: "Callable[[Operation[R], Any], R]",
-        *,
-        account: str = "",
-        operation_key: str | None = None,
-        lease_id: str = "",
-    ) -> None:
-        self.script = script
-        self.partition = partition
-        self.keys = keys
-        self.args = args
-        self.read = read
-        self.account = account
-        self.operation_key = operation_key
-        self.lease_id = lease_id
-
-    def result(self, reply: Any) -> R:
-        """The result that the reply says, or the error, raised. MoreIsDue asks for the same operation again."""
-        return self.read(self, reply)
-
-    def parts(self, reply: bytes) -> list[bytes]:
-        """The parts of a reply that is one string. Raises what a refusal means."""
-        parts = reply.split(b"\t")
-        if parts[0] != b"ok" and parts[0] != b"replayed":
-            raise self.failure(parts)
-        return parts
-
-    def failure(self, parts: Sequence[bytes]) -> Exception:
-        """The error that a refusal means."""
-        return failure(parts, account=self.account, operation_key=self.operation_key or "", lease_id=self.lease_id)
 
 
 class Operations:
@@ -173,7 +64,7 @@ class Operations:
             keys.partition,
             (*keys.keys, keys.operation(key.text)),
             (account, amount, key.text, key.kept_ms, key.fingerprint, journal_limit, cause),
-            _read_add,
+            read_add,
             account=account,
             operation_key=key.text,
         )
@@ -202,7 +93,7 @@ class Operations:
                 journal_limit,
                 cause,
             ),
-            _read_deduct,
+            read_deduct,
             account=account,
             operation_key=key.text,
         )
@@ -236,7 +127,7 @@ class Operations:
                 journal_limit,
                 cause,
             ),
-            _read_reserve,
+            read_reserve,
             account=account,
             operation_key=lease_id,
             lease_id=lease_id,
@@ -255,7 +146,7 @@ class Operations:
             keys.partition,
             (*keys.keys, keys.closed(lease_id)),
             (account, lease_id, price.amount, price.version, fingerprint, cause),
-            _read_settle,
+            read_settle,
             account=account,
             operation_key=lease_id,
             lease_id=lease_id,
@@ -269,7 +160,7 @@ class Operations:
             keys.partition,
             (*keys.keys, keys.closed(lease_id)),
             (account, lease_id, cause),
-            _read_release,
+            read_release,
             account=account,
             operation_key=lease_id,
             lease_id=lease_id,
@@ -286,7 +177,7 @@ class Operations:
             keys.partition,
             (*keys.keys, keys.operation(key.text), keys.closed(lease_id)),
             (account, lease_id, ttl_ms, key.text, key.kept_ms, key.fingerprint),
-            _read_renew,
+            read_renew,
             account=account,
             operation_key=key.text,
             lease_id=lease_id,
@@ -315,7 +206,7 @@ class Operations:
                 journal_limit,
                 cause,
             ),
-            _read_extend,
+            read_extend,
             account=account,
             operation_key=key.text,
             lease_id=lease_id,
@@ -325,7 +216,7 @@ class Operations:
         """What an account has. Errors: RecoveryNeeded."""
         keys = self.namespace.account(account)
         return Operation(
-            self.scripts["get_balance"], keys.partition, keys.keys, (account,), _read_balance, account=account
+            self.scripts["get_balance"], keys.partition, keys.keys, (account,), read_balance, account=account
         )
 
     def list_leases(self, account: str, *, cursor: int, count: int) -> Operation[Page]:
@@ -336,19 +227,19 @@ class Operations:
             keys.partition,
             keys.keys,
             (account, cursor, count),
-            _read_leases,
+            read_leases,
             account=account,
         )
 
     def sweep(self, account: str) -> Operation[Sweep]:
         """Apply what has fallen due on an account. Errors: RecoveryNeeded."""
         keys = self.namespace.account(account)
-        return Operation(self.scripts["sweep"], keys.partition, keys.keys, (account,), _read_sweep, account=account)
+        return Operation(self.scripts["sweep"], keys.partition, keys.keys, (account,), read_sweep, account=account)
 
     def due_accounts(self, partition: int, limit: int) -> Operation[list[str]]:
         """The accounts of a partition on which something has fallen due."""
         return Operation(
-            self.scripts["due_accounts"], partition, (self.namespace.due(partition),), (limit,), _read_accounts
+            self.scripts["due_accounts"], partition, (self.namespace.due(partition),), (limit,), read_accounts
         )
 
     def create_partition(self, partition: int, namespace_id: str, state: str) -> Operation[str]:
@@ -358,13 +249,13 @@ class Operations:
             partition,
             (self.namespace.meta(partition),),
             (namespace_id, self.namespace.partitions, state),
-            _read_text,
+            read_text,
         )
 
     def read_partition(self, partition: int) -> Operation[PartitionRecord | None]:
         """A partition's own record, or None."""
         return Operation(
-            self.scripts["read_partition"], partition, (self.namespace.meta(partition),), (), _read_partition
+            self.scripts["read_partition"], partition, (self.namespace.meta(partition),), (), read_partition
         )
 
     def publish_pricing(self, document: str, key: OperationKey, *, cause: bytes) -> Operation[PricingVersion]:
@@ -378,7 +269,7 @@ class Operations:
             keys.partition,
             (*keys.keys, keys.operation(key.text)),
             (RESERVED_ACCOUNT, document, key.text, key.kept_ms, key.fingerprint, cause),
-            _read_published,
+            read_published,
             account=RESERVED_ACCOUNT,
             operation_key=key.text,
         )
@@ -391,7 +282,7 @@ class Operations:
             keys.partition,
             keys.keys,
             (RESERVED_ACCOUNT, version, cause),
-            _read_activated,
+            read_activated,
             account=RESERVED_ACCOUNT,
         )
 
@@ -406,180 +297,6 @@ class Operations:
             keys.partition,
             keys.keys,
             (RESERVED_ACCOUNT, version, known),
-            _read_pricing,
+            read_pricing,
             account=RESERVED_ACCOUNT,
         )
-
-
-def check_lease_id(lease_id: str) -> str:
-    """Return `lease_id`. Raises InvalidIdError where it is none."""
-    return check_id(lease_id, "a lease id")
-
-
-def check_idempotency_key(key: str) -> str:
-    """Return `key`. Raises InvalidIdError where it is none."""
-    return check_id(key, "an idempotency key", KEY_BYTES)
-
-
-class _Change(TypedDict):
-    transaction_id: str
-    account: str
-    amount: Decimal
-    balance_after: Decimal
-    available: Decimal
-    replayed: bool
-
-
-def _change(operation: Operation[Any], parts: Sequence[bytes]) -> _Change:
-    balance, held = int(parts[3]), int(parts[4])
-    return {
-        "transaction_id": _transaction(operation, parts),
-        "account": operation.account,
-        "amount": from_micro(int(parts[5])),
-        "balance_after": from_micro(balance),
-        "available": from_micro(balance - held),
-        "replayed": parts[0] == b"replayed",
-    }
-
-
-def _transaction(operation: Operation[Any], parts: Sequence[bytes]) -> str:
-    return f"{operation.partition}-{parts[1].decode()}-{parts[2].decode()}"
-
-
-def _time(milliseconds: bytes | int) -> datetime:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
-
-
-def _read_add(operation: Operation[AddResult], reply: bytes) -> AddResult:
-    return AddResult(**_change(operation, operation.parts(reply)))
-
-
-def _read_deduct(operation: Operation[DeductResult], reply: bytes) -> DeductResult:
-    return DeductResult(**_change(operation, operation.parts(reply)))
-
-
-def _read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveResult:
-    parts = operation.parts(reply)
-    return ReserveResult(
-        **_change(operation, parts),
-        lease_id=operation.lease_id,
-        expires_at=_time(parts[6]),
-        version=int(parts[7]),
-    )
-
-
-def _read_settle(operation: Operation[SettleResult], reply: bytes) -> SettleResult:
-    parts = operation.parts(reply)
-    return SettleResult(
-        **_change(operation, parts),
-        lease_id=operation.lease_id,
-        shortfall=from_micro(int(parts[6])),
-        late=parts[7] == b"1",
-    )
-
-
-def _read_release(operation: Operation[ReleaseResult], reply: bytes) -> ReleaseResult:
-    return ReleaseResult(**_change(operation, operation.parts(reply)), lease_id=operation.lease_id)
-
-
-def _read_extend(operation: Operation[ExtendResult], reply: bytes) -> ExtendResult:
-    return ExtendResult(**_change(operation, operation.parts(reply)), lease_id=operation.lease_id)
-
-
-def _read_renew(operation: Operation[RenewResult], reply: bytes) -> RenewResult:
-    parts = operation.parts(reply)
-    return RenewResult(
-        transaction_id=_transaction(operation, parts),
-        account=operation.account,
-        lease_id=operation.lease_id,
-        expires_at=_time(parts[3]),
-        replayed=parts[0] == b"replayed",
-    )
-
-
-def _read_balance(operation: Operation[Balance], reply: bytes) -> Balance:
-    parts = operation.parts(reply)
-    balance, held = int(parts[1]), int(parts[2])
-    return Balance(
-        account=operation.account,
-        balance=from_micro(balance),
-        held=from_micro(held),
-        available=from_micro(balance - held),
-        seq=int(parts[3]),
-    )
-
-
-def _read_leases(operation: Operation[Page], reply: list[bytes]) -> Page:
-    if reply[0] != b"ok":
-        raise operation.failure(reply)
-    now = int(reply[1])
-    leases = []
-    for lease_id, text in zip(reply[3::2], reply[4::2], strict=True):
-        record = LeaseRecord.decode(text.decode())
-        if record.state != "open" or record.expires_ms <= now:
-            continue
-        leases.append(
-            Lease(
-                lease_id=lease_id.decode(),
-                account=operation.account,
-                amount=from_micro(record.amount),
-                operation_type=record.operation_type,
-                owner=record.owner,
-                created_at=_time(record.created_ms),
-                expires_at=_time(record.expires_ms),
-                age_seconds=(now - record.created_ms) / 1000,
-                version=record.version,
-                metadata=record.metadata,
-            )
-        )
-    return Page(leases, int(reply[2]))
-
-
-def _read_sweep(operation: Operation[Sweep], reply: bytes) -> Sweep:
-    parts = operation.parts(reply)
-    return Sweep(int(parts[1]), parts[2] == b"1")
-
-
-def _read_accounts(_: Operation[list[str]], reply: list[bytes]) -> list[str]:
-    return [account.decode() for account in reply]
-
-
-def _read_text(_: Operation[str], reply: bytes) -> str:
-    return reply.decode()
-
-
-def _read_partition(_: Operation[PartitionRecord | None], reply: list[bytes]) -> PartitionRecord | None:
-    if not reply:
-        return None
-    record = {name.decode(): value.decode() for name, value in zip(reply[::2], reply[1::2], strict=True)}
-    return PartitionRecord(
-        record["namespace_id"],
-        record["state"],
-        int(record["epoch"]),
-        int(record["partitions"]),
-        tuple(sorted(name.removeprefix(GROUP_FIELD) for name in record if name.startswith(GROUP_FIELD))),
-    )
-
-
-def _read_published(operation: Operation[PricingVersion], reply: bytes) -> PricingVersion:
-    parts = operation.parts(reply)
-    return PricingVersion(version=int(parts[3]), activation=int(parts[4]), active=True, published_at=_time(parts[5]))
-
-
-def _read_activated(operation: Operation[PricingVersion], reply: bytes) -> PricingVersion:
-    parts = operation.parts(reply)
-    return PricingVersion(version=int(parts[1]), activation=int(parts[2]), active=True, published_at=_time(parts[3]))
-
-
-def _read_pricing(operation: Operation[PricingState], reply: list[bytes]) -> PricingState:
-    if reply[0] != b"ok":
-        raise operation.failure(reply)
-    active, version = int(reply[1]), int(reply[4])
-    asked = PricingVersion(
-        version=version,
-        activation=int(reply[5]),
-        active=version == active,
-        published_at=_time(reply[6]),
-        document=reply[7].decode(),
-    )
-    return PricingState(active, int(reply[2]), int(reply[3]), asked)

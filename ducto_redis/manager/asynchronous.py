@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from msgspec import Struct
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
-from ducto_redis.manager.core import BillingMode, ManagerCore
+from ducto_redis.manager.base import BillingMode, ManagerOptions
+from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge
@@ -44,10 +46,7 @@ class AsyncCreditManager(ManagerCore):
     ...         await manager.settle("u1", lease.lease_id, "7.5")
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._flusher: asyncio.Task[None] | None = None
+    _flusher: asyncio.Task[None] | None = None
 
     @classmethod
     def from_url(
@@ -59,7 +58,7 @@ class AsyncCreditManager(ManagerCore):
         partitions: int = DEFAULT_PARTITIONS,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         journal_limit: int = DEFAULT_JOURNAL_LIMIT,
-        **options: Any,
+        **options: Unpack[ManagerOptions],
     ) -> "AsyncCreditManager":
         """A manager on the store that a URL names. Nothing is connected yet, and no event loop is needed.
 
@@ -200,6 +199,10 @@ class AsyncCreditManager(ManagerCore):
         self.charge_later(
             PendingCharge(account, key, usages, lease=False, operation_type=operation_type, flags=tuple(flags))
         )
+
+    @cached_property
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return set()
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.to_thread(function)

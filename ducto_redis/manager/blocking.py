@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 from weakref import ref
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
+from ducto_redis.errors import ConfigError
 from ducto_redis.manager.background import Background
-from ducto_redis.manager.core import BillingMode, ManagerCore
+from ducto_redis.manager.base import BillingMode, CoreOptions, ManagerOptions
+from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.driving import drive
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
@@ -49,7 +51,9 @@ class CreditManager:
     Decimal('99.500000')
     """
 
-    def __init__(self, store: CreditStore, engine: PricingEngine | None = None, **options: Any) -> None:
+    def __init__(self, store: CreditStore, engine: PricingEngine | None = None, **options: Unpack[CoreOptions]) -> None:
+        if not store.blocking:
+            raise ConfigError("this store needs an event loop: use AsyncCreditManager, or make it with blocking=True")
         self.core = _Core(self, store, engine, **options)
         self._background = Background("ducto-redis-manager")
 
@@ -63,7 +67,7 @@ class CreditManager:
         partitions: int = DEFAULT_PARTITIONS,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         journal_limit: int = DEFAULT_JOURNAL_LIMIT,
-        **options: Any,
+        **options: Unpack[ManagerOptions],
     ) -> "CreditManager":
         """A manager on the store that a URL names; the arguments are those of `AsyncCreditManager.from_url`."""
         store = store_from_url(
@@ -192,8 +196,14 @@ class CreditManager:
 
 
 class _Core(ManagerCore):
-    def __init__(self, outer: CreditManager, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        outer: CreditManager,
+        store: CreditStore,
+        engine: PricingEngine | None,
+        **options: Unpack[CoreOptions],
+    ) -> None:
+        super().__init__(store, engine, **options)
         self._outer = ref(outer)
 
     def charge_later(self, charge: PendingCharge) -> None:

@@ -4,12 +4,14 @@ import time
 from typing import TYPE_CHECKING
 
 from ducto_redis.errors import ConfigError, LedgerError
+from ducto_redis.manager.driving import drive
 from ducto_redis.store.contract import CreditStore
 
 if TYPE_CHECKING:
     from ducto_redis.journal import LedgerWorker
     from ducto_redis.ledger import Ledger
 
+LEDGER_GROUP = "ledger"
 _POLL_SECONDS = 0.01
 
 
@@ -25,6 +27,12 @@ class LedgerAccess:
         self._store = store
         self._ledger = ledger
         self._worker: LedgerWorker | None = None
+        self._worker_store: CreditStore | None = None
+
+    def prepare(self) -> None:
+        """Create the tables of a local store's ledger; others are migrated by `ducto ledger migrate`."""
+        if self._ledger is not None and self._store.local:
+            self._ledger.migrate()
 
     def start(self) -> None:
         """Start the worker of a local store; others have theirs elsewhere."""
@@ -32,17 +40,35 @@ class LedgerAccess:
             return
         from ducto_redis.journal import LedgerWorker
 
-        self._ledger.migrate()
-        self._worker = LedgerWorker(self._store.blocking_twin(), self._ledger)
+        self._worker_store = self._store.blocking_twin()
+        self._worker = LedgerWorker(self._worker_store, self._ledger)
         self._worker.start_thread()
 
     def stop(self) -> None:
-        """Stop the worker once it has written what was journalled, and close the ledger."""
+        """Stop the worker and close the ledger. What was journalled and not written yet waits in the journal."""
         if self._worker is not None:
-            self._worker.drain_and_stop()
+            self._worker.stop()
+            self._worker.join()
             self._worker = None
+        if self._worker_store is not None and self._worker_store is not self._store:
+            drive(self._worker_store.close())
+        self._worker_store = None
         if self._ledger is not None:
             self._ledger.close()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a ledger."""
+        return self._ledger is not None
+
+    def has_worker(self) -> bool:
+        """Whether some worker, here or elsewhere, writes the journal to the ledger now."""
+        return self._ledger is not None and self._store.live_workers(LEDGER_GROUP) > 0
+
+    def wait_for_transaction(self, transaction_id: str, timeout_seconds: float) -> None:
+        """Wait until the ledger holds a transaction. Raises LedgerError if it takes longer."""
+        partition, _, entry_id = transaction_id.split("-", 2)
+        self._wait_until(int(partition), _order(entry_id), time.monotonic() + timeout_seconds)
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait until the ledger holds everything that is in the journal now.
@@ -51,20 +77,22 @@ class LedgerAccess:
             ConfigError: if there is no ledger.
             LedgerError: if it takes longer.
         """
-        ledger = self._ledger
-        if ledger is None:
+        if self._ledger is None:
             raise ConfigError("there is no ledger: give the manager a ledger_url")
         deadline = time.monotonic() + timeout_seconds
-        namespace = self._store.namespace.name
-        ends = self._store.journal_ends()
-        for partition, end in ends.items():
-            while (position := ledger.position(namespace, partition)) is None or _order(position.entry_id) < end:
-                if time.monotonic() > deadline:
-                    raise LedgerError(
-                        f"the ledger has not read partition {partition} up to {end[0]}-{end[1]} within"
-                        f" {timeout_seconds} seconds: is `ducto worker` running?"
-                    )
-                time.sleep(_POLL_SECONDS)
+        for partition, end in self._store.journal_ends().items():
+            self._wait_until(partition, end, deadline)
+
+    def _wait_until(self, partition: int, end: tuple[int, int], deadline: float) -> None:
+        ledger, namespace = self._ledger, self._store.namespace.name
+        assert ledger is not None
+        while (position := ledger.position(namespace, partition)) is None or _order(position.entry_id) < end:
+            if time.monotonic() > deadline:
+                raise LedgerError(
+                    f"the ledger has not read partition {partition} up to {end[0]}-{end[1]} in time: is `ducto worker`"
+                    " running?"
+                )
+            time.sleep(_POLL_SECONDS)
 
 
 def _order(entry_id: str) -> tuple[int, int]:

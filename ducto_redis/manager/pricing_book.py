@@ -37,6 +37,7 @@ class PricingBook:
         self._fixed = engine is not None
         self._active: Pricing | None = None if engine is None else Pricing(engine)
         self._asked_at = -_FRESH_SECONDS
+        self._found_none_at = -_FRESH_SECONDS
         self._engines: dict[int, PricingEngine] = {}
 
     async def active(self) -> Pricing:
@@ -57,7 +58,9 @@ class PricingBook:
         return self._active
 
     async def active_or_none(self) -> Pricing | None:
-        """The active pricing, or None where none was published."""
+        """The active pricing, or None where none was published, as of a second ago at the most."""
+        if self._active is None and monotonic() - self._found_none_at < _FRESH_SECONDS:
+            return None
         try:
             return await self.active()
         except PricingNotLoadedError:
@@ -68,7 +71,11 @@ class PricingBook:
         if self._fixed:
             return
         known = 0 if self._active is None else self._active.version
-        state = await self._store.read_pricing(known=known)
+        try:
+            state = await self._store.read_pricing(known=known)
+        except PricingNotLoadedError:
+            self._found_none_at = monotonic()
+            raise
         self._asked_at = monotonic()
         if self._active is None or state.activation >= self._active.activation:
             self._active = Pricing(self._engine(state.active, state.asked.document), state.active, state.activation)

@@ -1,6 +1,7 @@
 """What callers pass, checked and put into the form that stores take."""
 
 import math
+import re
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id
-from ducto_redis.engine.operations import OperationKey
+from ducto_redis.engine.operation import OperationKey
 from ducto_redis.engine.replies import CALLERS_KEY
 from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidIdError, InvalidUsageError
 from ducto_redis.metrics import UsageMetrics
@@ -29,6 +30,7 @@ CALL_KEPT_MS = 10 * _MINUTE_MS
 KEY_KEPT_MS = _DAY_MS
 GRANT_KEY_KEPT_MS = 35 * _DAY_MS
 _LONGEST_TTL_SECONDS = 30 * 24 * 3600
+_MADE_FOR_A_CALL = re.compile(r"call/[\w-]{16}", re.ASCII)
 
 
 def new_id() -> str:
@@ -40,7 +42,8 @@ def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any) -> Op
     """The operation key of a call.
 
     Args:
-        idempotency_key: the caller's, or None for a key that only repeats of this call have.
+        idempotency_key: the caller's, or None for a key that is made for this call. A key that was made for a call
+            whose outcome stayed unknown (StoreUnavailableError carries it) repeats that call.
         kept_ms: how long the first answer to a caller's key is remembered.
         passed: what the caller passed; the same key with anything else is a conflict.
 
@@ -50,6 +53,8 @@ def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any) -> Op
     if idempotency_key is None:
         return OperationKey("call/" + new_id(), CALL_KEPT_MS)
     check_id(idempotency_key, "an idempotency key", KEY_BYTES)
+    if _MADE_FOR_A_CALL.fullmatch(idempotency_key):
+        return OperationKey(idempotency_key, CALL_KEPT_MS)
     return OperationKey(CALLERS_KEY + idempotency_key, kept_ms, fingerprint(*passed))
 
 
@@ -84,6 +89,13 @@ def split(usage_or_amount: UsageOrAmount, *, zero: bool = False) -> tuple[Sequen
     if not usages:
         raise InvalidUsageError("several usages are a sequence that is not empty")
     return usages, 0
+
+
+def as_cause(usages: Sequence[UsageMetrics]) -> UsageMetrics | list[UsageMetrics] | None:
+    """Usages as a journal entry's cause holds them."""
+    if not usages:
+        return None
+    return usages[0] if len(usages) == 1 else list(usages)
 
 
 def check_operation_type(operation_type: str) -> str:

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from ducto_redis.engine.keys import Namespace
-from ducto_redis.engine.operations import LeaseTerms, OperationKey, Page, Price, PricingState
+from ducto_redis.engine.operation import LeaseTerms, OperationKey, Page, Price, PricingState
 from ducto_redis.results import (
     AddResult,
     Balance,
@@ -40,12 +40,14 @@ class CreditStore(ABC):
     Attributes:
         namespace: whose keys it uses.
         blocking: whether its coroutines block instead of suspending.
+        durable: whether its data outlives this process.
         local: whether its data lives in this process, or beside it for this process alone, so that the ledger's worker
             runs here too.
     """
 
     namespace: Namespace
     blocking: bool
+    durable: bool
     local: bool
 
     @abstractmethod
@@ -190,6 +192,10 @@ class CreditStore(ABC):
     @abstractmethod
     def journal_ends(self) -> dict[int, tuple[int, int]]:
         """The id of the last entry of each partition's journal that has one. Blocking."""
+
+    @abstractmethod
+    def live_workers(self, group: str) -> int:
+        """How many workers of a consumer group are believed alive. Blocking."""
 
     @abstractmethod
     def redis(self) -> Any:

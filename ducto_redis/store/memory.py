@@ -22,8 +22,9 @@ class MemoryStore(ScriptStore):
         ConfigError: if the extra `memory` is not installed.
     """
 
-    local = True
     blocking = True
+    durable = False
+    local = True
 
     def __init__(
         self,

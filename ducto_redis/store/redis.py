@@ -26,6 +26,7 @@ class RedisStore(ScriptStore):
         ConfigError: if the URL or the namespace cannot be used. Nothing is connected yet.
     """
 
+    durable = True
     local = False
 
     def __init__(

@@ -4,15 +4,8 @@ import secrets
 
 from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.link import Link
-from ducto_redis.engine.operations import (
-    LeaseTerms,
-    OperationKey,
-    Operations,
-    Page,
-    PartitionRecord,
-    Price,
-    PricingState,
-)
+from ducto_redis.engine.operation import LeaseTerms, OperationKey, Page, PartitionRecord, Price, PricingState
+from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import Scripts
 from ducto_redis.errors import PartitionMismatchError, RecoveryNeededError
 from ducto_redis.results import (
@@ -66,6 +59,8 @@ class ScriptStore(CreditStore):
                 missing.append(partition)
         if first is None and len(missing) == self.namespace.partitions - 1:
             return NamespaceState.MISSING
+        if first is None and await run(operations.read_partition(0)) is not None:
+            return await self.read_namespace()  # somebody created it in between: partition 0 is written first
         if first is None or missing:
             lost = ", ".join(map(str, missing if first is not None else [0, *missing]))
             raise RecoveryNeededError(
@@ -156,6 +151,12 @@ class ScriptStore(CreditStore):
     async def read_pricing(self, version: int = 0, *, known: int = 0) -> PricingState:
         return await self.link.run(self.operations.read_pricing(version, known=known))
 
+    def live_workers(self, group: str) -> int:
+        client = self.redis()
+        seconds, microseconds = client.time()
+        now = seconds * 1000 + microseconds // 1000
+        return int(client.zcount(self.namespace.workers(group), now, "+inf"))
+
     def journal_ends(self) -> dict[int, tuple[int, int]]:
         ends = {}
         client = self.redis()
@@ -163,5 +164,6 @@ class ScriptStore(CreditStore):
             journal = self.namespace.journal(partition)
             if client.exists(journal):
                 milliseconds, _, number = client.xinfo_stream(journal)["last-generated-id"].decode().partition("-")
-                ends[partition] = (int(milliseconds), int(number))
+                if int(milliseconds):  # a journal that no entry was ever written to is there for its groups alone
+                    ends[partition] = (int(milliseconds), int(number))
         return ends

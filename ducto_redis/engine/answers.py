@@ -1,0 +1,189 @@
+"""What scripts reply, read as results. A reply that is a refusal is raised as the error that it means."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, TypedDict
+
+from ducto_redis.engine.entry import LeaseRecord
+from ducto_redis.engine.operation import Operation, Page, PartitionRecord, PricingState, Sweep
+from ducto_redis.money import from_micro
+from ducto_redis.results import (
+    AddResult,
+    Balance,
+    DeductResult,
+    ExtendResult,
+    Lease,
+    PricingVersion,
+    ReleaseResult,
+    RenewResult,
+    ReserveResult,
+    SettleResult,
+)
+
+GROUP_FIELD = "group/"
+"""What begins the names of the fields of `meta` that register consumer groups."""
+
+
+class _Change(TypedDict):
+    transaction_id: str
+    account: str
+    amount: Decimal
+    balance_after: Decimal
+    available: Decimal
+    replayed: bool
+
+
+def _change(operation: Operation[Any], parts: Sequence[bytes]) -> _Change:
+    balance, held = int(parts[3]), int(parts[4])
+    return {
+        "transaction_id": _transaction(operation, parts),
+        "account": operation.account,
+        "amount": from_micro(int(parts[5])),
+        "balance_after": from_micro(balance),
+        "available": from_micro(balance - held),
+        "replayed": parts[0] == b"replayed",
+    }
+
+
+def _transaction(operation: Operation[Any], parts: Sequence[bytes]) -> str:
+    return f"{operation.partition}-{parts[1].decode()}-{parts[2].decode()}"
+
+
+def _time(milliseconds: bytes | int) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+
+
+def read_add(operation: Operation[AddResult], reply: bytes) -> AddResult:
+    return AddResult(**_change(operation, operation.parts(reply)))
+
+
+def read_deduct(operation: Operation[DeductResult], reply: bytes) -> DeductResult:
+    return DeductResult(**_change(operation, operation.parts(reply)))
+
+
+def read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveResult:
+    parts = operation.parts(reply)
+    return ReserveResult(
+        **_change(operation, parts),
+        lease_id=operation.lease_id,
+        expires_at=_time(parts[6]),
+        version=int(parts[7]),
+    )
+
+
+def read_settle(operation: Operation[SettleResult], reply: bytes) -> SettleResult:
+    parts = operation.parts(reply)
+    return SettleResult(
+        **_change(operation, parts),
+        lease_id=operation.lease_id,
+        shortfall=from_micro(int(parts[6])),
+        late=parts[7] == b"1",
+    )
+
+
+def read_release(operation: Operation[ReleaseResult], reply: bytes) -> ReleaseResult:
+    return ReleaseResult(**_change(operation, operation.parts(reply)), lease_id=operation.lease_id)
+
+
+def read_extend(operation: Operation[ExtendResult], reply: bytes) -> ExtendResult:
+    return ExtendResult(**_change(operation, operation.parts(reply)), lease_id=operation.lease_id)
+
+
+def read_renew(operation: Operation[RenewResult], reply: bytes) -> RenewResult:
+    parts = operation.parts(reply)
+    return RenewResult(
+        transaction_id=_transaction(operation, parts),
+        account=operation.account,
+        lease_id=operation.lease_id,
+        expires_at=_time(parts[3]),
+        replayed=parts[0] == b"replayed",
+    )
+
+
+def read_balance(operation: Operation[Balance], reply: bytes) -> Balance:
+    parts = operation.parts(reply)
+    balance, held = int(parts[1]), int(parts[2])
+    return Balance(
+        account=operation.account,
+        balance=from_micro(balance),
+        held=from_micro(held),
+        available=from_micro(balance - held),
+        seq=int(parts[3]),
+    )
+
+
+def read_leases(operation: Operation[Page], reply: list[bytes]) -> Page:
+    if reply[0] != b"ok":
+        raise operation.failure(reply)
+    now = int(reply[1])
+    leases = []
+    for lease_id, text in zip(reply[3::2], reply[4::2], strict=True):
+        record = LeaseRecord.decode(text.decode())
+        if record.state != "open" or record.expires_ms <= now:
+            continue
+        leases.append(
+            Lease(
+                lease_id=lease_id.decode(),
+                account=operation.account,
+                amount=from_micro(record.amount),
+                operation_type=record.operation_type,
+                owner=record.owner,
+                created_at=_time(record.created_ms),
+                expires_at=_time(record.expires_ms),
+                age_seconds=(now - record.created_ms) / 1000,
+                version=record.version,
+                metadata=record.metadata,
+            )
+        )
+    return Page(leases, int(reply[2]))
+
+
+def read_sweep(operation: Operation[Sweep], reply: bytes) -> Sweep:
+    parts = operation.parts(reply)
+    return Sweep(int(parts[1]), parts[2] == b"1")
+
+
+def read_accounts(_: Operation[list[str]], reply: list[bytes]) -> list[str]:
+    return [account.decode() for account in reply]
+
+
+def read_text(_: Operation[str], reply: bytes) -> str:
+    return reply.decode()
+
+
+def read_partition(_: Operation[PartitionRecord | None], reply: list[bytes]) -> PartitionRecord | None:
+    if not reply:
+        return None
+    record = {name.decode(): value.decode() for name, value in zip(reply[::2], reply[1::2], strict=True)}
+    return PartitionRecord(
+        record["namespace_id"],
+        record["state"],
+        int(record["epoch"]),
+        int(record["partitions"]),
+        tuple(sorted(name.removeprefix(GROUP_FIELD) for name in record if name.startswith(GROUP_FIELD))),
+    )
+
+
+def read_published(operation: Operation[PricingVersion], reply: bytes) -> PricingVersion:
+    parts = operation.parts(reply)
+    return PricingVersion(version=int(parts[3]), activation=int(parts[4]), active=True, published_at=_time(parts[5]))
+
+
+def read_activated(operation: Operation[PricingVersion], reply: bytes) -> PricingVersion:
+    parts = operation.parts(reply)
+    return PricingVersion(version=int(parts[1]), activation=int(parts[2]), active=True, published_at=_time(parts[3]))
+
+
+def read_pricing(operation: Operation[PricingState], reply: list[bytes]) -> PricingState:
+    if reply[0] != b"ok":
+        raise operation.failure(reply)
+    active, version = int(reply[1]), int(reply[4])
+    asked = PricingVersion(
+        version=version,
+        activation=int(reply[5]),
+        active=version == active,
+        published_at=_time(reply[6]),
+        document=reply[7].decode(),
+    )
+    return PricingState(active, int(reply[2]), int(reply[3]), asked)

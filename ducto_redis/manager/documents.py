@@ -1,0 +1,82 @@
+"""Pricing documents: publish, list, activate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ducto_redis.errors import ConfigError
+from ducto_redis.manager.base import ManagerBase
+from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, operation_key
+from ducto_redis.pricing import PricingDocument
+from ducto_redis.results import PricingVersion
+
+
+class Documents(ManagerBase):
+    """The part of a manager that publishes prices."""
+
+    async def publish_pricing(
+        self, document: Mapping[str, Any] | PricingDocument, *, idempotency_key: str | None = None
+    ) -> PricingVersion:
+        """Store a pricing document as the next version and activate it.
+
+        Args:
+            document: a mapping, or a PricingDocument that was read from JSON, YAML or a file.
+            idempotency_key: the same key with the same document publishes once.
+
+        Raises:
+            ConfigError, ExpressionError: if the document is wrong; nothing is stored then.
+            IdempotencyConflictError, RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        checked = document if isinstance(document, PricingDocument) else PricingDocument.from_dict(document)
+        text = checked.to_json()
+        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "publish_pricing", text)
+        published = await self.store.publish_pricing(text, key, cause=b"")
+        await self.pricing.refresh()
+        return published
+
+    async def load_pricing(self) -> PricingVersion:
+        """Ask for the active pricing document now; otherwise it is asked for by itself, at most once a second.
+
+        Raises:
+            PricingNotLoadedError, RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        await self.pricing.refresh()
+        return await self.get_pricing()
+
+    async def pricing_history(self) -> list[PricingVersion]:
+        """All published versions, newest first, without their documents."""
+        await self._ready()
+        state = await self.store.read_pricing()
+        history = []
+        for version in range(state.latest, 0, -1):
+            history.append((await self.store.read_pricing(version, known=version)).asked)
+        return history
+
+    async def get_pricing(self, version: int | None = None) -> PricingVersion:
+        """A published version with its document; the active one by default.
+
+        Raises:
+            PricingNotLoadedError, ConfigError (no such version), RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        return (await self.store.read_pricing(_check_version(version))).asked
+
+    async def activate_pricing(self, version: int) -> PricingVersion:
+        """Make a published version the active one.
+
+        Raises:
+            ConfigError (no such version), RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        activated = await self.store.activate_pricing(_check_version(version), cause=b"")
+        await self.pricing.refresh()
+        return activated
+
+
+def _check_version(version: int | None) -> int:
+    if version is None:
+        return 0
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ConfigError(f"a version of the pricing document is a number from 1, not {version!r:.40}")
+    return version
