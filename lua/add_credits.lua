@@ -11,7 +11,7 @@
 -- ARGV[7] cause, JSON
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount
--- Errors, in order: conflict; recovery_needed; over_limit; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; again; over_limit; journal_full <limit>
 
 -- include lib/due
 -- include lib/admission
@@ -27,14 +27,16 @@ local account = load_account()
 if not account then
   return 'recovery_needed'
 end
+local more_is_due = false
 if account.due then
   local time = now()
   if account.due <= time then
     apply_due(account, time)
+    more_is_due = account.due and account.due <= time
   end
 end
 if account.balance + amount > MAX_MICRO then
-  return 'over_limit'
+  return more_is_due and 'again' or 'over_limit'
 end
 local full = journal_full(tonumber(ARGV[6]))
 if full then

@@ -44,7 +44,7 @@ if refused then
   return account.due and account.due <= time and 'again' or refused
 end
 if account.held + amount > MAX_MICRO then
-  return 'over_limit'
+  return account.due and account.due <= time and 'again' or 'over_limit'
 end
 refused = journal_full(tonumber(ARGV[8]))
 if refused then
@@ -54,7 +54,7 @@ end
 account.held = account.held + amount
 lease.amount = lease.amount + amount
 local held = integer(account.held)
-local entry_id = commit(account, 'extend', ARGV[5], amount, 0, 0, lease.version, ARGV[9], {'held', held}, lease_id,
+local entry_id = commit(account, 'extend', ARGV[5], amount, 0, 0, ARGV[4], ARGV[9], {'held', held}, lease_id,
   format_lease(lease))
 return answer_and_remember(fingerprint, ARGV[6], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
   '\t' .. held .. '\t' .. integer(lease.amount))

@@ -6,16 +6,10 @@
 --
 -- Reply: entries; all that the journal holds where the group has not begun, or the server cannot tell
 
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  return 0
-end
-for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local fields = {}
-  for index = 1, #info, 2 do
-    fields[info[index]] = info[index + 1]
-  end
-  if fields.name == ARGV[1] and fields.lag then
-    return fields.lag + fields.pending
-  end
+-- include lib/group
+
+local group = find_group(KEYS[1], ARGV[1])
+if group and group.lag then
+  return group.lag + group.pending
 end
 return redis.call('XLEN', KEYS[1])

@@ -14,13 +14,14 @@
 --   the journal's beginning
 
 -- include lib/claim
+-- include lib/group
 
 if not holds_claim(KEYS[2], ARGV[2]) then
   return {'lost'}
 end
 local reply = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], 'worker', 'COUNT', ARGV[4], 'STREAMS', KEYS[1], ARGV[3])
 if type(reply) == 'table' and reply.err then
-  if not string.find(reply.err, 'NOGROUP', 1, true) then
+  if find_group(KEYS[1], ARGV[1]) then
     return reply
   end
   local meta = redis.call('HMGET', KEYS[3], 'state', 'group/' .. ARGV[1])

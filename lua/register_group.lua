@@ -8,15 +8,14 @@
 -- Reply: created | existing
 -- Errors: recovery_needed
 
+-- include lib/group
+
 if redis.call('HGET', KEYS[1], 'state') ~= 'open' then
   return 'recovery_needed'
 end
-redis.call('HSETNX', KEYS[1], 'group/' .. ARGV[1], '1')
-local reply = redis.pcall('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM')
-if type(reply) == 'table' and reply.err then
-  if string.find(reply.err, 'BUSYGROUP', 1, true) then
-    return 'existing'
-  end
-  return reply
+redis.call('HSET', KEYS[1], 'group/' .. ARGV[1], '1')
+if find_group(KEYS[2], ARGV[1]) then
+  return 'existing'
 end
+redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM')
 return 'created'

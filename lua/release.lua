@@ -7,7 +7,7 @@
 -- ARGV[3] cause, JSON
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount that it no longer holds
--- Errors, in order: closed settled; recovery_needed; not_found
+-- Errors, in order: closed settled; recovery_needed; not_found; over_limit
 
 -- include lib/due
 -- include lib/closed_lease
@@ -36,6 +36,9 @@ if not record then
 end
 
 local lease = parse_lease(record)
+if account.balance + lease.charged > MAX_MICRO then
+  return 'over_limit'
+end
 local released = 0
 if lease.state == 'open' then
   released = lease.amount

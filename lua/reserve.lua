@@ -68,7 +68,7 @@ if refused then
   return more_is_due and 'again' or refused
 end
 if account.held + amount > MAX_MICRO then
-  return 'over_limit'
+  return more_is_due and 'again' or 'over_limit'
 end
 refused = journal_full(tonumber(ARGV[13]))
 if refused then

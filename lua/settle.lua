@@ -11,7 +11,7 @@
 -- ARGV[6] cause, JSON
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, charged, shortfall, late (1: the lease had expired)
--- Errors, in order: conflict; closed released; recovery_needed; not_found; reprice <version of the lease>
+-- Errors, in order: conflict; closed released; recovery_needed; not_found; reprice <version of the lease>; again; over_limit
 
 -- include lib/due
 -- include lib/closed_lease
@@ -31,11 +31,9 @@ local account = load_account()
 if not account then
   return 'recovery_needed'
 end
-if account.due then
-  local time = now()
-  if account.due <= time then
-    apply_due(account, time, lease_id)
-  end
+local time = now()
+if account.due and account.due <= time then
+  apply_due(account, time, lease_id)
 end
 local record = redis.call('HGET', KEYS[2], lease_id)
 if not record then
@@ -55,10 +53,17 @@ if lease.state == 'open' then
 end
 local charged = math.min(cost, own + above_floor)
 local shortfall = cost - charged
+-- Leases that have expired and were not applied yet still hold what could pay. Its own record must outlast the wait.
+if shortfall > 0 and account.due and account.due <= time and lease_due(lease) > time then
+  return 'again'
+end
 local balance_change = lease.charged - charged
+if account.balance + balance_change > MAX_MICRO then
+  return 'over_limit'
+end
 account.balance = account.balance + balance_change
 local balance, held = integer(account.balance), integer(account.held)
-local entry_id = commit(account, 'settle', 'lease/' .. lease_id .. '/settle', cost, balance_change, shortfall, lease.version,
+local entry_id = commit(account, 'settle', 'lease/' .. lease_id .. '/settle', cost, balance_change, shortfall, ARGV[4],
   ARGV[6], {'balance', balance, 'held', held}, lease_id, '')
 return answer_and_close('settled', fingerprint, account.epoch .. '\t' .. entry_id .. '\t' .. balance .. '\t' .. held ..
   '\t' .. integer(charged) .. '\t' .. integer(shortfall) .. '\t' .. late)

@@ -153,7 +153,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _socket_path(folder: Path) -> Path:
-    """The socket in the folder; under a path that is too long for one, it is in a folder of ours in /tmp."""
+    """The socket in the folder; where the path is too long for one, in a folder in /tmp, which stays there (empty)."""
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES:
         return path

@@ -1,7 +1,5 @@
 -- What stands before every reserve, deduct and extend, and the words of the refusals.
 
-local MAX_MICRO = 9007199254740991
-
 -- The account keeps the highest activation of a pricing document that any call carried: a call that was priced under an
 -- older one is told to price again. '0' is a call that nothing was priced for.
 local function stale(account, activation)

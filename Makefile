@@ -1,0 +1,53 @@
+# `make demo` and `make test` need Python >= 3.11 and nothing else; what they install goes into .venv.
+# More for the command behind a target: make test ARGS="tests/pricing -x", make demo ARGS=--serve
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# The newest Python that runs (a version manager's shim may stand on the PATH and fail) and can make a .venv.
+IS_SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	if $$python -c '$(IS_SUITABLE)' 2>/dev/null; then echo $$python; break; fi; done)
+
+.PHONY: demo test test-long bench check format clean
+
+demo: $(VENV)/installed-for-demo
+	$(BIN)/ducto demo $(ARGS)
+
+test: $(VENV)/installed-for-development
+	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/installed-for-development
+	$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)
+
+bench: $(VENV)/installed-for-development
+	$(BIN)/python -m benchmarks $(ARGS)
+
+check: $(VENV)/installed-for-development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-for-development
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pyvenv.cfg:
+	@$(or $(PYTHON),false) -c '$(IS_SUITABLE)' 2>/dev/null || \
+		{ echo "ducto-redis needs Python 3.11 or newer, with venv; $(or $(PYTHON),what is on the PATH) is not." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-for-demo: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) install --editable '.[embedded,ledger,cli,demo]'
+	touch $@
+
+# pip reads dependency groups from 25.1 on.
+$(VENV)/installed-for-development: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) install 'pip>=25.1'
+	$(PIP) install --editable '.[all]' --group dev
+	touch $(VENV)/installed-for-demo $@

@@ -1,0 +1,69 @@
+"""Which entry of a document prices a model of a given name.
+
+The exact name; else the name that remains without a date, `-latest` or an `@version` at the end; else the longest
+entry written `name*` that the name begins with; else `_default`.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import date
+
+DEFAULT = "_default"
+WILDCARD = "*"
+
+# Each way of writing a date that providers use at the end of a model's name, with or without a year.
+_DATES = (
+    re.compile(r"-(?P<year>20\d\d)-(?P<month>\d\d)-(?P<day>\d\d)"),
+    re.compile(r"-(?P<year>20\d\d)(?P<month>\d\d)(?P<day>\d\d)"),
+    re.compile(r"-(?P<year>20\d\d)-(?P<month>\d\d)"),
+    re.compile(r"-(?P<month>\d\d)-(?P<year>20\d\d)"),
+    re.compile(r"-(?P<month>\d\d)-(?P<day>\d\d)"),
+    re.compile(r"-(?P<month>\d\d)(?P<day>\d\d)"),
+    re.compile(r"-(?P<short_year>2\d)(?P<month>\d\d)"),
+)
+_LONGEST_DATE = len("-2024-08-06")
+_VERSION = re.compile(r"@[A-Za-z0-9][A-Za-z0-9._-]*")
+_LATEST = "-latest"
+
+
+def resolve(name: str | None, entries: Collection[str]) -> str | None:
+    """Return which of `entries` prices the model `name` (None: a request without a model); None where none does.
+
+    >>> resolve("gpt-4o-2024-08-06", ["gpt-4o", "gpt*"])
+    'gpt-4o'
+    >>> resolve("gpt-4o-mini", ["gpt-4o", "gpt*"])
+    'gpt*'
+    """
+    if name is not None:
+        for candidate in (name, *_without_version(name)):
+            if candidate in entries and candidate != DEFAULT and not candidate.endswith(WILDCARD):
+                return candidate
+        patterns = [entry for entry in entries if entry.endswith(WILDCARD) and name.startswith(entry[:-1])]
+        if patterns:
+            return max(patterns, key=len)
+    return DEFAULT if DEFAULT in entries else None
+
+
+def _without_version(name: str) -> Iterator[str]:
+    """Yield what a name is a version of, the longest first."""
+    if name.endswith(_LATEST):
+        yield name[: -len(_LATEST)]
+    at = name.rfind("@")
+    if at > 0 and _VERSION.fullmatch(name, at):
+        yield name[:at]
+    for start in range(len(name) - len("-0806"), max(0, len(name) - _LONGEST_DATE) - 1, -1):
+        if name[start] == "-" and any(_is_date(pattern, name, start) for pattern in _DATES):
+            yield name[:start]
+
+
+def _is_date(pattern: re.Pattern[str], name: str, start: int) -> bool:
+    match = pattern.fullmatch(name, start)
+    if match is None:
+        return False
+    parts = {unit: int(digits) for unit, digits in match.groupdict().items()}
+    try:
+        # A date without a year may be a leap day; one without a day is any day of its month.
+        date(parts.get("year", 2024), parts["month"], parts.get("day", 1))
+    except ValueError:
+        return False
+    return True

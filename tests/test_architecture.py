@@ -1,0 +1,168 @@
+"""The house keeps its shape: imports run downwards, files stay small, and each Lua script's header tells the truth."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ducto_redis.engine.scripts import load_scripts
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ducto_redis"
+FLOORS = {
+    "engine": 1,
+    "pricing": 1,
+    "store": 2,
+    "ledger": 2,
+    "manager": 3,
+    "journal": 3,
+    "middleware": 4,
+    "cli": 5,
+    "dashboard": 5,
+    "gateway": 5,
+}
+GROUND = 0
+MAX_LINES = 600
+
+PYTHON_FILES = sorted(
+    path
+    for folder in (PACKAGE, PACKAGE / "middleware")
+    for path in folder.rglob("*.py")
+    if "__pycache__" not in path.parts
+)
+SCRIPT_FILES = {path.stem: path for path in sorted((ROOT / "lua").glob("*.lua"))}
+PIECES = {f"lib/{path.stem}": path for path in sorted((ROOT / "lua" / "lib").glob("*.lua"))}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def floor_of(module: tuple[str, ...]) -> int:
+    """The floor of a module, given by its path in the package: ("engine", "keys")."""
+    return FLOORS[module[0]] if len(module) > 1 or module[0] in FLOORS else GROUND
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported_modules(path: Path) -> Iterator[tuple[str, ...]]:
+    """What a file imports from the package, wherever in the file, as paths in the package; () is the package itself."""
+    package = ("ducto_redis", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = (*above, *(node.module or "").split(".")) if node.module else above
+            is_the_package = module == ("ducto_redis",)
+            names = [(*module, alias.name) if is_the_package else module for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name[0] == "ducto_redis":
+                inner = name[1:]
+                yield inner if inner and is_module(inner) else ()
+
+
+def is_module(inner: tuple[str, ...]) -> bool:
+    return inner[0] in FLOORS or (PACKAGE / f"{inner[0]}.py").exists()
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)
+def test_imports_run_downwards(path: Path) -> None:
+    """A file imports only from its own floor or below, and never from the package's front doors."""
+    inner = path.relative_to(PACKAGE).with_suffix("").parts
+    if inner in (("__init__",), ("__main__",)):
+        return
+    own = floor_of(inner)
+    for module in imported_modules(path):
+        assert module, f"{relative(path)} imports from ducto_redis itself; import from the module that has it"
+        assert floor_of(module) <= own, f"{relative(path)} (floor {own}) imports ducto_redis.{'.'.join(module)}"
+
+
+def test_every_folder_has_a_floor() -> None:
+    """A folder of the package that the design does not know needs a place in it first."""
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders - {"lua"} <= set(FLOORS)
+
+
+def test_no_file_is_long() -> None:
+    """No source file, script or test has more lines than one sitting takes."""
+    sources = [*PYTHON_FILES, *SCRIPT_FILES.values(), *PIECES.values(), *(ROOT / "tests").rglob("*.py")]
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in sources}
+    assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def split_header(text: str) -> tuple[str, str]:
+    """A script's header, the comment it opens with (after the shebang), and its code without comments."""
+    lines = re.sub(r"^#!lua[^\n]*\n", "", text).splitlines()
+    length = next((number for number, line in enumerate(lines) if not line.startswith("--")), len(lines))
+    code = (re.sub(r"--.*", "", line) for line in lines[length:])
+    return "\n".join(lines[:length]), "\n".join(code)
+
+
+def numbers_of(kind: str, text: str) -> set[int]:
+    """The n of every KEYS[n] or ARGV[n]."""
+    return {int(number) for number in re.findall(rf"{kind}\[(\d+)", text)}
+
+
+@pytest.mark.parametrize("name", SCRIPT_FILES)
+@pytest.mark.parametrize("kind", ["KEYS", "ARGV"])
+def test_header_agrees_with_code(name: str, kind: str) -> None:
+    """A header documents KEYS and ARGV from 1 without a gap; the code with its pieces reads these and no others.
+
+    A key that is there only because a family of scripts is called with the same keys is marked `(not read)`. A list of
+    any length is documented as `ARGV[3...]`, and read in a loop.
+    """
+    header, _ = split_header(SCRIPT_FILES[name].read_text())
+    _, code = split_header(load_scripts()[name].text.decode())
+    documented = numbers_of(kind, header)
+    assert documented == set(range(1, len(documented) + 1))
+    lists = re.findall(rf"{kind}\[(\d+)\.\.\.\]", header)
+    assert bool(lists) == bool(re.search(rf"#{kind}\b", code))
+    unread = {int(number) for number in re.findall(rf"{kind}\[(\d+)\] [\w ]+ \(not read\)", header)}
+    assert numbers_of(kind, code) | {int(number) for number in lists} == documented - unread
+
+
+@pytest.mark.parametrize("name", SCRIPT_FILES)
+def test_header_says_what_it_does_and_replies(name: str) -> None:
+    """A header opens with the script's name and purpose, and documents the reply and the errors."""
+    header, _ = split_header(SCRIPT_FILES[name].read_text())
+    assert header.startswith(f"-- {name}: ")
+    assert re.search(r"^-- Reply\b", header, re.MULTILINE)
+
+
+def test_every_piece_is_included() -> None:
+    """Every piece in lua/lib is part of some script."""
+    included: set[str] = set()
+    waiting = [path.read_text() for path in SCRIPT_FILES.values()]
+    while waiting:
+        for piece in set(re.findall(r"^-- include (\S+)$", waiting.pop(), re.MULTILINE)) - included:
+            included.add(piece)
+            waiting.append(PIECES[piece].read_text())
+    assert included == set(PIECES)
+
+
+def test_python_names_the_scripts_that_exist() -> None:
+    """Every script is named in Python, and Python asks for no script that does not exist."""
+    constants: set[str] = set()
+    asked_for: set[str] = set()
+    for path in PYTHON_FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                constants.add(node.value)
+            if (
+                isinstance(node, ast.Subscript)
+                and isinstance(node.slice, ast.Constant)
+                and isinstance(node.value, ast.Name | ast.Attribute)
+                and ast.unparse(node.value).rpartition(".")[2] in ("scripts", "_scripts")
+            ):
+                asked_for.add(node.slice.value)
+    assert asked_for <= set(SCRIPT_FILES)
+    assert set(SCRIPT_FILES) <= constants
