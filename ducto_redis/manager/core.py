@@ -23,6 +23,15 @@ class ManagerCore(Balances, Leases, Documents):
         """Put a charge into the outbox, which sends it once the engine is back."""
         self.outbox.put(charge)
 
+    def release_later(self, account: str, lease_id: str) -> None:
+        """Release, once the engine is back, a lease that may have been opened when it went away.
+
+        Only where it would be charged otherwise: by default a lease that nobody closes is released when it expires.
+        Charges come first: while the outbox is half full, no release is taken in.
+        """
+        if self._on_lease_expiry == "charge" and len(self.outbox) * 2 < self.outbox.limit:
+            self.charge_later(PendingCharge(account, lease_id, ()))
+
     async def wait_for_ledger(self, *, timeout_seconds: float = 10.0) -> None:
         """Wait until the ledger holds everything that was journalled before this call.
 

@@ -5,7 +5,12 @@ from typing import Any
 
 from ducto_redis.engine.entry import Cause, encode_cause
 from ducto_redis.engine.operation import LeaseTerms, Price
-from ducto_redis.errors import LeaseClosedError, StoreUnavailableError
+from ducto_redis.errors import (
+    IdempotencyConflictError,
+    LeaseClosedError,
+    LeaseNotFoundError,
+    StoreUnavailableError,
+)
 from ducto_redis.manager.base import BillingMode, ManagerBase
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.pricing_book import Pricing
@@ -206,25 +211,36 @@ class Leases(ManagerBase):
                 swept = await self.store.sweep_partition(partition)
         return SweepResult(accounts=accounts, leases_expired=leases_expired)
 
-    async def send_charge(self, charge: PendingCharge) -> SettleResult:
-        """Charge what waited in the outbox: settle its lease, or one that holds nothing and is opened for it.
+    async def send_charge(self, charge: PendingCharge) -> SettleResult | ReleaseResult | None:
+        """Do what waited in the outbox: settle a lease, or release one for which nothing was consumed.
 
-        So the account is charged what it can pay, and the rest is journalled as the shortfall.
+        Where the lease could not be opened at its time, one that holds nothing is opened for it: so the account is
+        charged what it can pay, and the rest is journalled as the shortfall.
         """
         await self._ready()
-        if not charge.lease:
-            terms = LeaseTerms(
-                floor=self._floor(None, await self.pricing.active_or_none()),
-                ttl_ms=ttl_to_ms(self.default_ttl_seconds),
-                on_expiry="release",
-                operation_type=charge.operation_type,
-                owner=self.owner,
-                metadata=b"",
-                fingerprint=fingerprint("later", charge.usage),
-            )
+        if not charge.usage:
             try:
-                await self.store.reserve(charge.account, charge.key, Price(0), terms, cause=b"")
-            except LeaseClosedError as closed:
-                if closed.how == "released":
-                    raise
+                return await self.release(charge.account, charge.key)
+            except LeaseNotFoundError:
+                return None  # whether it had been opened was not known: it had not
+        if not charge.lease:
+            await self._open_empty(charge)
         return await self.settle(charge.account, charge.key, charge.usage, flags=charge.flags)
+
+    async def _open_empty(self, charge: PendingCharge) -> None:
+        terms = LeaseTerms(
+            floor=self._floor(None, await self.pricing.active_or_none()),
+            ttl_ms=ttl_to_ms(self.default_ttl_seconds),
+            on_expiry="release",
+            operation_type=charge.operation_type,
+            owner=self.owner,
+            metadata=b"",
+            fingerprint=fingerprint("later", charge.usage),
+        )
+        try:
+            await self.store.reserve(charge.account, charge.key, Price(0), terms, cause=b"")
+        except IdempotencyConflictError:
+            return  # it was opened at its time, and only the reply was lost
+        except LeaseClosedError as closed:
+            if closed.how == "released":
+                raise

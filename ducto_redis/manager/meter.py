@@ -48,6 +48,7 @@ class MeterCore:
     ) -> None:
         self.account = account
         self.lease_id = new_id() if lease_id is None else check_lease_id(lease_id)
+        self._may_be_asked_again = lease_id is not None
         self.lease: ReserveResult | None = None
         self.result: SettleResult | ReleaseResult | None = None
         self.ttl = ttl
@@ -87,7 +88,9 @@ class MeterCore:
 
     async def open_core(self) -> ReserveResult:
         """Reserve the estimate, once."""
-        if self.lease is None:
+        if self.lease is not None:
+            return self.lease
+        try:
             self.lease = await self._core.reserve(
                 self.account,
                 self._estimate,
@@ -97,6 +100,10 @@ class MeterCore:
                 lease_id=self.lease_id,
                 metadata=self._metadata,
             )
+        except StoreUnavailableError:
+            if not self._may_be_asked_again:
+                self._core.release_later(self.account, self.lease_id)
+            raise
         return self.lease
 
     async def close_core(self) -> SettleResult | ReleaseResult | None:
@@ -108,7 +115,7 @@ class MeterCore:
             try:
                 self.result = await self._core.release(self.account, self.lease_id)
             except StoreUnavailableError:
-                self.result = None  # the lease expires by itself
+                self._core.release_later(self.account, self.lease_id)
             return self.result
         charge = PendingCharge(self.account, self.lease_id, tuple(self._usages), flags=tuple(self._flags))
         try:

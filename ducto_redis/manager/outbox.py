@@ -26,7 +26,7 @@ class PendingCharge(Struct, frozen=True):
     Attributes:
         account: who pays.
         key: the lease to settle.
-        usage: what was consumed.
+        usage: what was consumed; nothing releases the lease.
         lease: whether the lease was opened; otherwise the engine was away then, and it is opened with the charge.
         operation_type, flags: as they were to be journalled.
     """
@@ -74,34 +74,23 @@ class Outbox:
     async def flush(self, send: Send) -> bool:
         """Send what waits, until all is sent or the engine cannot be reached. Returns whether all is sent.
 
-        A charge that the engine refuses for good is given up.
+        A charge that the engine refuses for good is given up. One flush at a time.
         """
-        while True:
-            with self._lock:
-                if not self._charges:
-                    return True
-                charge = self._charges.popleft()
+        while self._charges:
+            charge = self._charges[0]  # it leaves once it is sent: until then it counts, and is not lost
             try:
                 await send(charge)
             except (StoreUnavailableError, RecoveryNeededError):
-                with self._lock:
-                    self._charges.appendleft(charge)
                 return False
             except CreditError as error:
                 self._give_up(charge, str(error))
-            except BaseException:
-                with self._lock:
-                    self._charges.appendleft(charge)
-                raise
+            self._charges.popleft()
+        return True
 
     def give_up_all(self, reason: str) -> None:
         """Give up everything that waits."""
-        while True:
-            with self._lock:
-                if not self._charges:
-                    return
-                charge = self._charges.popleft()
-            self._give_up(charge, reason)
+        while self._charges:
+            self._give_up(self._charges.popleft(), reason)
 
     def _give_up(self, charge: PendingCharge, reason: str) -> None:
         self.given_up += 1

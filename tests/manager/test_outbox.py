@@ -125,3 +125,38 @@ async def test_the_key_of_an_unknown_outcome_repeats_that_call(start_valkey: Cal
             result = await manager.deduct("u1", 1, idempotency_key=away.value.operation_key)
             assert result.replayed is replayed
         assert await manager.get_available("u1") == 9
+
+
+async def test_a_lost_reply_of_the_reserve_does_not_lose_the_charge(start_valkey: Callable[..., Server]) -> None:
+    """The lease had been opened after all: the charge settles it instead of opening an empty one."""
+    server = start_valkey(appendfsync="always")
+    async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.5) as manager:
+        await manager.publish_pricing(DOCUMENT)
+        await manager.add_credits("u1", 10)
+        await manager.reserve("u1", USAGE, lease_id="request-1")
+        manager.deduct_later("u1", USAGE, "request-1")
+        while manager.pending.outbox:
+            await asyncio.sleep(0.01)
+        balance = await manager.get_balance("u1")
+        assert (balance.balance, balance.held) == (9, 0)
+        assert manager.outbox.given_up == 0
+
+
+async def test_a_hold_that_nobody_will_use_is_not_charged(start_valkey: Callable[..., Server]) -> None:
+    """Where expired leases are charged, a lease whose opening stayed unknown is released once the engine is back."""
+    server = start_valkey(appendfsync="always")
+    async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.3, on_lease_expiry="charge") as manager:
+        await manager.add_credits("u1", 10)
+        lease = await manager.reserve("u1", 5)
+        server.kill()
+        manager.release_later("u1", lease.lease_id)
+        manager.release_later("u1", "never-opened")
+        with pytest.raises(StoreUnavailableError):
+            async with manager.meter("u1", 3):
+                pytest.fail("it ran")
+        assert manager.pending.outbox == 3
+        server.start()
+        while manager.pending.outbox:
+            await asyncio.sleep(0.01)
+        assert await manager.get_available("u1") == 10
+        assert manager.outbox.given_up == 0

@@ -1,0 +1,180 @@
+"""Errors as HTTP answers: the one table that says what a client is told, and whether to try again."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.types import Send
+
+from ducto_redis.display import format_credits
+from ducto_redis.errors import (
+    AccountFrozenError,
+    CapReachedError,
+    ConcurrencyLimitError,
+    CreditError,
+    FeatureNotEntitledError,
+    IdempotencyConflictError,
+    InsufficientCreditsError,
+    InvalidAmountError,
+    InvalidUsageError,
+    LeaseClosedError,
+    LeaseExpiredError,
+    LeaseNotFoundError,
+    NoAccountError,
+    PricingNotLoadedError,
+    RefundError,
+    StoreError,
+    UnpricedModelError,
+)
+
+# OpenAI's client gives up on a longer Retry-After, Anthropic's sleeps all of it.
+_LONGEST_RETRY_AFTER = 60
+
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
+
+
+class BadRequestError(Exception):
+    """The request can't be metered: it is answered with 400.
+
+    Args:
+        message: what is wrong with it, for the client's developer.
+        code: the same, for programs.
+        param: the field that is wrong.
+    """
+
+    def __init__(self, message: str, *, code: str = "invalid_request", param: str | None = None) -> None:
+        self.code = code
+        self.param = param
+        super().__init__(message)
+
+
+class Refusal(NamedTuple):
+    """An answer that is given in place of the application's.
+
+    Attributes:
+        status: the HTTP status.
+        code: the error, for programs.
+        message: the error, for people. It names no account.
+        should_retry: whether the same request may succeed if it is sent again.
+        retry_after: seconds after which it may, or None.
+        details: what else a program can act on, as strings.
+        param: the field of the request that is wrong.
+        headers: further headers.
+    """
+
+    status: int
+    code: str
+    message: str
+    should_retry: bool = False
+    retry_after: int | None = None
+    details: Mapping[str, str] = {}
+    param: str | None = None
+    headers: Mapping[str, str] = {}
+
+    def as_openai(self) -> dict[str, Any]:
+        """Return the body in the shape of OpenAI's errors."""
+        kind = _OPENAI_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {
+            "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code, **self.details}
+        }
+
+    async def send(self, send: Send, body: Mapping[str, Any]) -> None:
+        """Send it, with `body` as the API shapes it."""
+        content = msgspec.json.encode(body)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(content)),
+            (b"x-should-retry", b"true" if self.should_retry else b"false"),
+        ]
+        if self.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % self.retry_after))
+        headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content, "more_body": False})
+
+
+def refusal_for(error: CreditError | BadRequestError | HTTPException) -> Refusal:
+    """Return the answer that an error becomes."""
+    if isinstance(error, BadRequestError):
+        return Refusal(400, error.code, str(error), param=error.param)
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, "request_refused", error.detail, headers=error.headers or {})
+    code = error.code
+    match error:
+        case InsufficientCreditsError():
+            return _insufficient(error)
+        case CapReachedError():
+            return _cap_reached(error)
+        case ConcurrencyLimitError():
+            return Refusal(429, code, "too many requests of this account are running", True, 2)
+        case FeatureNotEntitledError():
+            return Refusal(403, code, "the account's plan does not include this")
+        case AccountFrozenError():
+            return Refusal(403, code, "the account is frozen")
+        case UnpricedModelError():
+            named = "a request that names no model" if error.model is None else f"the {error.what} {error.model!r}"
+            return Refusal(
+                400, code, f"there is no price for {named}", param="model" if error.what == "model" else None
+            )
+        case IdempotencyConflictError(running=True):
+            return Refusal(409, code, "a request with the same key is still running", True, 1)
+        case IdempotencyConflictError():
+            return Refusal(409, code, "the key was used for another request")
+        case LeaseClosedError() | LeaseExpiredError() | LeaseNotFoundError():
+            return Refusal(409, code, "the hold for this work is no longer open")
+        case RefundError():
+            return Refusal(409, code, str(error))
+        case NoAccountError():
+            return Refusal(401, code, "there is no account to charge for this request")
+        case InvalidAmountError() | InvalidUsageError():
+            return Refusal(400, code, "this request's size can't be priced: it is out of range")
+        case PricingNotLoadedError() | StoreError():
+            return Refusal(503, code, "credits can't be checked right now", True, 1)
+        case _:
+            return Refusal(500, code, "this request can't be charged, because of an error on the server")
+
+
+def _insufficient(error: InsufficientCreditsError) -> Refusal:
+    details = {
+        "needed": format_credits(error.needed),
+        "available": format_credits(error.available),
+        "held": format_credits(error.held),
+    }
+    message = (
+        f"this request may cost up to {details['needed']} credits, and {details['available']} are available"
+        f" ({details['held']} are held by requests that are running)"
+    )
+    if error.floor:
+        details["floor"] = format_credits(error.floor)
+        message += f"; the balance may not fall below {details['floor']}"
+    if error.next_expiry is not None:
+        details["next_expiry"] = _timestamp(error.next_expiry)
+    return Refusal(402, error.code, message, details=details)
+
+
+def _cap_reached(error: CapReachedError) -> Refusal:
+    message = "a spend cap is reached"
+    if error.window_end is None:
+        return Refusal(429, error.code, message)
+    end = _timestamp(error.window_end)
+    wait = max(1, round((error.window_end - datetime.now(UTC)).total_seconds()))
+    return Refusal(
+        429,
+        error.code,
+        f"{message}; its window ends at {end}",
+        retry_after=wait if wait <= _LONGEST_RETRY_AFTER else None,
+        details={"window_end": end},
+    )
+
+
+def _timestamp(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,76 @@
+"""Content-Encoding, undone for reading only: what goes to the client stays as the application encoded it."""
+
+import zlib
+from typing import Protocol
+
+# Enough for zlib to tell gzip from zlib by the header.
+_GZIP_OR_ZLIB = 47
+_RAW_DEFLATE = -15
+# What one chunk may grow to: a few bytes can be told to become gigabytes.
+_LARGEST_CHUNK = 32 * 2**20
+
+
+class UndecodableError(ValueError):
+    """The encoding is not known here, or the bytes do not follow it."""
+
+
+class Decoder(Protocol):
+    """Undoes an encoding piece by piece."""
+
+    def decode(self, chunk: bytes) -> bytes:
+        """Return what can be read now. Raises UndecodableError."""
+        ...
+
+
+class _Identity:
+    def decode(self, chunk: bytes) -> bytes:
+        return chunk
+
+
+class _Unknown:
+    def decode(self, chunk: bytes) -> bytes:
+        raise UndecodableError("the answer's Content-Encoding is not gzip or deflate")
+
+
+class _Zlib:
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._start: bytes | None = b""
+
+    def decode(self, chunk: bytes) -> bytes:
+        text = b""
+        while chunk:
+            try:
+                text += self._inflate(chunk)
+            except zlib.error as error:
+                raise UndecodableError(f"the answer is not gzip or deflate: {error}") from None
+            if self._stream.unconsumed_tail:
+                raise UndecodableError(f"a chunk of the answer becomes larger than {_LARGEST_CHUNK} bytes")
+            chunk = self._stream.unused_data
+            if chunk:  # gzip allows several members, one after the other
+                self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        return text
+
+    def _inflate(self, chunk: bytes) -> bytes:
+        if self._start is None:
+            return self._stream.decompress(chunk, _LARGEST_CHUNK)
+        start = self._start + chunk
+        try:
+            text = self._stream.decompress(chunk, _LARGEST_CHUNK)
+        except zlib.error:  # some servers mean deflate without zlib's header
+            self._stream = zlib.decompressobj(_RAW_DEFLATE)
+            text = self._stream.decompress(start, _LARGEST_CHUNK)
+            self._start = None
+        else:
+            self._start = None if text else start
+        return text
+
+
+def decoder_for(content_encoding: str) -> Decoder:
+    """Return the decoder for a Content-Encoding header's value, empty for none."""
+    encoding = content_encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return _Identity()
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return _Zlib()
+    return _Unknown()

@@ -1,0 +1,173 @@
+"""The middleware itself: which requests are metered, for whom, and what they are held."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ducto_redis.errors import ConfigError, CreditError, NoAccountError
+from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.middleware.answers import BadRequestError, refusal_for
+from ducto_redis.middleware.body import ReplayedBody, WatchedReceive, read_body
+from ducto_redis.middleware.estimates import CountTokens, Estimates
+from ducto_redis.middleware.grace import Grace
+from ducto_redis.middleware.recognisers import AnswerReader, OpenAIChat, Recogniser
+from ducto_redis.middleware.request_meter import RequestMeter
+from ducto_redis.middleware.responder import Responder
+from ducto_redis.money import Amount, to_micro
+from ducto_redis.payer import Payer
+
+Account: TypeAlias = Callable[[Scope], str | Payer | Awaitable[str | Payer | None] | None]
+"""`account(scope)` says who pays: an account id, a Payer, or None, which is answered with 401."""
+
+_METERED = "ducto_redis.metered"
+
+
+class MeteringMiddleware:
+    """Charges credits for the requests to model APIs that pass through it.
+
+    It holds the worst case before the application runs, and charges what the answer reports. Authentication, CORS and
+    compression belong around it.
+
+        app.add_middleware(MeteringMiddleware, manager=manager, account=payer)
+
+    Args:
+        app: the application.
+        manager: where accounts are charged.
+        account: called with the scope of every metered request, async or not; says who pays.
+        routes: paths of the application's own, such as "/chat" or "/bots/{bot}/chat", and the API that each speaks.
+        recognisers: APIs that are recognised by the end of their paths.
+        default_max_tokens: output tokens that are held for a request that sets no limit.
+        max_tokens_ceiling: output tokens that no model here exceeds, so that more are never held.
+        count_tokens: `count_tokens(model, text)`, a tokeniser. Without it a hold assumes a token per UTF-8 byte.
+        body_limit: the largest request body, in bytes.
+        hold_json_up_to: the size in bytes up to which a JSON answer is held back until it is charged, so that its
+            headers can say what it cost.
+        on_unavailable: "refuse" (503) while the engine is away, or "allow": let pass, and charge once it is back.
+        grace: credits that this process lets pass in one outage, with on_unavailable="allow"; then it refuses.
+        ttl_seconds: how long a hold outlives a process that was killed. While a request runs it is renewed.
+
+    Raises:
+        ConfigError: where a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        manager: AsyncCreditManager,
+        account: Account,
+        routes: Mapping[str, Recogniser] | None = None,
+        recognisers: Sequence[Recogniser] | None = None,
+        default_max_tokens: int = 4096,
+        max_tokens_ceiling: int | None = None,
+        count_tokens: CountTokens | None = None,
+        body_limit: int = 16 * 2**20,
+        hold_json_up_to: int = 2**20,
+        on_unavailable: Literal["refuse", "allow"] = "refuse",
+        grace: Amount | None = None,
+        ttl_seconds: float = 120,
+    ) -> None:
+        if not isinstance(manager, AsyncCreditManager):
+            raise ConfigError(f"the middleware needs an AsyncCreditManager, not {type(manager).__name__}")
+        if not callable(account):
+            raise ConfigError("account must be a function that takes the scope and says who pays")
+        if on_unavailable not in ("refuse", "allow"):
+            raise ConfigError(f"on_unavailable must be 'refuse' or 'allow', not {on_unavailable!r}")
+        if (on_unavailable == "allow") != (grace is not None):
+            raise ConfigError("grace (credits) and on_unavailable='allow' go together")
+        for name, value in (("body_limit", body_limit), ("hold_json_up_to", hold_json_up_to)):
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"{name} must be a number of bytes, not {value!r}")
+        self.app = app
+        self._manager = manager
+        self._account = account
+        self._recognisers = (OpenAIChat(),) if recognisers is None else tuple(recognisers)
+        self._routes = [(compile_path(path)[0], recogniser) for path, recogniser in (routes or {}).items()]
+        self._estimates = Estimates(default_max_tokens, max_tokens_ceiling, count_tokens)
+        self._body_limit = body_limit
+        self._hold_json_up_to = hold_json_up_to
+        self._grace = None if grace is None else Grace(to_micro(grace))
+        self._ttl_seconds = ttl_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _METERED in scope:
+            await self.app(scope, receive, send)
+            return
+        meter = self._new_meter(scope)
+        recogniser = self._recogniser(scope)
+        if recogniser is None:
+            await self._run(None, None, meter, scope, WatchedReceive(receive), send)
+            return
+        try:
+            payer = await meter.find_payer()
+            body = await read_body(scope, receive, self._body_limit)
+            if body is None:
+                return
+            request = recogniser.read_request(body, scope, self._estimates)
+            reader = recogniser.read_answer(request, self._estimates)
+            await meter.reserve(request.estimate, operation_type=payer.operation_type or recogniser.operation_type)
+        except (BadRequestError, CreditError, HTTPException) as error:
+            await _refuse(recogniser, error, send)
+            return
+        scope[_METERED] = True
+        await self._run(recogniser, reader, meter, scope, ReplayedBody(body, receive), send)
+
+    def _recogniser(self, scope: Scope) -> Recogniser | None:
+        method, path = scope["method"], scope["path"]
+        root = scope.get("root_path", "").rstrip("/")
+        inside = path.removeprefix(root) if path.startswith(f"{root}/") else path
+        for pattern, recogniser in self._routes:
+            if method in recogniser.methods and (pattern.match(path) or pattern.match(inside)):
+                return recogniser
+        for recogniser in self._recognisers:
+            if method in recogniser.methods and recogniser.matches(path):
+                return recogniser
+        return None
+
+    async def _run(
+        self,
+        recogniser: Recogniser | None,
+        reader: AnswerReader | None,
+        meter: RequestMeter,
+        scope: Scope,
+        receive: WatchedReceive,
+        send: Send,
+    ) -> None:
+        scope.setdefault("state", {})["meter"] = meter
+        responder = Responder(send, meter, reader, self._manager, self._hold_json_up_to)
+        try:
+            await self.app(scope, receive, responder.send)
+        except BaseException as error:
+            await responder.finish(interrupted_by=error, client_left=receive.client_left)
+            if not isinstance(error, CreditError) or responder.passed:
+                raise
+            await _refuse(recogniser, error, send)
+        else:
+            await responder.finish()
+
+    def _new_meter(self, scope: Scope) -> RequestMeter:
+        async def find_payer() -> Payer:
+            payer = self._account(scope)
+            if inspect.isawaitable(payer):
+                payer = await payer
+            if payer is None:
+                raise NoAccountError
+            if isinstance(payer, str):
+                return Payer(payer)
+            if not isinstance(payer, Payer):
+                raise ConfigError(f"account(scope) must return an id, a Payer or None, not {type(payer).__name__}")
+            return payer
+
+        return RequestMeter(self._manager, find_payer, self._grace, self._ttl_seconds)
+
+
+async def _refuse(
+    recogniser: Recogniser | None, error: CreditError | BadRequestError | HTTPException, send: Send
+) -> None:
+    refusal = refusal_for(error)
+    body = refusal.as_openai() if recogniser is None else recogniser.error_body(refusal)
+    await refusal.send(send, body)

@@ -1,0 +1,59 @@
+"""Applications behind a real uvicorn, in the test's own event loop."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from tests.middleware.asgi import until
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # the test keeps its own signal handlers
+
+
+@asynccontextmanager
+async def serve(app: ASGIApp, **options: Any) -> AsyncIterator[int]:
+    """Serve an application; gives the port on 127.0.0.1."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5, **options))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+
+            async def ready() -> bool:
+                return server.started or task.done()
+
+            await until(ready)
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+class RawClient:
+    """A client that sends bytes and hangs up when it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def post(cls, port: int, path: str, body: bytes) -> "RawClient":
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        return cls(reader, writer)
+
+    async def hang_up(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()

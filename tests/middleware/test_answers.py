@@ -1,0 +1,80 @@
+"""Every error becomes the answer that the table says."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from ducto_redis import errors
+from ducto_redis.middleware import BadRequestError
+from ducto_redis.middleware.answers import refusal_for
+
+SHORT = errors.InsufficientCreditsError("u", needed=Decimal(2), available=Decimal(1), held=Decimal(0))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "should_retry", "retry_after"),
+    [
+        (SHORT, 402, "insufficient_credits", 0, None),
+        (errors.CapReachedError("x"), 429, "spend_cap_reached", 0, None),
+        (errors.ConcurrencyLimitError(), 429, "concurrency_limit", 1, 2),
+        (errors.FeatureNotEntitledError(), 403, "feature_not_entitled", 0, None),
+        (errors.AccountFrozenError(), 403, "account_frozen", 0, None),
+        (errors.UnpricedModelError("m"), 400, "model_not_priced", 0, None),
+        (errors.IdempotencyConflictError("u", "k"), 409, "idempotency_conflict", 0, None),
+        (errors.IdempotencyConflictError("u", "k", running=True), 409, "idempotency_conflict", 1, 1),
+        (errors.LeaseClosedError("u", "l", "settled"), 409, "lease_closed", 0, None),
+        (errors.NoAccountError(), 401, "no_account", 0, None),
+        (errors.PricingNotLoadedError(), 503, "pricing_not_loaded", 1, 1),
+        (errors.StoreUnavailableError("x"), 503, "store_unavailable", 1, 1),
+        (errors.RecoveryNeededError("x"), 503, "recovery_needed", 1, 1),
+        (errors.InvalidUsageError("x"), 400, "invalid_usage", 0, None),
+        (errors.ExpressionError("x"), 500, "expression_error", 0, None),
+        (errors.ConfigError("x"), 500, "config_error", 0, None),
+        (BadRequestError("x", code="invalid_json"), 400, "invalid_json", 0, None),
+        (HTTPException(418), 418, "request_refused", 0, None),
+    ],
+)  # fmt: skip
+def test_table(error: Exception, status: int, code: str, should_retry: int, retry_after: int | None) -> None:
+    """Status, code, x-should-retry and Retry-After of every error."""
+    refusal = refusal_for(error)  # type: ignore[arg-type]
+    got = (refusal.status, refusal.code, refusal.should_retry, refusal.retry_after)
+    assert got == (status, code, bool(should_retry), retry_after)
+
+
+def test_payment_required_says_what_is_missing() -> None:
+    """402 names needed, available, held, the floor and the next expiry as strings, and no account."""
+    refusal = refusal_for(
+        errors.InsufficientCreditsError(
+            "secret-team",
+            needed=Decimal("12.340000"),
+            available=Decimal("-0.500000"),
+            held=Decimal("3.000000"),
+            floor=Decimal(-2),
+            next_expiry=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
+        )
+    )
+    error = refusal.as_openai()["error"]
+    assert "secret-team" not in error.pop("message")
+    assert error == {
+        "type": "billing_error",
+        "code": "insufficient_credits",
+        "param": None,
+        "needed": "12.34",
+        "available": "-0.5",
+        "held": "3",
+        "floor": "-2",
+        "next_expiry": "2026-01-02T03:04:05.678000Z",
+    }
+
+
+def test_a_cap_never_asks_to_sleep_over_a_minute() -> None:
+    """Retry-After of a cap is left out over 60 seconds: some clients would sleep all of it."""
+    now = datetime.now(UTC)
+    soon = refusal_for(errors.CapReachedError("x", window_end=now + timedelta(seconds=30)))
+    late = refusal_for(errors.CapReachedError("x", window_end=now + timedelta(hours=30)))
+    assert soon.retry_after is not None
+    assert 1 <= soon.retry_after <= 60
+    assert late.retry_after is None
+    assert late.details["window_end"].endswith("Z")
