@@ -16,6 +16,7 @@ CreditError
 ├── PricingNotLoadedError       no pricing document is active
 ├── InvalidAmountError          not an amount of credits (also a ValueError)
 ├── InvalidIdError              not an account, lease, model or key (also a ValueError)
+├── InvalidMetadataError        not metadata: no JSON, or more than 1 KiB (also a ValueError)
 ├── InvalidUsageError           not a usage: negative, too large, not a number (also a ValueError)
 ├── ExpressionError             a formula is wrong, or cannot be calculated
 ├── ConfigError                 a setting or a document is wrong
@@ -206,6 +207,12 @@ class InvalidIdError(CreditError, ValueError):
     """Not an account id, lease id, key, operation type or other name."""
 
     code = "invalid_id"
+
+
+class InvalidMetadataError(CreditError, ValueError):
+    """Not metadata: a mapping of names to JSON values, of at most 1 KiB."""
+
+    code = "invalid_metadata"
 
 
 class InvalidUsageError(CreditError, ValueError):

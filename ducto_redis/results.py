@@ -110,10 +110,10 @@ class DeductResult(Struct, frozen=True, kw_only=True):
 
 
 class BilledResult(Struct, Generic[T], frozen=True):
-    """What billed work returned, and its charge."""
+    """What billed work returned, and its charge; None where the engine is away and gets the charge later."""
 
     result: T
-    charge: SettleResult
+    charge: SettleResult | None
 
 
 class Balance(Struct, frozen=True, kw_only=True):

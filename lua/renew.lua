@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- renew: let a lease live longer. Its expiry only moves forward.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] operation record

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any, TypeAlias
 
+import msgspec
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
@@ -188,7 +189,11 @@ class Responder:
             return await self._meter.close()
         except Exception:
             # The answer has been given, and goes to its client. The lease stays, and expires as the settings say.
-            logger.exception("the charge for an answer failed; its lease is left to expire: %s", self._meter.lease)
+            logger.exception(
+                "the charge for an answer failed; its lease %s is left to expire, what it used: %s",
+                self._meter.lease,
+                msgspec.json.encode(self._meter.recorded).decode(),
+            )
             return None
 
     def _record(self, complete: bool) -> None:

@@ -26,6 +26,7 @@ from ducto_redis.errors import ConfigError
 
 SLOTS = 16384
 DEFAULT_PARTITIONS = 16
+TAG_OF_PARTITION_0 = b"0.57690"
 _ACCOUNTS_KEPT = 65536
 
 
@@ -125,8 +126,11 @@ class Namespace:
 def tag_of(partition: int, partitions: int) -> bytes:
     """The hash tag of a partition: the first `<partition>.<n>` whose slot lies in the partition's share of the slots.
 
-    So the partitions spread evenly over the slots, and over the nodes of a cluster.
+    So the partitions spread evenly over the slots, and over the nodes of a cluster. Partition 0, whose record says how
+    many there are, has one tag whatever their number: that of slot 0, which always lies in its share.
     """
+    if partition == 0:
+        return TAG_OF_PARTITION_0
     first, end = partition * SLOTS // partitions, (partition + 1) * SLOTS // partitions
     attempt = 0
     while True:

@@ -20,8 +20,8 @@ R = TypeVar("R")
 
 DEFAULT_TIMEOUT_SECONDS = 2.0
 
-# Replies of a server that cannot serve now but may soon: starting, failing over, busy with someone else's script.
-_TEMPORARY = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
+# Replies of a server that cannot serve now but may soon: starting, failing over, its disk full, busy with a script.
+_TEMPORARY = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
 _RETRIES = 1
 
 

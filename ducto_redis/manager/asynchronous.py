@@ -7,15 +7,13 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from msgspec import Struct
-
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.manager.base import BillingMode, ManagerOptions
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
-from ducto_redis.manager.outbox import PendingCharge
+from ducto_redis.manager.outbox import PendingCharge, PendingWork
 from ducto_redis.manager.requests import Usage, UsageOrAmount
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.results import BilledResult
@@ -27,13 +25,6 @@ T = TypeVar("T")
 _CLOSE_SECONDS = 10.0
 _OUTBOX_FIRST_WAIT_SECONDS = 0.1
 _OUTBOX_LONGEST_WAIT_SECONDS = 5.0
-
-
-class PendingWork(Struct, frozen=True):
-    """What a manager still has to do: charges that wait for the engine, and tasks that settle."""
-
-    outbox: int
-    tasks: int
 
 
 class AsyncCreditManager(ManagerCore):
@@ -148,6 +139,8 @@ class AsyncCreditManager(ManagerCore):
     ) -> BilledResult[T]:
         """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
 
+        An engine that goes away meanwhile spoils no result: it is returned, and charged once the engine is back.
+
         Args:
             account: who pays.
             estimate: the most that the work can consume, or credits.
@@ -155,7 +148,7 @@ class AsyncCreditManager(ManagerCore):
             operation_type, lease_id, metadata: as for `reserve`.
 
         Raises:
-            what `reserve`, the work and `settle` raise.
+            what `reserve` and the work raise, and what `settle` raises besides StoreError.
         """
         lease = await self.reserve(
             account, estimate, operation_type=operation_type, lease_id=lease_id, metadata=metadata
@@ -163,9 +156,9 @@ class AsyncCreditManager(ManagerCore):
         try:
             result, consumed = await do_work()
         except BaseException:
-            await asyncio.shield(self.settle_task(self.release(account, lease.lease_id)))
+            await asyncio.shield(self.settle_task(self.release_or_later(account, lease.lease_id)))
             raise
-        charge = await asyncio.shield(self.settle_task(self.settle(account, lease.lease_id, consumed)))
+        charge = await asyncio.shield(self.settle_task(self.settle_or_later(account, lease.lease_id, consumed)))
         return BilledResult(result, charge)
 
     def settle_task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -214,6 +207,3 @@ class AsyncCreditManager(ManagerCore):
             wait = min(wait * 2, _OUTBOX_LONGEST_WAIT_SECONDS)
             if await self.outbox.flush(self.send_charge):
                 return
-
-
-__all__ = ["AsyncCreditManager", "PendingWork"]

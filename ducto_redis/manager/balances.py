@@ -59,8 +59,8 @@ class Balances(ManagerBase):
                 purchase waits for the ledger where there is one and a worker writes it.
 
         Raises:
-            InvalidAmountError, InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
-            StoreUnavailableError
+            InvalidAmountError, InvalidIdError, InvalidMetadataError, IdempotencyConflictError, JournalFullError,
+            RecoveryNeededError, StoreUnavailableError
             ConfigError: for durability `ledger` without a ledger; nothing is added then.
             LedgerError: if the ledger did not get the credits in time; they were added, and asking again with the same
                 key waits again.
@@ -73,7 +73,7 @@ class Balances(ManagerBase):
         micro = to_micro(amount)
         check_id(type, "a type of credits")
         encode_metadata(metadata)
-        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "add_credits", micro, type, metadata)
+        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "add_credits", micro, type, metadata or None)
         added = await self.store.add_credits(
             account, micro, key, cause=encode_cause(Cause(type=type, metadata=metadata or None))
         )
@@ -88,7 +88,7 @@ class Balances(ManagerBase):
         """What an account has: balance, held, available. An unknown account has nothing.
 
         Raises:
-            InvalidIdError, RecoveryNeededError, StoreUnavailableError
+            InvalidIdError, InvalidMetadataError, RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
         return await self.store.get_balance(account)
@@ -150,14 +150,14 @@ class Balances(ManagerBase):
         Raises:
             InsufficientCreditsError, UnpricedModelError, PricingNotLoadedError, IdempotencyConflictError,
             JournalFullError, RecoveryNeededError, StoreUnavailableError, InvalidAmountError, InvalidUsageError,
-            InvalidIdError
+            InvalidIdError, InvalidMetadataError
         """
         await self._ready()
         check_operation_type(operation_type)
         usages, amount = split(usage_or_amount)
         encode_metadata(metadata)
         key = operation_key(
-            idempotency_key, KEY_KEPT_MS, "deduct", amount or usages, operation_type, billing_mode, metadata
+            idempotency_key, KEY_KEPT_MS, "deduct", amount or usages, operation_type, billing_mode, metadata or None
         )
         cause = encode_cause(
             Cause(

@@ -4,6 +4,7 @@ Every coroutine of a manager awaits the store, or `_in_thread`, and nothing else
 suspends, so that all is written once for event loops and for threads.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ducto_redis.ledger import Ledger  # an extra: what needs no ledger works without it
 
 T = TypeVar("T")
+
+_log = logging.getLogger("ducto_redis.manager")
 
 Policy: TypeAlias = Literal["strict_prepaid", "overdraft"]
 BillingMode: TypeAlias = Literal["strict", "overdraft"]
@@ -136,6 +139,12 @@ class ManagerBase:
         if await self.store.read_namespace() is NamespaceState.MISSING:
             await self._check_ledger_is_empty()
             await self.store.create_namespace()
+            _log.log(
+                logging.INFO if self._ledger_access.exists else logging.WARNING,
+                "namespace %r was created, without any account%s",
+                self.store.namespace.name,
+                "" if self._ledger_access.exists else "; no ledger could tell whether it had been there before",
+            )
         await self._in_thread(self._ledger_access.start)
         self._opened = True
 

@@ -14,7 +14,7 @@ from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.driving import drive
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
-from ducto_redis.manager.outbox import PendingCharge
+from ducto_redis.manager.outbox import PendingCharge, PendingWork
 from ducto_redis.manager.requests import UsageOrAmount
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.results import BilledResult
@@ -108,6 +108,11 @@ class CreditManager:
         """Where the accounts are."""
         return self.core.store
 
+    @property
+    def pending(self) -> PendingWork:
+        """What is still to be done."""
+        return PendingWork(outbox=len(self.core.outbox))
+
     def close(self) -> None:
         """Send what waits in the outbox, and let go of connections."""
         self._background.stop()
@@ -164,6 +169,8 @@ class CreditManager:
     ) -> BilledResult[T]:
         """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
 
+        An engine that goes away meanwhile spoils no result: it is returned, and charged once the engine is back.
+
         Args:
             account: who pays.
             estimate: the most that the work can consume, or credits.
@@ -171,15 +178,15 @@ class CreditManager:
             operation_type, lease_id, metadata: as for `reserve`.
 
         Raises:
-            what `reserve`, the work and `settle` raise.
+            what `reserve` and the work raise, and what `settle` raises besides StoreError.
         """
         lease = self.reserve(account, estimate, operation_type=operation_type, lease_id=lease_id, metadata=metadata)
         try:
             result, consumed = do_work()
         except BaseException:
-            self.release(account, lease.lease_id)
+            drive(self.core.release_or_later(account, lease.lease_id))
             raise
-        return BilledResult(result, self.settle(account, lease.lease_id, consumed))
+        return BilledResult(result, drive(self.core.settle_or_later(account, lease.lease_id, consumed)))
 
     def later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call `function` in the manager's own thread after that many seconds."""

@@ -81,7 +81,7 @@ class Leases(ManagerBase):
         passed = ""
         if lease_id is not None:
             check_lease_id(lease_id)
-            passed = fingerprint("reserve", amount or usages, operation_type, ttl_ms, billing_mode, metadata)
+            passed = fingerprint("reserve", amount or usages, operation_type, ttl, billing_mode, metadata or None)
         cause = encode_cause(Cause(usage=as_cause(usages)))
         lease = lease_id or new_id()
 
@@ -218,14 +218,14 @@ class Leases(ManagerBase):
         charged what it can pay, and the rest is journalled as the shortfall.
         """
         await self._ready()
-        if not charge.usage:
+        if not charge.usage and not charge.credits:
             try:
                 return await self.release(charge.account, charge.key)
             except LeaseNotFoundError:
                 return None  # whether it had been opened was not known: it had not
         if not charge.lease:
             await self._open_empty(charge)
-        return await self.settle(charge.account, charge.key, charge.usage, flags=charge.flags)
+        return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
 
     async def _open_empty(self, charge: PendingCharge) -> None:
         terms = LeaseTerms(

@@ -112,10 +112,7 @@ class MeterCore:
             return self.result
         self._closed = True
         if not self._usages:
-            try:
-                self.result = await self._core.release(self.account, self.lease_id)
-            except StoreUnavailableError:
-                self._core.release_later(self.account, self.lease_id)
+            self.result = await self._core.release_or_later(self.account, self.lease_id)
             return self.result
         charge = PendingCharge(self.account, self.lease_id, tuple(self._usages), flags=tuple(self._flags))
         try:
@@ -130,7 +127,7 @@ class MeterCore:
             return False
         try:
             await self._core.renew(self.account, self.lease_id, ttl=self.ttl)
-        except StoreUnavailableError:
+        except StoreError:
             return True
         except CreditError:
             return False

@@ -1,4 +1,4 @@
-"""Charges for work that is done, waiting for an engine that cannot be reached.
+"""Charges for work that is done, waiting for an engine that cannot take them.
 
 The answer has been given, so the charge must not be lost: it is sent again, under the same key, until it is taken. The
 outbox is bounded; while it is full nothing new is admitted.
@@ -12,7 +12,7 @@ from threading import Lock
 import msgspec
 from msgspec import Struct
 
-from ducto_redis.errors import CreditError, RecoveryNeededError, StoreUnavailableError
+from ducto_redis.errors import CreditError, StoreError
 from ducto_redis.metrics import UsageMetrics
 
 DEFAULT_LIMIT = 10_000
@@ -26,17 +26,26 @@ class PendingCharge(Struct, frozen=True):
     Attributes:
         account: who pays.
         key: the lease to settle.
-        usage: what was consumed; nothing releases the lease.
+        usage: what was consumed; without it and without credits, the lease is released.
+        credits: what is to be charged where no usage was given, as decimal text.
         lease: whether the lease was opened; otherwise the engine was away then, and it is opened with the charge.
         operation_type, flags: as they were to be journalled.
     """
 
     account: str
     key: str
-    usage: Sequence[UsageMetrics]
+    usage: Sequence[UsageMetrics] = ()
+    credits: str = ""
     lease: bool = True
     operation_type: str = "default"
     flags: Sequence[str] = ()
+
+
+class PendingWork(Struct, frozen=True):
+    """What a manager still has to do: charges that wait for the engine, and tasks that settle."""
+
+    outbox: int
+    tasks: int = 0
 
 
 Send = Callable[[PendingCharge], Awaitable[object]]
@@ -72,7 +81,7 @@ class Outbox:
         self._give_up(charge, "the outbox is full")
 
     async def flush(self, send: Send) -> bool:
-        """Send what waits, until all is sent or the engine cannot be reached. Returns whether all is sent.
+        """Send what waits, until all is sent or the engine cannot take it. Returns whether all is sent.
 
         A charge that the engine refuses for good is given up. One flush at a time.
         """
@@ -80,7 +89,7 @@ class Outbox:
             charge = self._charges[0]  # it leaves once it is sent: until then it counts, and is not lost
             try:
                 await send(charge)
-            except (StoreUnavailableError, RecoveryNeededError):
+            except StoreError:
                 return False
             except CreditError as error:
                 self._give_up(charge, str(error))

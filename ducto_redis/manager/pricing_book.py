@@ -8,7 +8,7 @@ from time import monotonic
 
 from msgspec import Struct
 
-from ducto_redis.errors import PricingNotLoadedError, StoreUnavailableError
+from ducto_redis.errors import PricingNotLoadedError, StoreError
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.store.contract import CreditStore
 
@@ -47,10 +47,9 @@ class PricingBook:
             self._asked_at = monotonic()
             try:
                 await self.refresh()
-            except StoreUnavailableError:
-                if self._active is None:
-                    self._asked_at = -_FRESH_SECONDS
-                    raise
+            except StoreError:
+                self._asked_at = -_FRESH_SECONDS
+                raise
         elif self._active is None:
             await self.refresh()
         if self._active is None:

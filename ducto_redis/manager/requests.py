@@ -14,7 +14,7 @@ import msgspec
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id
 from ducto_redis.engine.operation import OperationKey
 from ducto_redis.engine.replies import CALLERS_KEY
-from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidIdError, InvalidUsageError
+from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidMetadataError, InvalidUsageError
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount, to_micro
 
@@ -109,15 +109,15 @@ def check_lease_id(lease_id: str) -> str:
 
 
 def encode_metadata(metadata: Mapping[str, Any] | None) -> bytes:
-    """The metadata as JSON, empty for none. Raises InvalidIdError where it is no JSON object of at most 1 KiB."""
+    """The metadata as JSON, empty for none. Raises InvalidMetadataError where it is none."""
     if not metadata:
         return b""
     try:
         encoded = _encoder.encode(dict(metadata))
     except (TypeError, ValueError) as error:
-        raise InvalidIdError(f"metadata must be a mapping of names to JSON values: {error}") from None
+        raise InvalidMetadataError(f"metadata must be a mapping of names to JSON values: {error}") from None
     if len(encoded) > METADATA_BYTES:
-        raise InvalidIdError(f"metadata must have at most {METADATA_BYTES} bytes of JSON, got {len(encoded)}")
+        raise InvalidMetadataError(f"metadata must have at most {METADATA_BYTES} bytes of JSON, got {len(encoded)}")
     return encoded
 
 

@@ -68,7 +68,7 @@ def store_from_url(
     Raises:
         ConfigError: if the URL names no store, or an extra is not installed.
     """
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     if scheme == "memory":
         return MemoryStore(namespace=namespace, partitions=partitions, journal_limit=journal_limit)
     if scheme == "embedded":
@@ -82,7 +82,8 @@ def store_from_url(
         )
     if scheme not in _SERVERS:
         raise ConfigError(
-            f"a store's URL begins with redis://, rediss://, unix://, embedded:/// or memory://, not {url[:12]!r}"
+            "a store's URL begins with redis://, rediss://, unix://, embedded:/// or memory://"
+            + (f", not {scheme}://" if separator and scheme.isalnum() else "")
         )
     return RedisStore(
         url,

@@ -13,6 +13,7 @@ from ducto_redis.errors import (
     InsufficientCreditsError,
     InvalidAmountError,
     InvalidIdError,
+    InvalidMetadataError,
     InvalidUsageError,
     LeaseClosedError,
     LeaseNotFoundError,
@@ -66,6 +67,22 @@ async def test_a_lease_holds_and_settles(manager: AsyncCreditManager) -> None:
         Decimal("9.9"),
     )
     assert await manager.list_leases("u1") == []
+
+
+async def test_a_refusal_names_the_expiry_to_wait_for(manager: AsyncCreditManager) -> None:
+    """It is that of a lease that is open, whatever was settled meanwhile."""
+    await manager.add_credits("u1", 10)
+    short = await manager.reserve("u1", 4, ttl=100)
+    long = await manager.reserve("u1", 4, ttl=1000)
+    for expected in (short.expires_at, long.expires_at):
+        with pytest.raises(InsufficientCreditsError) as refused:
+            await manager.reserve("u1", 7)
+        assert refused.value.next_expiry == expected
+        await manager.settle("u1", short.lease_id, 0)
+    await manager.release("u1", long.lease_id)
+    with pytest.raises(InsufficientCreditsError) as refused:
+        await manager.reserve("u1", 11)
+    assert refused.value.next_expiry is None
 
 
 async def test_settle_may_be_zero(manager: AsyncCreditManager) -> None:
@@ -212,8 +229,8 @@ async def test_run_billed(manager: AsyncCreditManager) -> None:
         (lambda manager: manager.add_credits("@ducto", 1), InvalidIdError),
         (lambda manager: manager.add_credits(7, 1), InvalidIdError),
         (lambda manager: manager.add_credits("u1", 1, idempotency_key=""), InvalidIdError),
-        (lambda manager: manager.add_credits("u1", 1, metadata={"x": "y" * 1024}), InvalidIdError),
-        (lambda manager: manager.add_credits("u1", 1, metadata={"x": object()}), InvalidIdError),
+        (lambda manager: manager.add_credits("u1", 1, metadata={"x": "y" * 1024}), InvalidMetadataError),
+        (lambda manager: manager.add_credits("u1", 1, metadata={"x": object()}), InvalidMetadataError),
         (lambda manager: manager.add_credits("u1", 1, durability="ledger"), ConfigError),
         (lambda manager: manager.add_credits("u1", 1, durability="certain"), ConfigError),
         (lambda manager: manager.reserve("u1", 1, lease_id="x" * 129), InvalidIdError),

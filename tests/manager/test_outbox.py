@@ -160,3 +160,22 @@ async def test_a_hold_that_nobody_will_use_is_not_charged(start_valkey: Callable
             await asyncio.sleep(0.01)
         assert await manager.get_available("u1") == 10
         assert manager.outbox.given_up == 0
+
+
+async def test_run_billed_gives_its_result_and_charges_later(start_valkey: Callable[..., Server]) -> None:
+    """Work that was done is not lost because the engine went away: neither its result nor its charge."""
+    server = start_valkey(appendfsync="always")
+    async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.5) as manager:
+        await manager.add_credits("u1", 10)
+
+        async def work() -> tuple[str, str]:
+            server.kill()
+            return "done", "2.5"
+
+        billed = await manager.run_billed("u1", 5, work)
+        assert (billed.result, billed.charge) == ("done", None)
+        server.start()
+        while manager.pending.outbox:
+            await asyncio.sleep(0.01)
+        balance = await manager.get_balance("u1")
+        assert (balance.available, balance.held) == (7.5, 0)
