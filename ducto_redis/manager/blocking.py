@@ -5,13 +5,13 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 from weakref import ref
 
+from ducto_redis.driving import drive
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.errors import ConfigError
 from ducto_redis.manager.background import Background
 from ducto_redis.manager.base import BillingMode, CoreOptions, ManagerOptions
 from ducto_redis.manager.core import ManagerCore
-from ducto_redis.manager.driving import drive
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork

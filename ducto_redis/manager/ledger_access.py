@@ -4,7 +4,6 @@ import time
 from typing import TYPE_CHECKING
 
 from ducto_redis.errors import ConfigError, LedgerError
-from ducto_redis.manager.driving import drive
 from ducto_redis.store.contract import CreditStore
 
 if TYPE_CHECKING:
@@ -13,6 +12,9 @@ if TYPE_CHECKING:
 
 LEDGER_GROUP = "ledger"
 _POLL_SECONDS = 0.01
+_DRAIN_SECONDS = 5.0
+# A process that was killed must not keep the next one from its ledger for long.
+_LOCAL_CLAIM_SECONDS = 2.0
 
 
 class LedgerAccess:
@@ -27,7 +29,6 @@ class LedgerAccess:
         self._store = store
         self._ledger = ledger
         self._worker: LedgerWorker | None = None
-        self._worker_store: CreditStore | None = None
 
     def prepare(self) -> None:
         """Create the tables of a local store's ledger; others are migrated by `ducto ledger migrate`."""
@@ -40,19 +41,17 @@ class LedgerAccess:
             return
         from ducto_redis.journal import LedgerWorker
 
-        self._worker_store = self._store.blocking_twin()
-        self._worker = LedgerWorker(self._worker_store, self._ledger)
+        self._worker = LedgerWorker(self._store, self._ledger, claim_seconds=_LOCAL_CLAIM_SECONDS)
         self._worker.start_thread()
 
     def stop(self) -> None:
-        """Stop the worker and close the ledger. What was journalled and not written yet waits in the journal."""
+        """Stop the worker once it has written what is in the journal, and close the ledger.
+
+        What it could not write in time waits in the journal, where that outlives the process.
+        """
         if self._worker is not None:
-            self._worker.stop()
-            self._worker.join()
+            self._worker.drain_and_stop(_DRAIN_SECONDS)
             self._worker = None
-        if self._worker_store is not None and self._worker_store is not self._store:
-            drive(self._worker_store.close())
-        self._worker_store = None
         if self._ledger is not None:
             self._ledger.close()
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ducto_redis.driving import drive
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
 from ducto_redis.manager.base import BillingMode
 from ducto_redis.manager.core import ManagerCore
-from ducto_redis.manager.driving import drive
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.requests import UsageOrAmount, check_lease_id, new_id
 from ducto_redis.metrics import UsageMetrics

@@ -1,0 +1,16 @@
+"""The journal's consumers: at least once, in order per account, with take-over and dead letters."""
+
+from ducto_redis.journal.consumer import JournalConsumer
+from ducto_redis.journal.dead_letters import DeadLetter, RetryReport
+from ducto_redis.journal.group import JournalStore, forget_group
+from ducto_redis.journal.worker import LedgerWorker, WorkerHealth
+
+__all__ = [
+    "DeadLetter",
+    "JournalConsumer",
+    "JournalStore",
+    "LedgerWorker",
+    "RetryReport",
+    "WorkerHealth",
+    "forget_group",
+]

@@ -1,0 +1,23 @@
+"""The ledger: the SQL database that the journal is copied to, and the proof of every balance."""
+
+from ducto_redis.ledger.ledger import Ledger
+from ducto_redis.ledger.reports import (
+    AccountFailure,
+    LedgerAccount,
+    LedgerEntry,
+    Position,
+    RawEntry,
+    VerifyReport,
+    WriteReport,
+)
+
+__all__ = [
+    "AccountFailure",
+    "Ledger",
+    "LedgerAccount",
+    "LedgerEntry",
+    "Position",
+    "RawEntry",
+    "VerifyReport",
+    "WriteReport",
+]

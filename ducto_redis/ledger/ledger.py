@@ -1,0 +1,186 @@
+"""The ledger: what happened to every account, in SQL."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from sqlalchemy import select
+
+from ducto_redis.engine.state import AccountState
+from ducto_redis.ledger.database import Database
+from ducto_redis.ledger.migration import migrate
+from ducto_redis.ledger.reports import LedgerAccount, LedgerEntry, Position, RawEntry, VerifyReport, WriteReport
+from ducto_redis.ledger.rows import STATEMENT_COLUMNS, ledger_entry_of, split_id
+from ducto_redis.ledger.schema import accounts, entries, leases, partitions
+from ducto_redis.ledger.unreadable import reread
+from ducto_redis.ledger.verify import verify
+from ducto_redis.ledger.writer import write_batch
+
+if TYPE_CHECKING:
+    from ducto_redis.ledger.live import LiveStore
+
+
+class Ledger:
+    """The ledger in one database. Blocking; safe to use from several threads, and after a fork.
+
+    Nothing is opened before it is used. Every method may raise LedgerUnavailableError, where the database cannot be
+    used now, or LedgerError.
+
+    >>> ledger = Ledger.from_url("sqlite://")
+    >>> ledger.migrate()
+    >>> ledger.is_empty("ducto")
+    True
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def from_url(cls, url: str) -> "Ledger":
+        """The ledger at `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/name`.
+
+        Raises:
+            ConfigError: if the URL is none of these.
+        """
+        return cls(Database(url))
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return self._database.name
+
+    def migrate(self) -> None:
+        """Create the tables, or bring them to the newest schema. Doing it again, or in several processes, is safe."""
+        migrate(self._database)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, namespace: str, partition: int, raw_entries: Sequence[RawEntry]) -> WriteReport:
+        """Write journal entries of one partition, and their accounts' latest state, in one transaction.
+
+        Entries that the ledger has already are left as they are, so that a batch may come again. An entry that cannot
+        be read is stored raw and marks its account; a missing seq marks it, until the entry comes; a second entry at
+        the same seq with another operation key is kept, and marks it.
+
+        Args:
+            namespace: the namespace's name.
+            partition: the partition whose journal it is.
+            raw_entries: (entry id, text) as the stream holds them, in its order.
+        """
+        if not raw_entries:
+            return WriteReport(written=0, repeated=0, unreadable=0)
+        with self._database.write() as connection:
+            return write_batch(connection, namespace, partition, raw_entries)
+
+    def reread(self, namespace: str) -> WriteReport:
+        """Read the entries that are stored raw once more, and write those that this version understands."""
+        with self._database.write() as connection:
+            return reread(connection, namespace)
+
+    def is_empty(self, namespace: str) -> bool:
+        """Whether nothing was ever written for the namespace."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(partitions.c.partition).where(partitions.c.namespace == namespace).limit(1)
+            )
+            return found.first() is None
+
+    def position(self, namespace: str, partition: int) -> Position | None:
+        """How far the partition's journal was written; None where nothing was."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(partitions).where(partitions.c.namespace == namespace, partitions.c.partition == partition)
+            ).first()
+        return None if row is None else Position(row.epoch, f"{row.entry_ms}-{row.entry_seq}")
+
+    def account(self, namespace: str, account: str) -> LedgerAccount | None:
+        """The latest state of an account, or None where nothing ever happened to it."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(accounts).where(accounts.c.namespace == namespace, accounts.c.account == account)
+            ).first()
+            if row is None:
+                return None
+            records = connection.execute(
+                select(leases.c.lease_id, leases.c.record).where(
+                    leases.c.namespace == namespace, leases.c.account == account
+                )
+            ).all()
+        state = AccountState(msgspec.json.decode(row.fields, type=dict[str, str]), {it[0]: it[1] for it in records})
+        return LedgerAccount(
+            namespace=namespace,
+            account=account,
+            partition=row.partition,
+            epoch=row.epoch,
+            seq=row.seq,
+            balance=row.balance,
+            held=row.held,
+            state=state,
+            marks=tuple(row.marks.split()),
+        )
+
+    def entries(
+        self, namespace: str, account: str, *, limit: int = 100, before: LedgerEntry | None = None
+    ) -> list[LedgerEntry]:
+        """An account's entries, newest first.
+
+        Args:
+            limit: how many at the most.
+            before: the last entry of the page before, to go on from it.
+        """
+        conditions: list[Any] = [entries.c.namespace == namespace, entries.c.account == account]
+        order = (entries.c.epoch, entries.c.seq, entries.c.operation_key)
+        if before is not None:
+            conditions.append(_is_before(before))
+        statement = select(*STATEMENT_COLUMNS).where(*conditions).order_by(*(it.desc() for it in order)).limit(limit)
+        with self._database.read() as connection:
+            return [ledger_entry_of(row) for row in connection.execute(statement)]
+
+    def entry(self, namespace: str, transaction_id: str) -> LedgerEntry | None:
+        """The entry of a transaction id, `<partition>-<epoch>-<entry id>`, or None."""
+        parts = transaction_id.split("-", 2)
+        try:
+            (partition, epoch), (entry_ms, entry_seq) = map(int, parts[:2]), split_id(parts[2])
+        except (ValueError, IndexError):
+            return None
+        statement = select(*STATEMENT_COLUMNS).where(
+            entries.c.namespace == namespace,
+            entries.c.partition == partition,
+            entries.c.epoch == epoch,
+            entries.c.entry_ms == entry_ms,
+            entries.c.entry_seq == entry_seq,
+        )
+        with self._database.read() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else ledger_entry_of(row)
+
+    def verify(self, namespace: str | None = None, *, store: "LiveStore | None" = None) -> VerifyReport:
+        """Recompute every balance from the entries, and find what does not add up.
+
+        For every account: the entries' changes follow from their amounts, and add up to `balance_after` at every seq;
+        seq has no gaps and no forks; open leases add up to what is held; the entries fold to the stored state.
+
+        Args:
+            namespace: the only one to look at; else all that the database holds.
+            store: its engine is compared too, where it stands at the same seq as the ledger.
+        """
+        with self._database.read() as connection:
+            return verify(connection, namespace, store)
+
+
+def _is_before(entry: LedgerEntry) -> Any:
+    return (entries.c.epoch < entry.epoch) | (
+        (entries.c.epoch == entry.epoch)
+        & (
+            (entries.c.seq < entry.seq)
+            | ((entries.c.seq == entry.seq) & (entries.c.operation_key < entry.operation_key))
+        )
+    )

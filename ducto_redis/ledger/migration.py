@@ -1,0 +1,47 @@
+"""Brings a database to the ledger's newest schema, with the Alembic migrations in this package."""
+
+import time
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+
+from ducto_redis.errors import LedgerUnavailableError
+from ducto_redis.ledger.database import Database
+
+VERSION_TABLE = "ducto_ledger_version"
+_LOCK = 0x647563746F  # "ducto": the PostgreSQL advisory lock that migrations take in turn
+_WAL_SECONDS = 30.0
+
+
+def migrate(database: Database) -> None:
+    """Run the migrations that are missing, in one transaction. Processes that do it together take turns."""
+    if database.is_sqlite and not database.in_memory:
+        _use_wal(database)
+    with database.write() as connection:
+        if not database.is_sqlite:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        command.upgrade(configuration(connection), "head")
+
+
+def configuration(connection: Connection) -> Config:
+    """Alembic's configuration for a connection."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _use_wal(database: Database) -> None:
+    # The mode is kept in the file. Changing it fails at once, without waiting, while another process uses the file.
+    deadline = time.monotonic() + _WAL_SECONDS
+    while True:
+        try:
+            with database.sqlite_setup() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except LedgerUnavailableError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -1,0 +1,196 @@
+"""Proves the ledger: recomputes every account from its entries. One page of accounts is in memory at a time."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, func, select, union
+
+from ducto_redis.engine.state import AccountState
+from ducto_redis.ledger.histories import epoch_starts, stream_entries
+from ducto_redis.ledger.history import History
+from ducto_redis.ledger.live import LiveAccounts, LiveStore
+from ducto_redis.ledger.reports import AccountFailure, VerifyReport
+from ducto_redis.ledger.rows import entry_of
+from ducto_redis.ledger.schema import accounts, entries, leases, unreadable
+
+ACCOUNTS_AT_A_TIME = 500
+FAILURES_KEPT = 1000
+_KEY_KEPT_MS = 24 * 3600 * 1000
+
+
+def verify(connection: Connection, namespace: str | None, store: LiveStore | None) -> VerifyReport:
+    """See `Ledger.verify`."""
+    live = LiveAccounts(store) if store is not None else None
+    checked = _Checked()
+    for name in _namespaces(connection) if namespace is None else (namespace,):
+        for page, first, last in _pages(connection, name):
+            _check_page(
+                connection, name, page, (first, last), checked, live if live and live.namespace == name else None
+            )
+    condition = () if namespace is None else (unreadable.c.namespace == namespace,)
+    return VerifyReport(
+        accounts=checked.accounts,
+        entries=checked.entries,
+        balance=checked.balance,
+        held=checked.held,
+        unreadable=connection.scalar(select(func.count()).select_from(unreadable).where(*condition)) or 0,
+        failed=checked.failed,
+        failures=tuple(checked.failures),
+        compared=live.compared if live else 0,
+        behind=live.behind if live else 0,
+    )
+
+
+class _Checked:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self.accounts = self.entries = self.balance = self.held = self.failed = 0
+        self.failures: list[AccountFailure] = []
+
+    def fail(self, namespace: str, account: str, reasons: Sequence[str]) -> None:
+        self.failed += 1
+        if len(self.failures) < FAILURES_KEPT:
+            self.failures.append(AccountFailure(namespace=namespace, account=account, reasons=tuple(reasons)))
+
+
+class _Stored:
+    """An account's stored row, with its leases."""
+
+    def __init__(self, row: Row[Any]) -> None:
+        self.row = row
+        self.state = AccountState(msgspec.json.decode(row.fields, type=dict[str, str]))
+
+    def differences(self, folded: AccountState) -> Iterator[str]:
+        """What differs between the stored state and the one that the entries lead to."""
+        row = self.row
+        for name, stored, expected in (
+            ("seq", row.seq, folded.seq),
+            ("balance", row.balance, folded.balance),
+            ("held", row.held, folded.held),
+        ):
+            if stored != expected:
+                yield f"stored {name} is {stored}, the entries lead to {expected}"
+        if self.state.fields != folded.fields:
+            yield "the stored fields are not those that the entries lead to"
+        if self.state.leases != folded.leases:
+            yield "the stored leases are not those that the entries lead to"
+        if row.marks:
+            yield f"marked: {row.marks}"
+
+
+def _namespaces(connection: Connection) -> list[str]:
+    return sorted(connection.scalars(union(select(accounts.c.namespace), select(entries.c.namespace))))
+
+
+def _pages(connection: Connection, namespace: str) -> Iterator[tuple[dict[str, _Stored], str | None, str | None]]:
+    """Stored accounts by id, and the bounds that their entries lie in: above the first, up to the last.
+
+    The last page is open at its end, so that entries of accounts that are not stored are found too.
+    """
+    first: str | None = None
+    while True:
+        statement = select(accounts).where(accounts.c.namespace == namespace)
+        if first is not None:
+            statement = statement.where(accounts.c.account > first)
+        rows = connection.execute(statement.order_by(accounts.c.account).limit(ACCOUNTS_AT_A_TIME)).all()
+        full = len(rows) == ACCOUNTS_AT_A_TIME
+        yield {row.account: _Stored(row) for row in rows}, first, rows[-1].account if full else None
+        if not full:
+            return
+        first = rows[-1].account
+
+
+def _check_page(
+    connection: Connection,
+    namespace: str,
+    page: dict[str, _Stored],
+    bounds: tuple[str | None, str | None],
+    checked: _Checked,
+    live: LiveAccounts | None,
+) -> None:
+    reasons: dict[str, list[str]] = {}
+    for row in connection.execute(select(leases).where(*_within(leases, namespace, bounds))):
+        if row.account in page:
+            page[row.account].state.leases[row.lease_id] = row.record
+        else:
+            reasons.setdefault(row.account, []).append(f"lease {row.lease_id!r} of an account that is not stored")
+    folded = dict.fromkeys(page, AccountState())
+    rows = stream_entries(connection, *_within(entries, namespace, bounds))
+    for account, its_rows in groupby(rows, key=lambda row: row.account):
+        stored = page.get(account)
+        history = _fold(connection, namespace, account, its_rows, checked, stored)
+        folded[account] = history.state
+        reasons.setdefault(account, []).extend(history.finish())
+        if stored is None:
+            reasons[account].append("the account's state is not stored")
+    for account, stored in page.items():
+        reasons.setdefault(account, []).extend(stored.differences(folded[account]))
+        checked.balance += stored.row.balance
+        checked.held += stored.row.held
+    if live:
+        for account, difference in live.compare({name: stored.state for name, stored in page.items()}).items():
+            reasons[account].append(difference)
+    checked.accounts += len(reasons)
+    for account, its_reasons in reasons.items():
+        if its_reasons:
+            checked.fail(namespace, account, its_reasons)
+
+
+def _fold(
+    connection: Connection,
+    namespace: str,
+    account: str,
+    rows: Iterator[Any],
+    checked: _Checked,
+    stored: _Stored | None,
+) -> History:
+    # Nearly every account has one epoch only; the others cost a look at their entries before.
+    starts: dict[int, int] = {}
+    if stored is None or stored.row.epoch > 1:
+        starts = epoch_starts(connection, namespace, account)
+    history = History(starts)
+    for row in rows:
+        history.take(entry_of(row), row.balance_after)
+        checked.entries += 1
+    if starts:
+        history.problems += _counted_twice(connection, namespace, account, starts)
+    return history
+
+
+def _counted_twice(connection: Connection, namespace: str, account: str, starts: dict[int, int]) -> list[str]:
+    """Operation keys that lead to the state in two epochs, within the time in which a key is one operation."""
+    first, second = entries.alias(), entries.alias()
+    rows = connection.execute(
+        select(first.c.operation_key, first.c.epoch, first.c.seq, second.c.epoch, second.c.seq)
+        .join(
+            second,
+            (second.c.namespace == first.c.namespace)
+            & (second.c.account == first.c.account)
+            & (second.c.operation_key == first.c.operation_key)
+            & (second.c.epoch > first.c.epoch)
+            & (second.c.entry_ms < first.c.entry_ms + _KEY_KEPT_MS),
+        )
+        .where(first.c.namespace == namespace, first.c.account == account)
+    ).all()
+    return [
+        f"{key} counts twice: epoch {epoch}, seq {seq} and epoch {later_epoch}, seq {later_seq}"
+        for key, epoch, seq, later_epoch, later_seq in rows
+        if _leads_on(epoch, seq, starts) and _leads_on(later_epoch, later_seq, starts)
+    ]
+
+
+def _leads_on(epoch: int, seq: int, starts: dict[int, int]) -> bool:
+    return not any(epoch < later and seq >= start for later, start in starts.items())
+
+
+def _within(table: Any, namespace: str, bounds: tuple[str | None, str | None]) -> list[Any]:
+    first, last = bounds
+    conditions = [table.c.namespace == namespace]
+    if first is not None:
+        conditions.append(table.c.account > first)
+    if last is not None:
+        conditions.append(table.c.account <= last)
+    return conditions

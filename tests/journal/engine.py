@@ -1,0 +1,67 @@
+"""Changes to accounts, made through a blocking store, without a manager."""
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ducto_redis.engine.operations import LeaseTerms, OperationKey, Price
+from ducto_redis.store.contract import CreditStore
+
+R = TypeVar("R")
+
+KEPT_MS = 3_600_000
+
+
+def drive(coroutine: Coroutine[Any, Any, R]) -> R:
+    """The result of a coroutine of a blocking store, which never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        result: R = finished.value
+        return result
+    raise AssertionError("a blocking store suspended")
+
+
+class Engine:
+    """A namespace with accounts to change."""
+
+    def __init__(self, store: CreditStore) -> None:
+        self.store = store
+        self._keys = 0
+
+    def create(self) -> None:
+        drive(self.store.create_namespace())
+
+    def add(self, account: str, amount: int = 1, key: str = "") -> None:
+        self._keys += 1
+        operation_key = OperationKey(f"key/{key or self._keys}", KEPT_MS, "f")
+        drive(self.store.add_credits(account, amount, operation_key, cause=b""))
+
+    def deduct(self, account: str, amount: int = 1) -> None:
+        self._keys += 1
+        operation_key = OperationKey(f"key/{self._keys}", KEPT_MS, "f")
+        drive(self.store.deduct(account, Price(amount), operation_key, floor=0, cause=b""))
+
+    def reserve(self, account: str, lease_id: str, amount: int, *, ttl_ms: int = 600_000) -> None:
+        terms = LeaseTerms(
+            floor=0,
+            ttl_ms=ttl_ms,
+            on_expiry="release",
+            operation_type="chat",
+            owner="test",
+            metadata=b"",
+            fingerprint="f",
+        )
+        drive(self.store.reserve(account, lease_id, Price(amount), terms, cause=b""))
+
+    def settle(self, account: str, lease_id: str, amount: int) -> None:
+        drive(self.store.settle(account, lease_id, Price(amount), fingerprint="f", cause=b""))
+
+    def accounts_of(self, partition: int, count: int = 1) -> list[str]:
+        """Names of accounts that belong to a partition."""
+        names = (f"account-{number}" for number in range(1_000_000))
+        its = (name for name in names if self.store.namespace.partition_of(name) == partition)
+        return [next(its) for _ in range(count)]
+
+    def journal_length(self, partition: int) -> int:
+        length: int = self.store.redis().xlen(self.store.namespace.journal(partition))
+        return length

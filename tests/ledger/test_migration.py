@@ -1,0 +1,102 @@
+"""The packaged migrations."""
+
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect
+
+from ducto_redis.errors import LedgerUnavailableError
+from ducto_redis.ledger import Ledger
+from ducto_redis.ledger.migration import VERSION_TABLE
+from ducto_redis.ledger.schema import metadata
+from tests.ledger.entries import engine_of
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Iterator[Engine]:
+    engine = engine_of(ledger_url)
+    yield engine
+    engine.dispose()
+
+
+def migrate(url: str) -> None:
+    with Ledger.from_url(url) as ledger:
+        ledger.migrate()
+
+
+def description(engine: Engine) -> dict[str, Any]:
+    """What the database says of the ledger's tables."""
+    found = inspect(engine)
+    return {
+        table: {
+            "columns": [(it["name"], str(it["type"]), it["nullable"]) for it in found.get_columns(table)],
+            "key": found.get_pk_constraint(table)["constrained_columns"],
+            "unique": sorted((it["name"], it["column_names"]) for it in found.get_unique_constraints(table)),
+            "indexes": sorted((it["name"], it["column_names"]) for it in found.get_indexes(table)),
+        }
+        for table in sorted(found.get_table_names())
+        if table.startswith("ducto_") and table != VERSION_TABLE
+    }
+
+
+def test_migrations_end_in_the_schema(ledger_url: str, database: Engine) -> None:
+    """The tables that the migrations make are those that the code was written for."""
+    migrate(ledger_url)
+    with database.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+    migrated = description(database)
+    with database.begin() as connection:
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+    assert description(database) == migrated
+    assert list(migrated) == sorted(metadata.tables)
+
+
+def test_migrating_again_changes_nothing(ledger_url: str, database: Engine) -> None:
+    """Every start may migrate."""
+    migrate(ledger_url)
+    before = description(database)
+    migrate(ledger_url)
+    assert description(database) == before
+
+
+def migrate_together(url: str, barrier: Any) -> None:
+    barrier.wait()
+    migrate(url)
+
+
+def test_processes_that_migrate_together_take_turns(ledger_url: str, database: Engine) -> None:
+    """Several applications that start at once on a new database all find it migrated."""
+    processes = 4
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    children = [context.Process(target=migrate_together, args=(ledger_url, barrier)) for _ in range(processes)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0] * processes
+    assert set(metadata.tables) <= set(inspect(database).get_table_names())
+
+
+def test_applications_keep_their_own_migrations(ledger_url: str, database: Engine) -> None:
+    """The ledger may live in an application's database: Alembic's usual table is left alone."""
+    with database.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('app-7')")
+    migrate(ledger_url)
+    with database.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == ["app-7"]
+
+
+def test_a_database_that_was_not_migrated_says_so(ledger_url: str) -> None:
+    """The error names the command that helps, and is one that is worth waiting on."""
+    with Ledger.from_url(ledger_url) as ledger, pytest.raises(LedgerUnavailableError, match="ducto ledger migrate"):
+        ledger.is_empty("ducto")
