@@ -77,7 +77,7 @@ def split(usage_or_amount: UsageOrAmount, *, zero: bool = False) -> tuple[Sequen
         raise InvalidAmountError(
             f"an amount is an int, a decimal string or a Decimal, not a float: {usage_or_amount!r}"
         )
-    if not isinstance(usage_or_amount, Sequence):
+    if not isinstance(usage_or_amount, tuple | list) and not isinstance(usage_or_amount, Sequence):
         raise InvalidUsageError(
             f"a usage is UsageMetrics, several of them, or credits, not {type(usage_or_amount).__name__}"
         )
