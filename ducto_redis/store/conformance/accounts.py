@@ -217,6 +217,8 @@ class AccountConformance(ConformanceTests):
         with pytest.raises(StalePricing):
             await store.deduct(ACCOUNT, Price(1, version=2, activation=5), key("old"), floor=0, cause=b"")
         await deduct(store, 1, "unpriced")
+        with pytest.raises(StalePricing):
+            await store.deduct(ACCOUNT, Price(1, version=2, activation=5), key("old"), floor=0, cause=b"")
 
     async def test_full_journal(self, open_store: OpenStore) -> None:
         """Above the limit nothing new is admitted, while settle, release, renew and reads go on."""

@@ -49,7 +49,7 @@ async def open_many(store: CreditStore, *, on_expiry: str = "release", amount: i
     """Open leases that expire in a minute, without looking at the state after each of them."""
     raw = getattr(store, "inner", store)
     for number in range(count):
-        await reserve(raw, f"lease {number}", amount, terms(on_expiry=on_expiry, floor=NEVER))
+        await reserve(raw, f"lease {number}", amount, terms(on_expiry=on_expiry))
 
 
 @pytest.mark.asyncio
@@ -269,7 +269,7 @@ class ExpiryConformance(ConformanceTests):
         await open_many(store)
         later = await open_store(clock_offset_ms=HOUR_MS)
         with pytest.raises(LeaseClosedError) as closed:
-            await reserve(later, "lease 149", 1, terms(on_expiry="release", floor=NEVER))
+            await reserve(later, "lease 149", 1)
         assert closed.value.how == "expired"
 
     async def test_expired_leases_are_forgotten_after_a_day(self, open_store: OpenStore) -> None:

@@ -13,8 +13,9 @@ from ducto_redis.store.contract import CreditStore, NamespaceState
 PARTITIONS = 2
 JOURNAL_LIMIT = 10_000
 
-_PRICING = {"publish_pricing", "activate_pricing"}
-_CHANGES = {"add_credits", "deduct", "reserve", "settle", "release", "renew", "extend", *_PRICING}
+_WITHOUT_MARK = {"publish_pricing", "activate_pricing", "sweep_partition"}
+"""Operations whose results do not say whether they changed something."""
+_CHANGES = {"add_credits", "deduct", "reserve", "settle", "release", "renew", "extend", *_WITHOUT_MARK}
 _READS = {"get_balance", "list_leases", "read_pricing"}
 
 
@@ -81,8 +82,7 @@ class WatchedStore:
             except (CreditError, StalePricing, RepriceLease):
                 self._check(name, before, changed=False)
                 raise
-            # The results of pricing operations do not say whether they are a replay.
-            changed = None if name in _PRICING else name not in _READS and not result.replayed
+            changed = None if name in _WITHOUT_MARK else name not in _READS and not result.replayed
             self._check(name, before, changed=changed)
             return result
 

@@ -1,0 +1,67 @@
+"""The application: its commands, and how a failure is told.
+
+A command module imports what it needs to be described; what only its work needs (SQLAlchemy, uvicorn, openai) is
+imported when it runs, so that `ducto --help` is quick.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, NoReturn
+
+import typer
+from redis.exceptions import RedisError
+from typer.core import TyperGroup
+
+from ducto_redis.cli import accounts, leases, ledger, pricing, worker
+from ducto_redis.cli.demo import command as demo
+from ducto_redis.cli.doctor import command as doctor
+from ducto_redis.errors import CreditError
+
+
+class _Root(TyperGroup):
+    """Tells every failure that is not a bug in one line, with exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CreditError as error:
+            _fail(str(error))
+        except RedisError as error:
+            _fail(f"the server at DUCTO_REDIS_URL failed: {error}")
+
+
+app = typer.Typer(
+    name="ducto",
+    cls=_Root,
+    help="Credits and metering for AI products: atomic in Redis, proved in SQL.",
+    epilog="Where to work comes from the environment: DUCTO_REDIS_URL, DUCTO_LEDGER_URL, DUCTO_NAMESPACE (ducto), "
+    "DUCTO_PARTITIONS (16). Begin with: ducto demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # it would print the values of variables, URLs with passwords among them
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"ducto {version('ducto-redis')}")
+        except PackageNotFoundError:
+            typer.echo("ducto, from sources that are not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"ducto: {' '.join(message.split())}", err=True)
+    raise typer.Exit(1)
+
+
+for _module in (demo, worker, doctor, pricing, accounts, leases, ledger):
+    _module.add_to(app)

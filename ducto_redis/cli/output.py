@@ -1,0 +1,87 @@
+"""What commands print: tables for people, JSON for programs."""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ducto_redis.display import format_credits
+
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, credits as decimal strings.")]
+
+
+def example(*commands: str) -> str:
+    """The epilog of a command's help: how it is typed."""
+    return "Example: " + "   ".join(commands)
+
+
+def print_json(value: Any) -> None:
+    """Print a value, with Decimals as strings and times in ISO 8601."""
+    print_line(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_line(text: str) -> None:
+    """Print a line as it is, however wide the terminal."""
+    sys.stdout.write(text + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
+    """Print a table.
+
+    Args:
+        columns: their titles.
+        rows: their cells; Decimals are credits.
+        numbers: titles of the columns that are aligned to the right.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(value) for value in row))
+    Console().print(table)
+
+
+def cell(value: object) -> Text:
+    """A value as text, never as markup."""
+    if isinstance(value, Decimal):
+        return Text(format_credits(value))
+    if isinstance(value, datetime):
+        return Text(format_time(value))
+    return Text(str(value))
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things.
+
+    >>> counted(1, "entry", "entries")
+    '1 entry'
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def format_time(time: datetime) -> str:
+    """A time to the second, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def format_seconds(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> format_seconds(5025)
+    '1h 23m'
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60}s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600}h"
