@@ -18,8 +18,8 @@ from msgspec import Struct
 T = TypeVar("T")
 
 
-class AddResult(Struct, frozen=True, kw_only=True):
-    """Credits that came in. `durability` says who has them: `fast`, Redis; `ledger`, SQL too."""
+class Change(Struct, frozen=True, kw_only=True):
+    """A change to an account's balance, or to what is held of it."""
 
     transaction_id: str
     account: str
@@ -27,24 +27,32 @@ class AddResult(Struct, frozen=True, kw_only=True):
     balance_after: Decimal
     available: Decimal
     replayed: bool = False
+
+
+class AddResult(Change, frozen=True, kw_only=True):
+    """Credits that came in. `durability` says who has them: `fast`, Redis; `ledger`, SQL too."""
+
     durability: str = "fast"
 
 
-class ReserveResult(Struct, frozen=True, kw_only=True):
+class DeductResult(Change, frozen=True, kw_only=True):
+    """Credits that were charged in one step."""
+
+
+class LeaseChange(Change, frozen=True, kw_only=True):
+    """A change that a lease made."""
+
+    lease_id: str
+
+
+class ReserveResult(LeaseChange, frozen=True, kw_only=True):
     """A lease that was opened. `amount` is what it holds, `version` the document that it was priced under (0: none)."""
 
-    transaction_id: str
-    account: str
-    lease_id: str
-    amount: Decimal
     expires_at: datetime
     version: int
-    balance_after: Decimal
-    available: Decimal
-    replayed: bool = False
 
 
-class SettleResult(Struct, frozen=True, kw_only=True):
+class SettleResult(LeaseChange, frozen=True, kw_only=True):
     """A lease that was settled.
 
     Attributes:
@@ -53,27 +61,16 @@ class SettleResult(Struct, frozen=True, kw_only=True):
         late: True where the lease had expired, so that it no longer held anything.
     """
 
-    transaction_id: str
-    account: str
-    lease_id: str
-    amount: Decimal
     shortfall: Decimal
     late: bool
-    balance_after: Decimal
-    available: Decimal
-    replayed: bool = False
 
 
-class ReleaseResult(Struct, frozen=True, kw_only=True):
+class ReleaseResult(LeaseChange, frozen=True, kw_only=True):
     """A lease that was released. `amount` is what it no longer holds."""
 
-    transaction_id: str
-    account: str
-    lease_id: str
-    amount: Decimal
-    balance_after: Decimal
-    available: Decimal
-    replayed: bool = False
+
+class ExtendResult(LeaseChange, frozen=True, kw_only=True):
+    """A lease that holds more. `amount` is all that it holds now."""
 
 
 class RenewResult(Struct, frozen=True, kw_only=True):
@@ -83,29 +80,6 @@ class RenewResult(Struct, frozen=True, kw_only=True):
     account: str
     lease_id: str
     expires_at: datetime
-    replayed: bool = False
-
-
-class ExtendResult(Struct, frozen=True, kw_only=True):
-    """A lease that holds more. `amount` is all that it holds now."""
-
-    transaction_id: str
-    account: str
-    lease_id: str
-    amount: Decimal
-    balance_after: Decimal
-    available: Decimal
-    replayed: bool = False
-
-
-class DeductResult(Struct, frozen=True, kw_only=True):
-    """Credits that were charged in one step."""
-
-    transaction_id: str
-    account: str
-    amount: Decimal
-    balance_after: Decimal
-    available: Decimal
     replayed: bool = False
 
 
