@@ -64,7 +64,7 @@ class Refusal(NamedTuple):
         status: the HTTP status.
         code: the error, for programs.
         message: the error, for people. It names no account.
-        should_retry: whether the same request may succeed if it is sent again.
+        should_retry: whether the same request may succeed if it is sent again; None: the client decides by the status.
         retry_after: seconds after which it may, or None.
         details: what else a program can act on, as strings.
         param: the field of the request that is wrong.
@@ -74,7 +74,7 @@ class Refusal(NamedTuple):
     status: int
     code: str
     message: str
-    should_retry: bool = False
+    should_retry: bool | None = False
     retry_after: int | None = None
     details: Mapping[str, str] = {}
     param: str | None = None
@@ -93,8 +93,9 @@ class Refusal(NamedTuple):
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(content)),
-            (b"x-should-retry", b"true" if self.should_retry else b"false"),
         ]
+        if self.should_retry is not None:
+            headers.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
         if self.retry_after is not None:
             headers.append((b"retry-after", b"%d" % self.retry_after))
         headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
@@ -107,7 +108,9 @@ def refusal_for(error: CreditError | BadRequestError | HTTPException) -> Refusal
     if isinstance(error, BadRequestError):
         return Refusal(400, error.code, str(error), param=error.param)
     if isinstance(error, HTTPException):
-        return Refusal(error.status_code, "request_refused", error.detail, headers=error.headers or {})
+        detail: object = error.detail  # FastAPI's may be any JSON
+        message = detail if isinstance(detail, str) else msgspec.json.encode(detail, enc_hook=str).decode()
+        return Refusal(error.status_code, "request_refused", message, None, headers=error.headers or {})
     code = error.code
     match error:
         case InsufficientCreditsError():

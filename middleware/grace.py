@@ -1,42 +1,39 @@
 """Credits that are let pass unpaid while the engine is away."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class UnpaidHold:
-    """A part of the grace that one request has taken. `outage` is the outage that it was taken in."""
-
-    micro: int
-    outage: int
+from ducto_redis.manager.outbox import Outbox
 
 
 class Grace:
-    """What one process lets pass unpaid in one outage of the engine, in micro-credits.
+    """What one process lets pass unpaid, in micro-credits.
 
-    The charges of such requests wait in the manager's queue. As soon as the engine answers again, all of the grace
-    is there for the next outage.
+    The worst cases of requests that run unpaid, and of those whose charges the engine has not taken yet, are never more
+    than the limit together.
+
+    Attributes:
+        pricing_version: the pricing document that the last hold was priced under; 0 before the first.
     """
 
-    def __init__(self, limit_micro: int) -> None:
+    def __init__(self, limit_micro: int, outbox: Outbox) -> None:
+        self.pricing_version = 0
         self._limit_micro = limit_micro
-        self._taken_micro = 0
-        self._outage = 0
+        self._outbox = outbox
+        self._running_micro = 0
+        self._waiting_micro = 0
 
-    def take(self, micro: int) -> UnpaidHold | None:
-        """Take the worst case of a request, or return None where the rest of the grace does not cover it."""
-        if self._taken_micro + micro > self._limit_micro:
-            return None
-        self._taken_micro += micro
-        return UnpaidHold(micro, self._outage)
+    def take(self, micro: int) -> bool:
+        """Let a request run that costs at most so much. Returns whether the grace covers it."""
+        if not len(self._outbox):
+            self._waiting_micro = 0
+        if self._outbox.full or self._running_micro + self._waiting_micro + micro > self._limit_micro:
+            return False
+        self._running_micro += micro
+        return True
 
-    def give_back(self, hold: UnpaidHold) -> None:
+    def give_back(self, micro: int) -> None:
         """The request cost nothing after all."""
-        if hold.outage == self._outage:
-            self._taken_micro -= hold.micro
+        self._running_micro -= micro
 
-    def engine_answered(self) -> None:
-        """The outage, if there was one, is over."""
-        if self._taken_micro:
-            self._taken_micro = 0
-            self._outage += 1
+    def charge_waits(self, micro: int) -> None:
+        """The request has ended, and its charge waits in the outbox."""
+        self._running_micro -= micro
+        self._waiting_micro += micro

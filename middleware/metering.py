@@ -1,6 +1,8 @@
 """The middleware itself: which requests are metered, for whom, and what they are held."""
 
 import inspect
+import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -8,8 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ducto_redis.errors import ConfigError, CreditError, NoAccountError
+from ducto_redis.engine.ids import check_account
+from ducto_redis.errors import ConfigError, CreditError, InvalidIdError, NoAccountError
 from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.manager.requests import ttl_to_ms
 from ducto_redis.middleware.answers import BadRequestError, refusal_for
 from ducto_redis.middleware.body import ReplayedBody, WatchedReceive, read_body
 from ducto_redis.middleware.estimates import CountTokens, Estimates
@@ -22,6 +26,8 @@ from ducto_redis.payer import Payer
 
 Account: TypeAlias = Callable[[Scope], str | Payer | Awaitable[str | Payer | None] | None]
 """`account(scope)` says who pays: an account id, a Payer, or None, which is answered with 401."""
+
+logger = logging.getLogger("ducto_redis.middleware")
 
 _METERED = "ducto_redis.metered"
 
@@ -47,11 +53,12 @@ class MeteringMiddleware:
         hold_json_up_to: the size in bytes up to which a JSON answer is held back until it is charged, so that its
             headers can say what it cost.
         on_unavailable: "refuse" (503) while the engine is away, or "allow": let pass, and charge once it is back.
-        grace: credits that this process lets pass in one outage, with on_unavailable="allow"; then it refuses.
+        grace: credits, with on_unavailable="allow": the most that requests may cost together which this process has let
+            pass and the engine has not charged yet. More is refused.
         ttl_seconds: how long a hold outlives a process that was killed. While a request runs it is renewed.
 
     Raises:
-        ConfigError: where a setting is wrong.
+        ConfigError: where a setting is wrong. (InvalidAmountError: the grace.)
     """
 
     def __init__(
@@ -86,12 +93,16 @@ class MeteringMiddleware:
         self._manager = manager
         self._account = account
         self._recognisers = (OpenAIChat(),) if recognisers is None else tuple(recognisers)
-        self._routes = [(compile_path(path)[0], recogniser) for path, recogniser in (routes or {}).items()]
+        self._routes = [(_path_pattern(path), recogniser) for path, recogniser in (routes or {}).items()]
+        for recogniser in (*self._recognisers, *(recogniser for _, recogniser in self._routes)):
+            if not isinstance(recogniser, Recogniser):
+                raise ConfigError(f"routes and recognisers take objects such as OpenAIChat(), not {recogniser!r}")
         self._estimates = Estimates(default_max_tokens, max_tokens_ceiling, count_tokens)
         self._body_limit = body_limit
         self._hold_json_up_to = hold_json_up_to
-        self._grace = None if grace is None else Grace(to_micro(grace))
+        self._grace = None if grace is None else Grace(to_micro(grace), manager.outbox)
         self._ttl_seconds = ttl_seconds
+        ttl_to_ms(ttl_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _METERED in scope:
@@ -117,7 +128,7 @@ class MeteringMiddleware:
         await self._run(recogniser, reader, meter, scope, ReplayedBody(body, receive), send)
 
     def _recogniser(self, scope: Scope) -> Recogniser | None:
-        method, path = scope["method"], scope["path"]
+        method, path = scope["method"], scope["path"].rstrip("/") or "/"
         root = scope.get("root_path", "").rstrip("/")
         inside = path.removeprefix(root) if path.startswith(f"{root}/") else path
         for pattern, recogniser in self._routes:
@@ -157,17 +168,31 @@ class MeteringMiddleware:
             if payer is None:
                 raise NoAccountError
             if isinstance(payer, str):
-                return Payer(payer)
+                payer = Payer(payer)
             if not isinstance(payer, Payer):
                 raise ConfigError(f"account(scope) must return an id, a Payer or None, not {type(payer).__name__}")
+            try:
+                check_account(payer.account)
+            except InvalidIdError as error:
+                # What clients send often names the account: one that can't exist is theirs to correct.
+                raise NoAccountError from error
             return payer
 
         return RequestMeter(self._manager, find_payer, self._grace, self._ttl_seconds)
+
+
+def _path_pattern(path: str) -> re.Pattern[str]:
+    if not path.startswith("/"):
+        raise ConfigError(f"a path in routes starts with a slash, unlike {path!r}")
+    return compile_path(path.rstrip("/") or "/")[0]
 
 
 async def _refuse(
     recogniser: Recogniser | None, error: CreditError | BadRequestError | HTTPException, send: Send
 ) -> None:
     refusal = refusal_for(error)
+    if not isinstance(error, HTTPException) and refusal.status >= 500:
+        level, traceback = (logging.WARNING, None) if refusal.status == 503 else (logging.ERROR, error)
+        logger.log(level, "a request is refused with %d: %s", refusal.status, error, exc_info=traceback)
     body = refusal.as_openai() if recogniser is None else recogniser.error_body(refusal)
     await refusal.send(send, body)

@@ -5,20 +5,22 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
-from uuid import uuid4
 
 from ducto_redis.errors import (
     CreditError,
     ExpressionError,
     InvalidAmountError,
     InvalidUsageError,
+    StoreError,
     StoreUnavailableError,
     UnpricedModelError,
 )
 from ducto_redis.manager import AsyncCreditManager, AsyncMeter
-from ducto_redis.manager.requests import UsageOrAmount
+from ducto_redis.manager.base import total_micro
+from ducto_redis.manager.outbox import PendingCharge
+from ducto_redis.manager.requests import UsageOrAmount, new_id, split
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.grace import Grace, UnpaidHold
+from ducto_redis.middleware.grace import Grace
 from ducto_redis.money import to_micro
 from ducto_redis.payer import Payer
 from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
@@ -55,10 +57,11 @@ class RequestMeter:
         self._estimate: UsageOrAmount | None = None
         self._payer: Payer | None = None
         self._meter: AsyncMeter | None = None
-        self._unpaid: UnpaidHold | None = None
+        self._unpaid_micro: int | None = None
         self._unpaid_recorded: list[UsageMetrics] = []
         self._unpaid_flags: list[str] = []
         self._operation_type = "default"
+        self._ended = False
         self._closed = False
 
     async def find_payer(self) -> Payer:
@@ -70,12 +73,12 @@ class RequestMeter:
     @property
     def opened(self) -> bool:
         """Whether it has been opened; it stays so after it closed."""
-        return self._meter is not None or self._unpaid is not None
+        return self._meter is not None or self.unpaid
 
     @property
     def unpaid(self) -> bool:
         """Whether the request was let pass while the engine was away, to be charged later."""
-        return self._unpaid is not None
+        return self._unpaid_micro is not None
 
     @property
     def lease(self) -> ReserveResult | None:
@@ -108,39 +111,28 @@ class RequestMeter:
             CreditError: as `manager.reserve`. One that the endpoint lets through becomes the answer.
             NoAccountError: where nobody pays for the request.
         """
-        if self.opened:
+        if self._ended:
+            raise RuntimeError("the answer has ended: nothing more can be held for this request")
+        if self._estimate is not None:
             raise RuntimeError("this request's meter is open already: record() adds to what it charges")
-        payer = await self.find_payer()
-        self._operation_type = operation_type or payer.operation_type or "default"
-        self._lease_id = uuid4().hex
         self._estimate = estimate
-        meter = self._manager.meter(
-            payer.account,
-            estimate,
-            operation_type=self._operation_type,
-            ttl=self._ttl,
-            lease_id=self._lease_id,
-            metadata=metadata,
-        )
         try:
-            await meter.open()
-        except StoreUnavailableError as error:
-            await self._pass_unpaid(payer, estimate, error)
-            return None
-        except asyncio.CancelledError:
-            # The engine may have opened the lease all the same.
-            self._manager.settle_task(self._give_up(payer.account))
+            payer = await self.find_payer()
+            self._operation_type = operation_type or payer.operation_type or "default"
+            lease = await self._open(payer, estimate, metadata)
+        except BaseException:
+            self._estimate = None
             raise
-        self._meter = meter
-        if self._grace is not None:
-            self._grace.engine_answered()
-        return meter.lease
+        if self._ended:
+            self._manager.settle_task(self.close())
+            raise RuntimeError("the answer ended before its meter was open: await reserve() in the endpoint")
+        return lease
 
     def record(self, usage: UsageMetrics, *flags: str) -> None:
         """Add usage to what is charged. Raises once the meter is closed, or where it was never opened."""
         if self._meter is not None:
             self._meter.record(usage, *flags)
-        elif self._unpaid is None:
+        elif not self.unpaid:
             raise RuntimeError("nothing is held for this request: `await request.state.meter.reserve(...)` first")
         elif self._closed:
             raise RuntimeError("this request's meter is closed: its answer has ended")
@@ -153,14 +145,18 @@ class RequestMeter:
         if isinstance(self._estimate, UsageMetrics):
             self.record(self._estimate, *flags)
 
+    def end(self) -> None:
+        """The application is done with the request: a hold that nobody would close can't be opened any more."""
+        self._ended = True
+
     async def close(self) -> SettleResult | ReleaseResult | None:
         """Charge what was recorded; release the hold where nothing was. The middleware calls it when the answer ends.
 
         Returns:
             What happened, or None where the engine is away and the charge waits in the manager's queue.
         """
-        if self._unpaid is not None and not self._closed:
-            self._charge_later(self._unpaid)
+        if self._unpaid_micro is not None and not self._closed:
+            self._charge_later(self._unpaid_micro)
         self._closed = True
         if self._meter is None:
             return None
@@ -169,23 +165,64 @@ class RequestMeter:
         except _PRICING_ERRORS as error:
             return await self._charge_hold(self._meter, error)
 
-    async def _pass_unpaid(self, payer: Payer, estimate: UsageOrAmount, unavailable: StoreUnavailableError) -> None:
-        if self._grace is None or self._manager.outbox.full:
+    async def _open(
+        self, payer: Payer, estimate: UsageOrAmount, metadata: Mapping[str, Any] | None
+    ) -> ReserveResult | None:
+        self._lease_id = new_id()
+        meter = self._manager.meter(
+            payer.account,
+            estimate,
+            operation_type=self._operation_type,
+            ttl=self._ttl,
+            lease_id=self._lease_id,
+            metadata=metadata,
+        )
+        try:
+            try:
+                lease = await meter.open()
+            except StoreUnavailableError:
+                if await self._pass_unpaid(estimate):
+                    return None
+                raise
+        except StoreUnavailableError:
             self._manager.release_later(payer.account, self._lease_id)
-            raise unavailable
-        worst = estimate if isinstance(estimate, int | str | Decimal) else await self._manager.price(estimate)
-        self._unpaid = self._grace.take(to_micro(worst, zero=True))
-        if self._unpaid is None:
-            self._manager.release_later(payer.account, self._lease_id)
-            raise unavailable
-        logger.warning("the engine is away: request %s is let pass and charged later", self._lease_id)
+            raise
+        except asyncio.CancelledError:
+            # The engine may have opened the lease all the same.
+            self._manager.settle_task(self._give_up(payer.account))
+            raise
+        self._meter = meter
+        if self._grace is not None and lease.version:
+            self._grace.pricing_version = lease.version
+        return lease
 
-    def _charge_later(self, unpaid: UnpaidHold) -> None:
-        if not self._unpaid_recorded:
-            if self._grace is not None:
-                self._grace.give_back(unpaid)
-            return
+    async def _pass_unpaid(self, estimate: UsageOrAmount) -> bool:
+        grace = self._grace
+        if grace is None:
+            return False
+        if isinstance(estimate, int | str | Decimal):
+            worst = to_micro(estimate)
+        elif grace.pricing_version:
+            # The manager keeps the documents that it has priced by: this asks no engine.
+            pricing = await self._manager.pricing.version(grace.pricing_version)
+            worst = total_micro(pricing, split(estimate)[0])
+        else:
+            worst = to_micro(await self._manager.price(estimate), zero=True)
+        if not grace.take(worst):
+            return False
+        self._unpaid_micro = worst
+        logger.warning("the engine is away: request %s is let pass and charged later", self._lease_id)
+        return True
+
+    def _charge_later(self, unpaid_micro: int) -> None:
         assert self._payer is not None
+        assert self._grace is not None
+        if not self._unpaid_recorded:
+            self._grace.give_back(unpaid_micro)
+            # The engine may have opened the lease before it went away.
+            self._manager.release_later(self._payer.account, self._lease_id)
+            return
+        self._grace.charge_waits(unpaid_micro)
         self._manager.deduct_later(
             self._payer.account,
             self._unpaid_recorded,
@@ -196,13 +233,18 @@ class RequestMeter:
 
     async def _give_up(self, account: str) -> None:
         try:
-            await self._manager.release(account, self._lease_id)
+            await self._manager.release_or_later(account, self._lease_id)
         except CreditError as error:
             logger.info("lease %s of a cancelled request was not released: %s", self._lease_id, error)
 
-    async def _charge_hold(self, meter: AsyncMeter, error: CreditError) -> SettleResult:
+    async def _charge_hold(self, meter: AsyncMeter, error: CreditError) -> SettleResult | ReleaseResult | None:
         # Work that was done and has no price must not be free: the hold is what its customer agreed to.
         lease = meter.lease
         assert lease is not None
         logger.error("lease %s is charged its whole hold, for its usage has no price: %s", lease.lease_id, error)
-        return await self._manager.settle(lease.account, lease.lease_id, lease.amount, flags=("hold_charged",))
+        charge = PendingCharge(lease.account, lease.lease_id, credits=f"{lease.amount:f}", flags=("hold_charged",))
+        try:
+            return await self._manager.send_charge(charge)
+        except StoreError:
+            self._manager.charge_later(charge)
+            return None

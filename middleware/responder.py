@@ -66,7 +66,9 @@ class Responder:
         kind = message["type"]
         if kind == "http.response.start" and self._status is None:
             await self._start(message)
-        elif kind == "http.response.body" and self._status is not None:
+        elif self._status is None:
+            await self._send(message)  # such as early hints: no part of the answer yet
+        elif kind == "http.response.body":
             await self._body(message)
         else:
             await self._let_go()
@@ -80,6 +82,7 @@ class Responder:
         An application that fails before anything was passed gives its client an error, which costs nothing. But an
         answer that was held back when its client left is charged as far as it came.
         """
+        self._meter.end()
         if not self._ended and isinstance(interrupted_by, Exception) and not self.passed and not client_left:
             self._reading = None
         settling = self._settle(complete=self._ended)

@@ -4,7 +4,8 @@ import msgspec
 from msgspec import Raw, Struct
 from starlette.types import Scope
 
-from ducto_redis.errors import ConfigError
+from ducto_redis.engine.ids import check_id
+from ducto_redis.errors import ConfigError, InvalidIdError
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
 from ducto_redis.middleware.answers import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
@@ -16,7 +17,6 @@ from ducto_redis.middleware.recognisers.base import (
 from ducto_redis.middleware.recognisers.openai_chat_answer import ChatAnswerReader
 from ducto_redis.middleware.recognisers.openai_chat_media import find_media
 
-_LONGEST_NAME = 128
 _MOST_CHOICES = 1024
 _NOTHING = Raw(b"")
 
@@ -114,8 +114,11 @@ def _decode(body: bytes) -> _ChatRequest:
             raise BadRequestError(f"{name} must be between 1 and {most}", param=name)
     for name in ("model", "service_tier"):
         value = getattr(request, name)
-        if value is not None and not 1 <= len(value.encode()) <= _LONGEST_NAME:
-            raise BadRequestError(f"{name} must have between 1 and {_LONGEST_NAME} bytes", param=name)
+        try:
+            if value is not None:
+                check_id(value, name)
+        except InvalidIdError as error:
+            raise BadRequestError(str(error), param=name) from None
     return request
 
 

@@ -1,5 +1,6 @@
 """What a chat completion says about its usage, and what it delivered."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,22 +39,14 @@ class ChatAnswerReader(AnswerReader):
 
     def document(self, body: bytes) -> None:
         """Take the whole answer. What is no chat completion counts as delivered text."""
-        try:
-            answer = _decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            answer = None
-        self._take(answer, "message", body)
+        self._take(_decode(body), "message", body)
 
     def event(self, event: ServerSentEvent) -> None:
         """Take one chunk."""
         if event.data == b"[DONE]":
             self._done = True
             return
-        try:
-            chunk = _decoder.decode(event.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            chunk = None
-        self._take(chunk, "delta", event.data)
+        self._take(_decode(event.data), "delta", event.data)
 
     def charge(self, *, complete: bool) -> Charge | None:
         """Return what was reported; what was counted, where nothing (usable) was."""
@@ -132,6 +125,17 @@ class ChatAnswerReader(AnswerReader):
         counted = self._estimates.charged_tokens(estimate.model, self._delivered_bytes, lambda: "".join(text))
         # What could not be read may be compressed: each byte a token, but no more than was held.
         return counted + min(self.unread_bytes, max(0, estimate.output_tokens - counted))
+
+
+def _decode(text: bytes) -> object:
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(text)  # takes NaN and halves of surrogate pairs, as applications in Python write them
+    except (ValueError, RecursionError):
+        return None
 
 
 def _texts(value: object) -> Iterable[str]:

@@ -33,14 +33,14 @@ SHORT = errors.InsufficientCreditsError("u", needed=Decimal(2), available=Decima
         (errors.ExpressionError("x"), 500, "expression_error", 0, None),
         (errors.ConfigError("x"), 500, "config_error", 0, None),
         (BadRequestError("x", code="invalid_json"), 400, "invalid_json", 0, None),
-        (HTTPException(418), 418, "request_refused", 0, None),
+        (HTTPException(418), 418, "request_refused", None, None),
     ],
 )  # fmt: skip
-def test_table(error: Exception, status: int, code: str, should_retry: int, retry_after: int | None) -> None:
-    """Status, code, x-should-retry and Retry-After of every error."""
+def test_table(error: Exception, status: int, code: str, should_retry: int | None, retry_after: int | None) -> None:
+    """Status, code, x-should-retry (none: the client decides) and Retry-After of every error."""
     refusal = refusal_for(error)  # type: ignore[arg-type]
     got = (refusal.status, refusal.code, refusal.should_retry, refusal.retry_after)
-    assert got == (status, code, bool(should_retry), retry_after)
+    assert got == (status, code, None if should_retry is None else bool(should_retry), retry_after)
 
 
 def test_payment_required_says_what_is_missing() -> None:

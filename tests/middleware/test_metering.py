@@ -158,6 +158,9 @@ async def test_a_compressed_request_is_refused(metered: Metered) -> None:
         ("POST", "/v1/xchat/completions", False),
         ("POST", "/v1/models", False),
         ("POST", "/chat", True),
+        ("POST", "/chat/", True),
+        ("POST", "/end/", True),
+        ("POST", "/end", True),
         ("POST", "/bots/7/chat", True),
         ("POST", "/bots/7/8/chat", False),
         ("GET", "/chat", False),
@@ -168,7 +171,7 @@ async def test_which_routes_are_metered(
     metered: Metered, accounts: Accounts, method: str, path: str, is_metered: bool
 ) -> None:
     """A request is metered where a recogniser matches the end of its path, or `routes` names it; POST alone costs."""
-    routes = {"/chat": OpenAIChat(), "/bots/{bot}/chat": OpenAIChat()}
+    routes = {"/chat": OpenAIChat(), "/bots/{bot}/chat": OpenAIChat(), "/end/": OpenAIChat()}
     answer = await call(metered(answering(completion()), routes=routes), path=path, method=method)
     assert answer.status == 200
     assert ("x-credits-charged" in answer.headers) is is_metered
@@ -238,15 +241,41 @@ async def test_nobody_pays(metered: Metered) -> None:
     assert answer.error["type"] == "authentication_error"
 
 
+@pytest.mark.parametrize("account", ["", "x" * 257, "two\nlines", "@ducto"])
+async def test_an_account_that_cannot_exist(manager: AsyncCreditManager, account: str) -> None:
+    """An id that is none, such as an empty header, is nobody's: 401."""
+    for payer in (account, Payer(account)):
+        app = MeteringMiddleware(answering(completion()), manager=manager, account=lambda scope, payer=payer: payer)
+        answer = await call(app)
+        assert (answer.status, answer.error["code"]) == (401, "no_account")
+
+
+async def test_errors_of_the_server_are_logged(manager: AsyncCreditManager, caplog: pytest.LogCaptureFixture) -> None:
+    """What the client can't correct is answered without details, which go to the log."""
+    app: Any = MeteringMiddleware(answering(completion()), manager=manager, account=lambda scope: 5)  # type: ignore[arg-type, return-value]
+    answer = await call(app)
+    assert (answer.status, answer.error["code"]) == (500, "config_error")
+    assert "account(scope) must return" in caplog.text
+    assert "account(scope)" not in answer.error["message"]
+
+
 async def test_account_may_refuse_in_its_own_words(manager: AsyncCreditManager) -> None:
-    """An HTTPException from `account` is answered with its status and headers, in the API's shape."""
+    """An HTTPException from `account` is answered with its status and headers, in the API's shape.
+
+    Whether to try again is not said: clients know what the status means.
+    """
+    detail: list[Any] = ["blocked"]
 
     def account(scope: Scope) -> str:
-        raise HTTPException(403, "blocked", headers={"WWW-Authenticate": "Bearer"})
+        raise HTTPException(403, detail[0], headers={"WWW-Authenticate": "Bearer"})
 
     answer = await call(MeteringMiddleware(answering(completion()), manager=manager, account=account))
     assert (answer.status, answer.error["message"]) == (403, "blocked")
     assert answer.headers["www-authenticate"] == "Bearer"
+    assert "x-should-retry" not in answer.headers
+    detail[0] = {"reason": "blocked"}  # as FastAPI allows
+    answer = await call(MeteringMiddleware(answering(completion()), manager=manager, account=account))
+    assert (answer.status, answer.error["message"]) == (403, '{"reason":"blocked"}')
 
 
 async def test_an_error_answer_costs_nothing(metered: Metered, accounts: Accounts) -> None:
@@ -449,6 +478,10 @@ async def test_settings_are_checked(manager: AsyncCreditManager) -> None:
         {"hold_json_up_to": 1.5},
         {"default_max_tokens": 0},
         {"max_tokens_ceiling": True},
+        {"ttl_seconds": 0},
+        {"routes": {"chat": OpenAIChat()}},
+        {"routes": {"/chat": OpenAIChat}},
+        {"recognisers": [OpenAIChat]},
     ]
     for options in wrong:
         with pytest.raises(ConfigError):

@@ -1,5 +1,6 @@
 """request.state.meter in routes that no recogniser knows, and errors that escape from endpoints."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -11,12 +12,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.errors import CapReachedError, CreditError, InsufficientCreditsError
 from ducto_redis.middleware import MeteringMiddleware, RequestMeter
-from tests.middleware.asgi import CHAT, Answer, call, completion
+from ducto_redis.results import ReserveResult
+from tests.middleware.asgi import CHAT, Answer, answering, call, completion
 from tests.middleware.conftest import Accounts
 
 
@@ -175,6 +177,62 @@ async def test_an_error_in_the_middle_goes_on(app: ASGIApp) -> None:
     with pytest.raises(CapReachedError):
         await call(app, [], path="/capped_midway", answer=answer)
     assert answer.status == 200
+
+
+async def test_an_early_hint_is_not_the_answer(manager: AsyncCreditManager) -> None:
+    """What goes out before the answer starts does not keep an error from becoming the answer."""
+
+    async def hint(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.early_hint", "links": []})
+        raise CapReachedError("no more today")
+
+    answer = await call(MeteringMiddleware(hint, manager=manager, account=lambda scope: "u1"), path="/other")
+    assert [message.get("status") for message in answer.messages] == [None, 429, None]
+
+
+async def test_a_meter_opens_once(manager: AsyncCreditManager, accounts: Accounts) -> None:
+    """Of two holds that are asked for at once, one is opened."""
+
+    async def account(scope: Scope) -> str:
+        await asyncio.sleep(0)
+        return "u1"
+
+    async def twice(scope: Scope, receive: Receive, send: Send) -> None:
+        meter: RequestMeter = scope["state"]["meter"]
+        results = await asyncio.gather(meter.reserve(1), meter.reserve(2), return_exceptions=True)
+        assert [type(result) for result in results] == [ReserveResult, RuntimeError]
+        await answering({})(scope, receive, send)
+
+    answer = await call(MeteringMiddleware(twice, manager=manager, account=account), path="/other")
+    assert answer.credits == {"x-credits-charged": "0", "x-credits-remaining": "100"}
+    assert await accounts.spent() == 0
+
+
+async def test_a_hold_that_comes_after_the_answer(manager: AsyncCreditManager, accounts: Accounts) -> None:
+    """A hold that nobody waited for is released where it comes too late, and none can be opened after the answer."""
+    asked, known = asyncio.Event(), asyncio.Event()
+    strays: list[asyncio.Task[ReserveResult | None]] = []
+    meters: list[RequestMeter] = []
+
+    async def account(scope: Scope) -> str:
+        asked.set()
+        await known.wait()
+        return "u1"
+
+    async def stray(scope: Scope, receive: Receive, send: Send) -> None:
+        meters.append(scope["state"]["meter"])
+        strays.append(asyncio.create_task(meters[0].reserve(1)))
+        await asked.wait()
+        await answering({})(scope, receive, send)
+
+    await call(MeteringMiddleware(stray, manager=manager, account=account), path="/other")
+    known.set()
+    with pytest.raises(RuntimeError, match="ended before"):
+        await strays[0]
+    with pytest.raises(RuntimeError, match="has ended"):
+        await meters[0].reserve(1)
+    assert await accounts.settled() == 0
+    assert [entry.operation for entry in accounts.journal()] == ["add_credits", "reserve", "release"]
 
 
 async def test_recording_without_a_hold_is_an_error(app: ASGIApp) -> None:

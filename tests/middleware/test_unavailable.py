@@ -116,6 +116,83 @@ async def test_a_stream_under_grace(manager: AsyncCreditManager, server: Server)
     assert json.loads(Accounts(manager).journal()[-1].cause)["flags"] == ["unpaid"]
 
 
+async def test_the_grace_asks_no_engine_for_prices(
+    manager: AsyncCreditManager, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices that are to be looked up again are known well enough while the engine is away."""
+    app = wrap(answering(completion(10, 20)), manager, on_unavailable="allow", grace=5)
+    await call(app)
+    monkeypatch.setattr("ducto_redis.manager.pricing_book._FRESH_SECONDS", 0)
+    server.kill()
+    assert [(await call(app)).status for _ in range(2)] == [200, 200]
+    server.start()
+    assert await charged(manager, 3) == 3 * Decimal("0.21")
+
+
+async def test_the_grace_holds_over_several_outages(manager: AsyncCreditManager, server: Server) -> None:
+    """What runs unpaid since the last outage still counts in the next: more than the grace is never unpaid."""
+    runs, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        if b"x-slow" in dict(scope["headers"]):
+            runs.set()
+            await goes_on.wait()
+        await answering(completion(10, 20))(scope, receive, send)
+
+    app = wrap(choose, manager, on_unavailable="allow", grace=HELD)
+    await call(app)
+    server.kill()
+    running = asyncio.create_task(call(app, headers={"x-slow": ""}))
+    await runs.wait()
+    assert (await call(app)).status == 503
+    server.start()
+    assert (await call(app)).status == 200  # the engine answers again
+    server.kill()
+    assert (await call(app)).status == 503
+    goes_on.set()
+    assert (await running).status == 200
+    assert (await call(app)).status == 503  # its charge waits now
+    server.start()
+    assert await charged(manager, 3) == 3 * Decimal("0.21")
+
+
+async def test_a_hold_that_came_to_be_all_the_same(server: Server) -> None:
+    """A request that was let pass and cost nothing leaves no hold behind, which might be charged when it expires."""
+    url = server.url
+    async with AsyncCreditManager.from_url(url, timeout_seconds=0.5, on_lease_expiry="charge") as manager:
+        await manager.publish_pricing(PRICING)
+        await manager.add_credits("u1", FUNDS)
+        app = wrap(answering({}, 500), manager, on_unavailable="allow", grace=5)
+        await call(app)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            assert (await call(app)).status == 500
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        accounts = Accounts(manager)
+
+        async def released() -> bool:
+            return [entry.operation for entry in accounts.journal()].count("release") == 2
+
+        await until(released)
+        assert await accounts.spent() == 0
+
+
+async def test_a_hold_that_is_charged_while_the_engine_is_away(manager: AsyncCreditManager, server: Server) -> None:
+    """Where usage has no price and the engine is away, the hold is charged once it is back."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        server.kill()
+        await answering(completion(10, 0))(scope, receive, send)
+
+    request = {**CHAT_REQUEST, "model": "divided"}
+    assert (await call(wrap(app, manager), request)).status == 200
+    server.start()
+    held = len(json.dumps(request)) * Decimal("0.001") + Decimal("0.01")
+    assert await charged(manager, 1) == held
+    assert json.loads(Accounts(manager).journal()[-1].cause)["flags"] == ["hold_charged"]
+
+
 async def test_a_full_outbox_lets_nothing_pass(server: Server) -> None:
     """Where the charge could not even wait, nothing is let pass."""
     async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.5, outbox_limit=1) as manager:

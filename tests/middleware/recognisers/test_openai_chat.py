@@ -103,6 +103,11 @@ def test_the_worst_output(limits: dict[str, Any], expected: int) -> None:
         (b'{"model": 3}', "model"),
         (b'{"model": ""}', "model"),
         (b'{"model": "%s"}' % (b"x" * 129), "model"),
+        (b'{"model": "two\\nlines"}', "model"),
+        (b'{"model": "\\u0085"}', "model"),
+        (b'{"model": "\\ud800"}', None),
+        (b'{"service_tier": "\\u0000"}', "service_tier"),
+        (b'\xef\xbb\xbf{"model": "m"}', None),
     ],
 )
 def test_bad_requests(body: bytes, param: str | None) -> None:
@@ -302,6 +307,14 @@ def test_another_shape_counts_as_delivered() -> None:
     assert totals(answer(b"[1,2,3]")) == (7, 2, ("usage_counted",))
     assert totals(answer(b'{"choices": [{"mess', complete=False)) == (7, 5, ("interrupted", "usage_counted"))
     assert totals(stream(b"plain text!!")) == (7, 3, ("usage_counted",))
+
+
+def test_json_as_python_writes_it_is_read() -> None:
+    """NaN and halves of surrogate pairs, which Python's json writes, do not hide the report."""
+    for odd in (b"NaN", rb'"\ud83d"', b"-Infinity"):
+        document = b'{"choices": [{"logprobs": %s}], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}' % odd
+        assert totals(answer(document)) == (5, 3, ())
+        assert totals(stream(document)) == (5, 3, ())
 
 
 def test_what_could_not_be_read_counts_up_to_the_hold() -> None:
