@@ -8,15 +8,12 @@ from typing import Any, TypeAlias
 
 from ducto_redis.errors import (
     CreditError,
-    ExpressionError,
-    InvalidAmountError,
-    InvalidUsageError,
     StoreError,
     StoreUnavailableError,
-    UnpricedModelError,
 )
 from ducto_redis.manager import AsyncCreditManager, AsyncMeter
 from ducto_redis.manager.base import total_micro
+from ducto_redis.manager.leases import PRICING_ERRORS
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.requests import UsageOrAmount, new_id, split
 from ducto_redis.metrics import UsageMetrics
@@ -26,8 +23,6 @@ from ducto_redis.payer import Payer
 from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
 
 logger = logging.getLogger("ducto_redis.middleware")
-
-_PRICING_ERRORS = (ExpressionError, InvalidAmountError, InvalidUsageError, UnpricedModelError)
 
 FindPayer: TypeAlias = Callable[[], Awaitable[Payer]]
 
@@ -162,7 +157,7 @@ class RequestMeter:
             return None
         try:
             return await self._meter.close()
-        except _PRICING_ERRORS as error:
+        except PRICING_ERRORS as error:
             return await self._charge_hold(self._meter, error)
 
     async def _open(

@@ -1,15 +1,20 @@
 """Leases: hold credits while work runs, charge what it cost."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ducto_redis.engine.entry import Cause, encode_cause
 from ducto_redis.engine.operation import LeaseTerms, Price
 from ducto_redis.errors import (
+    ExpressionError,
     IdempotencyConflictError,
+    InvalidAmountError,
+    InvalidUsageError,
     LeaseClosedError,
     LeaseNotFoundError,
     StoreUnavailableError,
+    UnpricedModelError,
 )
 from ducto_redis.manager.base import BillingMode, ManagerBase
 from ducto_redis.manager.outbox import PendingCharge
@@ -37,6 +42,11 @@ from ducto_redis.results import (
     SettleResult,
     SweepResult,
 )
+
+PRICING_ERRORS = (ExpressionError, InvalidAmountError, InvalidUsageError, UnpricedModelError)
+"""What says that usage has no price."""
+
+_log = logging.getLogger("ducto_redis.manager")
 
 
 class Leases(ManagerBase):
@@ -225,7 +235,13 @@ class Leases(ManagerBase):
                 return None  # whether it had been opened was not known: it had not
         if not charge.lease:
             await self._open_empty(charge)
-        return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
+        try:
+            return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
+        except PRICING_ERRORS as error:
+            if not charge.hold:
+                raise
+            _log.error("lease %s is charged its whole hold, for its usage has no price: %s", charge.key, error)
+            return await self.settle(charge.account, charge.key, charge.hold, flags=(*charge.flags, "hold_charged"))
 
     async def _open_empty(self, charge: PendingCharge) -> None:
         terms = LeaseTerms(

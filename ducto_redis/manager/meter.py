@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from ducto_redis.driving import drive
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
 from ducto_redis.manager.base import BillingMode
@@ -118,7 +120,8 @@ class MeterCore:
         try:
             self.result = await self._core.send_charge(charge)
         except StoreError:
-            self._core.charge_later(charge)
+            # Once the engine is back nobody is there to hear that the usage has no price.
+            self._core.charge_later(structs.replace(charge, hold=f"{self.lease.amount:f}"))
         return self.result
 
     async def renew_core(self) -> bool:

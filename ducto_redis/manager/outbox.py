@@ -28,6 +28,7 @@ class PendingCharge(Struct, frozen=True):
         key: the lease to settle.
         usage: what was consumed; without it and without credits, the lease is released.
         credits: what is to be charged where no usage was given, as decimal text.
+        hold: what the lease holds, as decimal text; charged where the usage turns out to have no price.
         lease: whether the lease was opened; otherwise the engine was away then, and it is opened with the charge.
         operation_type, flags: as they were to be journalled.
     """
@@ -36,6 +37,7 @@ class PendingCharge(Struct, frozen=True):
     key: str
     usage: Sequence[UsageMetrics] = ()
     credits: str = ""
+    hold: str = ""
     lease: bool = True
     operation_type: str = "default"
     flags: Sequence[str] = ()
@@ -54,6 +56,8 @@ Send = Callable[[PendingCharge], Awaitable[object]]
 class Outbox:
     """A bounded queue of charges, in the order in which they came. Threads may share it.
 
+    From `limit` on nothing new is admitted; as many charges again still fit, for the work that runs then.
+
     Attributes:
         given_up: how many charges were given up, each logged whole.
     """
@@ -69,13 +73,13 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more fits."""
+        """Whether nothing new may be admitted."""
         return len(self._charges) >= self.limit
 
     def put(self, charge: PendingCharge) -> None:
         """Take a charge in; one that does not fit is given up."""
         with self._lock:
-            if len(self._charges) < self.limit:
+            if len(self._charges) < self.limit * 2:
                 self._charges.append(charge)
                 return
         self._give_up(charge, "the outbox is full")

@@ -34,6 +34,7 @@ class ChatAnswerReader(AnswerReader):
         self._delivered_since_report = False
         self._delivered_bytes = 0
         self._delivered_text: list[str] | None = None if estimates.count_tokens is None else []
+        self._of_another_shape = False
         self._failed = False
         self._done = False
 
@@ -74,6 +75,7 @@ class ChatAnswerReader(AnswerReader):
     def _take(self, answer: object, part: str, text: bytes) -> None:
         if not isinstance(answer, dict) or _KNOWN.isdisjoint(answer):
             # Of another shape, as an application's own routes may have: all of it is what was delivered.
+            self._of_another_shape = True
             self._deliver(text.decode(errors="replace"))
             return
         choices = answer.get("choices")
@@ -123,6 +125,8 @@ class ChatAnswerReader(AnswerReader):
         estimate = self._request.estimate
         text = self._delivered_text or []
         counted = self._estimates.charged_tokens(estimate.model, self._delivered_bytes, lambda: "".join(text))
+        if self._of_another_shape:  # its bytes may be anything: no more than was held
+            counted = min(counted, estimate.output_tokens)
         # What could not be read may be compressed: each byte a token, but no more than was held.
         return counted + min(self.unread_bytes, max(0, estimate.output_tokens - counted))
 

@@ -10,6 +10,7 @@ import pytest
 
 from ducto_redis import AsyncCreditManager, CreditManager, UsageMetrics
 from ducto_redis.errors import StoreUnavailableError
+from ducto_redis.manager.outbox import PendingCharge
 from tests.servers import Server
 
 from .conftest import DOCUMENT
@@ -179,3 +180,37 @@ async def test_run_billed_gives_its_result_and_charges_later(start_valkey: Calla
             await asyncio.sleep(0.01)
         balance = await manager.get_balance("u1")
         assert (balance.available, balance.held) == (7.5, 0)
+
+
+async def test_usage_without_a_price_is_charged_its_hold(start_valkey: Callable[..., Server]) -> None:
+    """Nobody is there to hear the error when the outbox is flushed, and finished work is not free."""
+    server = start_valkey(appendfsync="always")
+    async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.5) as manager:
+        await manager.publish_pricing(DOCUMENT)
+        await manager.add_credits("u1", 10)
+        lease = await manager.reserve("u1", 5)
+        server.kill()
+        unknown = UsageMetrics(model="unknown", input_tokens=1)
+        manager.charge_later(PendingCharge("u1", lease.lease_id, (unknown,), hold="5"))
+        server.start()
+        while manager.pending.outbox:
+            await asyncio.sleep(0.01)
+        balance = await manager.get_balance("u1")
+        assert (balance.balance, balance.held) == (5, 0)
+
+
+async def test_work_that_runs_when_the_outbox_fills_is_not_lost(start_valkey: Callable[..., Server]) -> None:
+    """The limit is for new work; what was admitted before still fits."""
+    server = start_valkey(appendfsync="always")
+    async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.5, outbox_limit=1) as manager:
+        await manager.publish_pricing(DOCUMENT)
+        await manager.add_credits("u1", 10)
+        async with manager.meter("u1", estimate=2) as first, manager.meter("u1", estimate=2) as second:
+            first.record(USAGE)
+            second.record(USAGE)
+            server.kill()
+        assert (manager.pending.outbox, manager.outbox.given_up) == (2, 0)
+        server.start()
+        while manager.pending.outbox:
+            await asyncio.sleep(0.01)
+        assert await manager.get_available("u1") == 8
