@@ -126,7 +126,9 @@ class JournalConsumer:
 
         Raises:
             ConsumerGroupLostError: if the group was removed meanwhile.
+            ConfigError: if the handler is a coroutine function, and an event loop runs in this thread already.
         """
+        self._refuse_a_second_loop()
         delay = _SHORTEST_WAIT_SECONDS
         failures = 0
         try:
@@ -156,7 +158,9 @@ class JournalConsumer:
 
         Raises:
             RecoveryNeededError, ConsumerGroupLostError; redis-py's errors where the server cannot be reached.
+            ConfigError: as `run` does.
         """
+        self._refuse_a_second_loop()
         try:
             while not self._stopping.is_set():
                 if self._step():
@@ -181,7 +185,8 @@ class JournalConsumer:
         return self._letters.count()
 
     def retry_dead_letters(self) -> RetryReport:
-        """Hand every dead letter to the handler once more; those that succeed are removed."""
+        """Hand every dead letter to the handler once more; those that succeed are removed. Raises as `run` does."""
+        self._refuse_a_second_loop()
         try:
             return self._letters.retry(self._handle_letter)
         finally:
@@ -195,7 +200,8 @@ class JournalConsumer:
         for reader in list(self._readers.values()):
             if self._stopping.is_set():
                 break
-            if reader.entries and reader.ready_in_seconds == 0:
+            self._keep_claims_when_due()
+            if self._owns(reader) and reader.entries and reader.ready_in_seconds == 0:
                 busy = True
                 self._hand_over(reader)
         return busy or any(not reader.entries and reader.idle_id is None for reader in self._readers.values())
@@ -215,6 +221,13 @@ class JournalConsumer:
         for partition, token in owned.items():
             if partition not in self._readers:
                 self._readers[partition] = PartitionReader(partition, token, self._backoff_seconds)
+
+    def _keep_claims_when_due(self) -> None:
+        if self._division.due_in_seconds == 0:
+            self._keep_claims()
+
+    def _owns(self, reader: PartitionReader) -> bool:
+        return self._readers.get(reader.partition) is reader
 
     def _read(self) -> None:
         empty = {partition: reader for partition, reader in self._readers.items() if not reader.entries}
@@ -247,17 +260,16 @@ class JournalConsumer:
                 if not self._acknowledge(reader, done):
                     return
                 done, acknowledged = [], time.monotonic()
-            if self._division.due_in_seconds == 0:
-                self._keep_claims()
-                if self._readers.get(reader.partition) is not reader:
-                    return
+            self._keep_claims_when_due()
+            if not self._owns(reader):
+                return
         self._acknowledge(reader, done)
 
     def _hand_over_first(self, reader: PartitionReader, done: list[str]) -> bool:
         """Hand the first entry over, or the batch. Returns whether the partition can go on at once."""
         count = len(reader.entries) if self._batch_handler is not None and not reader.one_by_one else 1
         entries = [reader.entries[index] for index in range(count)]
-        if count == 1 and not entries[0][1]:
+        if self._handler is not None and not entries[0][1]:
             return self._give_up(reader, "the entry was deleted from the journal")
         try:
             self._call(reader.partition, entries)
@@ -266,6 +278,9 @@ class JournalConsumer:
             logger.warning("group %r waits %.1f s, partition %d: %s", self.group, delay, reader.partition, error)
             return False
         except UnreadableEntryError as error:
+            if count > 1:  # any of them may be the one
+                reader.hand_over_one_by_one()
+                return True
             return self._give_up(reader, str(error))
         except Exception as error:
             return self._failed(reader, count, error)
@@ -285,6 +300,17 @@ class JournalConsumer:
                     self._runner = asyncio.Runner()
                 self._runner.run(_await(result))
 
+    def _refuse_a_second_loop(self) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if inspect.iscoroutinefunction(self._handler):
+            raise ConfigError(
+                "a consumer blocks its thread, and runs a coroutine handler on an event loop of its own: call it in"
+                " another thread, with asyncio.to_thread(consumer.run)"
+            )
+
     def _failed(self, reader: PartitionReader, count: int, error: Exception) -> bool:
         reader.attempts += 1
         entry_id = reader.entries[0][0]
@@ -302,7 +328,7 @@ class JournalConsumer:
             reader.postpone()
             return False
         if count > 1:
-            reader.attempts, reader.one_by_one = 0, count
+            reader.hand_over_one_by_one()
             return True
         return self._give_up(reader, f"{type(error).__name__}: {error}")
 

@@ -14,6 +14,7 @@ from ducto_redis.errors import ConfigError, ConsumerGroupLostError, RecoveryNeed
 LEDGER_GROUP = "ledger"
 NEW = ">"
 FIRST = "0-0"
+_REASON_CHARACTERS = 2000
 
 
 class JournalStore(Protocol):
@@ -165,14 +166,15 @@ class Group:
         return bool(self._run("acknowledge", keys, (self.name, token, *entry_ids)) == b"ok")
 
     def dead_letter(self, partition: int, token: str, entry: tuple[str, bytes], reason: str, attempts: int) -> bool:
-        """Give an entry up. False where another worker owns the partition now."""
+        """Give an entry up, for a reason that may be any text. False where another worker owns the partition now."""
         keys = (
             self.namespace.journal(partition),
             self.namespace.claim(partition, self.name),
             self.namespace.meta(partition),
             self.namespace.dead_letters(partition, self.name),
         )
-        return bool(self._run("dead_letter", keys, (self.name, token, *entry, reason, attempts)) == b"ok")
+        kept = reason[:_REASON_CHARACTERS].encode(errors="backslashreplace")
+        return bool(self._run("dead_letter", keys, (self.name, token, *entry, kept, attempts)) == b"ok")
 
     def lag(self) -> dict[int, int]:
         """How many entries the group has not acknowledged, by partition."""

@@ -67,6 +67,10 @@ class PartitionReader:
         self.one_by_one = max(0, self.one_by_one - count)
         self.attempts = self._delays = 0
 
+    def hand_over_one_by_one(self) -> None:
+        """Hand what was read over again, one entry at a time: the batch failed, and one of them is at fault."""
+        self.attempts, self.one_by_one = 0, len(self.entries)
+
     def postpone(self) -> float:
         """Try the first entries again later. Returns in how many seconds."""
         longest = min(self._backoff_seconds * 2.0**self._delays, _LONGEST_BACKOFF_SECONDS)

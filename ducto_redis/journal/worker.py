@@ -30,6 +30,7 @@ class WorkerHealth(Struct, frozen=True, kw_only=True):
         leases_expired: by this worker's sweeps.
         last_commit_ms: the journal time of the last entry that it wrote, milliseconds; None where it wrote nothing.
         redis_error, database_error: what is wrong now, or None.
+        sweep_error: why something that has fallen due cannot be applied now, or None.
     """
 
     worker_id: str
@@ -43,6 +44,7 @@ class WorkerHealth(Struct, frozen=True, kw_only=True):
     last_commit_ms: int | None
     redis_error: str | None
     database_error: str | None
+    sweep_error: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -169,6 +171,7 @@ class LedgerWorker:
             last_commit_ms=self._last_commit_ms,
             redis_error=redis_error,
             database_error=database_error,
+            sweep_error=self._sweeper.error,
         )
 
     def _run_thread(self) -> None:

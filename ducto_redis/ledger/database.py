@@ -13,7 +13,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ducto_redis.errors import ConfigError, LedgerError, LedgerUnavailableError
 
-_SQLITE_BUSY_MS = 5000
+_LOCK_MS = 5000
+# A worker that was frozen inside a transaction holds its locks; they must not keep others from working for long.
+_FROZEN_MS = 30000
 _POSTGRESQL_OPTIONS = {
     "connect_timeout": 5,
     # A server that vanished without a word is noticed, so that nothing hangs on it.
@@ -36,7 +38,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._url = _parse(url)
-        self.name = self._url.render_as_string(hide_password=True)
+        secrets = [name for name in self._url.query if "password" in name]
+        self.name = self._url.difference_update_query(secrets).render_as_string(hide_password=True)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.in_memory = self.is_sqlite and self._url.database in (None, "", ":memory:")
         # One connection holds a database in memory: its users take turns.
@@ -127,17 +130,26 @@ def _create_engine(url: URL, is_sqlite: bool, in_memory: bool) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _prepare_postgresql)
     return engine
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions begin where we say, see _begin_sqlite
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
+    cursor.execute(f"PRAGMA busy_timeout = {_LOCK_MS}")
     # What is committed is acknowledged and trimmed: it must survive a power cut.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA cache_size = -65536")
     cursor.close()
+
+
+def _prepare_postgresql(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {_LOCK_MS}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
 from sqlalchemy import select
 
 from ducto_redis.engine.state import AccountState
+from ducto_redis.errors import LedgerError
 from ducto_redis.ledger.database import Database
+from ducto_redis.ledger.histories import stored_fields
 from ducto_redis.ledger.migration import migrate
 from ducto_redis.ledger.reports import LedgerAccount, LedgerEntry, Position, RawEntry, VerifyReport, WriteReport
 from ducto_redis.ledger.rows import STATEMENT_COLUMNS, ledger_entry_of, split_id
@@ -114,7 +115,10 @@ class Ledger:
                     leases.c.namespace == namespace, leases.c.account == account
                 )
             ).all()
-        state = AccountState(msgspec.json.decode(row.fields, type=dict[str, str]), {it[0]: it[1] for it in records})
+        fields = stored_fields(row.fields)
+        if fields is None:
+            raise LedgerError(f"the stored state of account {account!r} cannot be read: see `ducto ledger verify`")
+        state = AccountState(fields, {it[0]: it[1] for it in records})
         return LedgerAccount(
             namespace=namespace,
             account=account,

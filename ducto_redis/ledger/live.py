@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from redis.exceptions import ResponseError
+
 from ducto_redis.engine.ids import RESERVED_ACCOUNT
 from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.state import AccountState
@@ -45,13 +47,16 @@ class LiveAccounts:
             pipeline.hgetall(keys[0])
             pipeline.hgetall(keys[1])
             pipeline.hget(keys[0], "seq")  # unchanged: what was read before is one state
-        replies = pipeline.execute()
+        replies = pipeline.execute(raise_on_error=False)
         differences = {}
         for index, (account, state) in enumerate(ledger.items()):
             fields, leases, seq = replies[3 * index : 3 * index + 3]
-            live = AccountState(_text(fields), _text(leases))
-            stood_still = live.fields.get("seq") == (seq.decode() if seq else None)
-            difference = self._compare(live, state, stood_still)
+            try:
+                live = AccountState(_text(fields), _text(leases))
+                stood_still = live.fields.get("seq") == (seq.decode() if seq else None)
+                difference = self._compare(live, state, stood_still)
+            except (ResponseError, ValueError) as error:
+                difference = f"the engine's account cannot be read: {error}"
             if difference:
                 differences[account] = difference
         return differences
@@ -79,5 +84,7 @@ class LiveAccounts:
         return None
 
 
-def _text(reply: Mapping[bytes, bytes]) -> dict[str, str]:
+def _text(reply: Mapping[bytes, bytes] | Exception) -> dict[str, str]:
+    if isinstance(reply, Exception):
+        raise reply
     return {name.decode(): value.decode() for name, value in reply.items()}

@@ -21,6 +21,7 @@ def migrate(database: Database) -> None:
         _use_wal(database)
     with database.write() as connection:
         if not database.is_sqlite:
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         command.upgrade(configuration(connection), "head")
 

@@ -1,6 +1,6 @@
 """Journal entries as rows of the ledger, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +17,8 @@ _LIMIT = 2**53
 _KEY_BYTES = 1024
 _ACCOUNTS_KEPT = 65536
 _SEPARATOR = "\t"
-_COUNTED_FIELDS = ("balance", "held")
+_COUNTED_FIELDS = frozenset(("balance", "held"))
+_PLACE_FIELDS = frozenset(("epoch", "seq"))
 
 ENTRY_COLUMNS = tuple(column.name for column in entries.columns if column.name != "id")
 
@@ -97,13 +98,11 @@ def read_entry(partition: int, entry_id: str, text: bytes) -> ReadEntry:
     numbers = (entry.epoch, entry.seq, entry.amount, entry.balance_change, entry.shortfall, entry.version)
     if max(numbers) >= _LIMIT or min(numbers) <= -_LIMIT or entry.epoch < 0 or entry.seq < 1:
         raise UnreadableEntryError("a journal entry holds a number that is out of range", account=entry.account)
+    _check_changes(entry.changes, entry.account)
     try:
-        for name, value in entry.changes:
-            if name in _COUNTED_FIELDS and not -_LIMIT < int(value) < _LIMIT:
-                raise ValueError(f"{name} is out of range")
         model = _model_of(entry.cause) if entry.cause else None
-    except (ValueError, msgspec.DecodeError) as error:
-        raise UnreadableEntryError(f"a journal entry holds a wrong value: {error}", account=entry.account) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnreadableEntryError(f"a journal entry's cause is wrong: {error}", account=entry.account) from None
     entry_ms, entry_seq = split_id(entry_id)
     return ReadEntry(entry, entry_ms, entry_seq, model)
 
@@ -125,6 +124,18 @@ def _check_lengths(entry: JournalEntry) -> None:
             raise UnreadableEntryError("a journal entry holds a key that is too long", account=entry.account)
 
 
+def _check_changes(changes: Iterable[tuple[str, str]], account: str) -> None:
+    try:
+        for name, value in changes:
+            if name in _COUNTED_FIELDS:
+                if not -_LIMIT < int(value) < _LIMIT:
+                    raise ValueError(f"{name} is out of range")
+            elif name in _PLACE_FIELDS:
+                raise ValueError(f"{name} is not changed by an entry, it is the entry's place")
+    except ValueError as error:
+        raise UnreadableEntryError(f"a journal entry holds a wrong value: {error}", account=account) from None
+
+
 def _account_of(text: bytes) -> str | None:
     parts = text.split(b"\t", 2)
     if len(parts) < 3 or b"\x00" in parts[1]:
@@ -139,8 +150,11 @@ def _model_of(cause: str) -> str | None:
     usage = _priced.decode(cause).usage
     if isinstance(usage, list):
         models = {part.model for part in usage}
-        return models.pop() if len(models) == 1 else None
-    return usage.model if usage is not None else None
+        model = models.pop() if len(models) == 1 else None
+    else:
+        model = usage.model if usage is not None else None
+    # JSON can spell what PostgreSQL's text cannot hold.
+    return model.replace("\x00", "\ufffd") if model is not None else None
 
 
 def split_id(entry_id: str) -> tuple[int, int]:
@@ -174,8 +188,12 @@ def row_of(namespace: str, read: ReadEntry, balance_after: int) -> tuple[Any, ..
 
 
 def entry_of(row: Sequence[Any]) -> JournalEntry:
-    """The journal entry of a row of `JOURNAL_COLUMNS`."""
+    """The journal entry of a row of `JOURNAL_COLUMNS`. Raises UnreadableEntryError where somebody meddled with it."""
     parts = row[13].split(_SEPARATOR) if row[13] else ()
+    if len(parts) % 2:
+        raise UnreadableEntryError("the changes are no pairs", account=row[0])
+    changes = tuple(zip(parts[::2], parts[1::2], strict=True))
+    _check_changes(changes, row[0])
     return JournalEntry(
         row[1],
         f"{row[2]}-{row[3]}",
@@ -189,7 +207,7 @@ def entry_of(row: Sequence[Any]) -> JournalEntry:
         row[10],
         row[11],
         row[12],
-        tuple(zip(parts[::2], parts[1::2], strict=True)),
+        changes,
     )
 
 

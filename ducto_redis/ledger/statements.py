@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, and_, bindparam, delete
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ducto_redis.ledger.schema import accounts
@@ -41,11 +41,9 @@ def insert_rows(
         values = ", ".join("?" for _ in names)
         statement = f"INSERT INTO {table.name} ({columns}) VALUES ({values}){conflict}"
         connection.exec_driver_sql(statement, list(rows))
-    else:  # one statement with an array for each column, much faster than a row at a time
-        types = (table.c[name].type.compile(connection.dialect) for name in names)
-        arrays = ", ".join(f"%s::{type_.partition(' COLLATE')[0]}[]" for type_ in types)
-        statement = f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({arrays}){conflict}"
-        connection.exec_driver_sql(statement, tuple(list(column) for column in zip(*rows, strict=True)))
+    else:
+        selected, parameters = _as_columns(connection, table, names, rows)
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) {selected}{conflict}", parameters)
 
 
 def select_accounts(
@@ -59,8 +57,28 @@ def select_accounts(
     return connection.exec_driver_sql(statement + "%s AND account = ANY(%s)", (namespace, list(names))).all()
 
 
-def delete_rows(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Delete the rows whose columns have these values."""
-    if rows:
-        matches = and_(*(table.c[name] == bindparam(name) for name in rows[0]))
-        connection.execute(delete(table).where(matches), rows)
+def delete_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Delete the rows whose columns of these names have these values."""
+    if not rows:
+        return
+    statement = f"DELETE FROM {table.name} WHERE ({', '.join(names)})"
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"{statement} = ({', '.join('?' for _ in names)})", list(rows))
+    else:
+        selected, parameters = _as_columns(connection, table, names, rows)
+        connection.exec_driver_sql(f"{statement} IN ({selected})", parameters)
+
+
+def _as_columns(
+    connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> tuple[str, tuple[str, ...]]:
+    """A SELECT of the rows for PostgreSQL, and its parameters: one JSON array for each column.
+
+    One statement for all rows is much faster than one for each, and JSON is encoded faster than an array of SQL.
+    """
+    types = (table.c[name].type.compile(connection.dialect).partition(" COLLATE")[0] for name in names)
+    values = ", ".join(f'"{name}"::{type_}' for name, type_ in zip(names, types, strict=True))
+    columns = ", ".join(f'"{name}"' for name in names)
+    arrays = ", ".join("json_array_elements_text(%s::json)" for _ in names)
+    parameters = tuple(msgspec.json.encode(column).decode() for column in zip(*rows, strict=True))
+    return f"SELECT {values} FROM ROWS FROM ({arrays}) AS rows ({columns})", parameters

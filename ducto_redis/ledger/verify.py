@@ -1,14 +1,14 @@
 """Proves the ledger: recomputes every account from its entries. One page of accounts is in memory at a time."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, Row, func, select, union
 
+from ducto_redis.engine.entry import UnreadableEntryError
 from ducto_redis.engine.state import AccountState
-from ducto_redis.ledger.histories import epoch_starts, stream_entries
+from ducto_redis.ledger.histories import ROWS_AT_A_TIME, epoch_starts, stored_fields, stream_entries
 from ducto_redis.ledger.history import History
 from ducto_redis.ledger.live import LiveAccounts, LiveStore
 from ducto_redis.ledger.reports import AccountFailure, VerifyReport
@@ -61,12 +61,17 @@ class _Stored:
 
     def __init__(self, row: Row[Any]) -> None:
         self.row = row
-        self.state = AccountState(msgspec.json.decode(row.fields, type=dict[str, str]))
+        fields = stored_fields(row.fields)
+        self.readable = fields is not None
+        self.state = AccountState(fields)
 
     def differences(self, folded: AccountState) -> Iterator[str]:
         """What differs between the stored state and the one that the entries lead to."""
         row = self.row
+        if not self.readable:
+            yield "the stored fields cannot be read"
         for name, stored, expected in (
+            ("epoch", row.epoch, int(folded.fields.get("epoch", "0"))),
             ("seq", row.seq, folded.seq),
             ("balance", row.balance, folded.balance),
             ("held", row.held, folded.held),
@@ -153,33 +158,38 @@ def _fold(
         starts = epoch_starts(connection, namespace, account)
     history = History(starts)
     for row in rows:
-        history.take(entry_of(row), row.balance_after)
         checked.entries += 1
+        try:
+            history.take(entry_of(row), row.balance_after)
+        except UnreadableEntryError as error:
+            history.problem(f"epoch {row.epoch}, seq {row.seq}: {error}")
+        if stored is not None and row.partition != stored.row.partition:
+            history.problem(f"epoch {row.epoch}, seq {row.seq}: of partition {row.partition}, the account is not")
     if starts:
-        history.problems += _counted_twice(connection, namespace, account, starts)
+        for problem in _counted_twice(connection, namespace, account, starts):
+            history.problem(problem)
     return history
 
 
-def _counted_twice(connection: Connection, namespace: str, account: str, starts: dict[int, int]) -> list[str]:
+def _counted_twice(connection: Connection, namespace: str, account: str, starts: dict[int, int]) -> Iterator[str]:
     """Operation keys that lead to the state in two epochs, within the time in which a key is one operation."""
-    first, second = entries.alias(), entries.alias()
-    rows = connection.execute(
-        select(first.c.operation_key, first.c.epoch, first.c.seq, second.c.epoch, second.c.seq)
-        .join(
-            second,
-            (second.c.namespace == first.c.namespace)
-            & (second.c.account == first.c.account)
-            & (second.c.operation_key == first.c.operation_key)
-            & (second.c.epoch > first.c.epoch)
-            & (second.c.entry_ms < first.c.entry_ms + _KEY_KEPT_MS),
-        )
-        .where(first.c.namespace == namespace, first.c.account == account)
-    ).all()
-    return [
-        f"{key} counts twice: epoch {epoch}, seq {seq} and epoch {later_epoch}, seq {later_seq}"
-        for key, epoch, seq, later_epoch, later_seq in rows
-        if _leads_on(epoch, seq, starts) and _leads_on(later_epoch, later_seq, starts)
-    ]
+    statement = (
+        select(entries.c.operation_key, entries.c.epoch, entries.c.seq, entries.c.entry_ms)
+        .where(entries.c.namespace == namespace, entries.c.account == account)
+        .order_by(entries.c.operation_key, entries.c.epoch, entries.c.seq)
+    )
+    with connection.execute(statement.execution_options(yield_per=ROWS_AT_A_TIME)) as rows:
+        leading = (row for row in rows if _leads_on(row.epoch, row.seq, starts))
+        for first, second in pairwise(leading):
+            if (
+                first.operation_key == second.operation_key
+                and first.epoch < second.epoch
+                and second.entry_ms < first.entry_ms + _KEY_KEPT_MS
+            ):
+                yield (
+                    f"{first.operation_key} counts twice: epoch {first.epoch}, seq {first.seq}"
+                    f" and epoch {second.epoch}, seq {second.seq}"
+                )
 
 
 def _leads_on(epoch: int, seq: int, starts: dict[int, int]) -> bool:

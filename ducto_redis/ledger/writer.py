@@ -3,37 +3,47 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, insert, select
 
 from ducto_redis.engine.entry import LEASE_CHANGE, UnreadableEntryError
 from ducto_redis.engine.state import AccountState
-from ducto_redis.ledger.histories import account_row, lease_rows, rebuild, store_accounts, store_leases
+from ducto_redis.ledger.histories import (
+    account_row,
+    lease_rows,
+    rebuild,
+    store_accounts,
+    store_leases,
+    stored_fields,
+)
 from ducto_redis.ledger.reports import GAP, UNREADABLE, RawEntry, WriteReport
 from ducto_redis.ledger.rows import ENTRY_COLUMNS, ReadEntry, account_or_none, read_entry, row_of, split_id
 from ducto_redis.ledger.schema import entries, leases, partitions, unreadable
 from ducto_redis.ledger.statements import delete_rows, insert_into, insert_rows, select_accounts
 
-_fields = msgspec.json.Decoder(dict[str, str])
-
 
 class _Account:
-    """An account as the ledger has it, carried on by the batch. Its state's leases are those that the batch changed."""
+    """An account as the ledger has it, carried on by the batch. Its state's leases are those that the batch changed.
 
-    __slots__ = ("changed", "epoch", "marks", "name", "removed_leases", "seq", "state")
+    Where the stored fields are none, the account cannot be carried on: it must be rebuilt from its entries.
+    """
 
-    def __init__(self, name: str, fields: dict[str, str], marks: Iterable[str]) -> None:
+    __slots__ = ("broken", "changed", "epoch", "marks", "name", "removed_leases", "seq", "state")
+
+    def __init__(self, name: str, fields: dict[str, str] | None, marks: Iterable[str]) -> None:
         self.name = name
+        self.broken = fields is None
         self.state = AccountState(fields)
-        self.epoch = int(fields.get("epoch", "0"))
-        self.seq = int(fields.get("seq", "0"))
+        self.epoch = int(self.state.fields.get("epoch", "0"))
+        self.seq = self.state.seq
         self.marks = set(marks)
         self.removed_leases: set[str] = set()
         self.changed = False
 
     def continues(self, reads: Sequence[ReadEntry], *, gaps: bool) -> bool:
         """Whether the entries carry the state on, one after the other; with `gaps`, some may be missing between."""
+        if self.broken:
+            return False
         epoch, seq = self.epoch, self.seq
         for read in reads:
             entry = read.entry
@@ -127,7 +137,7 @@ def _read(partition: int, raw_entries: Sequence[RawEntry]) -> tuple[dict[str, li
 def _load(connection: Connection, namespace: str, names: Sequence[str]) -> dict[str, _Account]:
     known = {}
     for name, fields, marks in select_accounts(connection, ("account", "fields", "marks"), namespace, names):
-        known[name] = _Account(name, _fields.decode(fields), marks.split())
+        known[name] = _Account(name, stored_fields(fields), marks.split())
     for name in names:
         if name not in known:
             known[name] = _Account(name, {}, ())
@@ -185,11 +195,8 @@ def _store_accounts(connection: Connection, namespace: str, partition: int, chan
     delete_rows(
         connection,
         leases,
-        [
-            {"namespace": namespace, "account": account.name, "lease_id": lease_id}
-            for account in changed
-            for lease_id in account.removed_leases
-        ],
+        ("namespace", "account", "lease_id"),
+        [(namespace, account.name, lease_id) for account in changed for lease_id in account.removed_leases],
     )
     store_leases(connection, [row for account in changed for row in lease_rows(namespace, account.name, account.state)])
 

@@ -7,31 +7,13 @@ from collections.abc import Callable, Sequence
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ducto_redis.engine.entry import JournalEntry
-from ducto_redis.errors import ConfigError, ConsumerGroupLostError, RecoveryNeededError, RetryLaterError
-from ducto_redis.journal import JournalConsumer, forget_group
+from ducto_redis.engine.entry import JournalEntry, decode_entry
+from ducto_redis.errors import ConfigError, RetryLaterError
+from ducto_redis.journal import JournalConsumer
 from ducto_redis.store.contract import CreditStore
 from tests.journal.engine import Engine
+from tests.journal.seen import Seen
 from tests.servers import Server
-
-
-class Seen:
-    """A handler that remembers, and fails where it is told to."""
-
-    def __init__(self, fails: Callable[[JournalEntry], Exception | None] | None = None) -> None:
-        self.entries: list[JournalEntry] = []
-        self.calls = 0
-        self._fails = fails
-
-    def __call__(self, entry: JournalEntry) -> None:
-        self.calls += 1
-        error = self._fails(entry) if self._fails else None
-        if error:
-            raise error
-        self.entries.append(entry)
-
-    def seqs(self, account: str) -> list[int]:
-        return [entry.seq for entry in self.entries if entry.account == account]
 
 
 def test_every_entry_in_order(engine: Engine, store: CreditStore) -> None:
@@ -180,86 +162,6 @@ def test_drain_ends_run_when_nothing_is_left(engine: Engine, store: CreditStore)
     assert seen.seqs("u1") == [1, 2, 3, 4, 5]
 
 
-def test_lag_counts_what_is_not_acknowledged(engine: Engine, store: CreditStore) -> None:
-    """Before the first run all of it, afterwards nothing."""
-    for number in range(10):
-        engine.add(f"u{number}")
-    consumer = JournalConsumer(store, "mine", Seen())
-    assert sum(consumer.lag().values()) == 10
-    consumer.run_until_idle()
-    assert set(consumer.lag().values()) == {0}
-
-
-def test_the_journal_keeps_what_some_group_still_needs(engine: Engine, store: CreditStore) -> None:
-    """It is trimmed below the lowest id that some registered group has not acknowledged, never above."""
-    (account,) = engine.accounts_of(0)
-    slow = JournalConsumer(store, "slow", Seen())
-    slow.run_until_idle()
-    count = 450
-    for _ in range(count):
-        engine.add(account)
-    _ledger_group(store).run_until_idle()
-    JournalConsumer(store, "fast", Seen()).run_until_idle()
-    assert engine.journal_length(0) == count
-    engine.add(account)
-    seen = Seen()
-    JournalConsumer(store, "slow", seen).run_until_idle()
-    assert len(seen.entries) == count + 1
-    assert engine.journal_length(0) < 200
-    last = Seen()
-    JournalConsumer(store, "fast", last).run_until_idle()
-    assert last.seqs(account) == [count + 1]
-
-
-def test_the_journal_keeps_what_was_read_and_is_not_done(engine: Engine, store: CreditStore) -> None:
-    """A group that took everything and acknowledged nothing still needs all of it."""
-    (account,) = engine.accounts_of(0)
-    for _ in range(450):
-        engine.add(account)
-
-    def handler(entry: JournalEntry) -> None:
-        consumer.stop()
-        raise RetryLaterError("not now")
-
-    consumer = JournalConsumer(store, "slow", handler)
-    consumer.run()
-    _ledger_group(store).run_until_idle()
-    assert engine.journal_length(0) == 450
-    seen = Seen()
-    JournalConsumer(store, "slow", seen).run_until_idle()
-    assert len(seen.entries) == 450
-
-
-def test_the_ledger_always_counts(engine: Engine, store: CreditStore) -> None:
-    """Nothing is trimmed before the ledger's group has begun to read."""
-    (account,) = engine.accounts_of(0)
-    for _ in range(450):
-        engine.add(account)
-    JournalConsumer(store, "mine", Seen()).run_until_idle()
-    assert engine.journal_length(0) == 450
-
-
-def test_a_forgotten_group_no_longer_holds_the_journal(engine: Engine, store: CreditStore) -> None:
-    """Without it, the journal is trimmed by what the others need."""
-    (account,) = engine.accounts_of(0)
-    JournalConsumer(store, "gone", Seen()).run_until_idle()
-    for _ in range(450):
-        engine.add(account)
-    _ledger_group(store).run_until_idle()
-    assert engine.journal_length(0) == 450
-    assert forget_group(store, "gone")
-    assert not forget_group(store, "gone")
-    assert engine.journal_length(0) < 200
-
-
-def test_the_ledgers_group_is_not_for_others(store: CreditStore) -> None:
-    """A handler that took the ledger's entries would lose them for SQL."""
-    with pytest.raises(ConfigError, match="ledger's own"):
-        JournalConsumer(store, "ledger", Seen())
-    with pytest.raises(ConfigError, match="cannot be removed"):
-        forget_group(store, "ledger")
-
-
 @pytest.mark.parametrize(
     "wrong",
     [{"batch": 0}, {"max_attempts": 0}, {"claim_seconds": 0}, {"backoff_seconds": -1}, {"batch_handler": print}],
@@ -268,43 +170,6 @@ def test_settings_that_make_no_sense_are_refused(store: CreditStore, wrong: dict
     """At once, with a ConfigError."""
     with pytest.raises(ConfigError):
         JournalConsumer(store, "mine", Seen(), **wrong)  # type: ignore[arg-type]
-
-
-def test_a_lost_group_begins_anew(engine: Engine, store: CreditStore, caplog: pytest.LogCaptureFixture) -> None:
-    """Somebody destroyed the group, the namespace's record still has it: all that the journal holds comes again."""
-    engine.add("u1")
-    JournalConsumer(store, "mine", Seen()).run_until_idle()
-    partition = store.namespace.partition_of("u1")
-    seen = Seen()
-    consumer = JournalConsumer(store, "mine", seen)
-    consumer._registered = True  # it ran before
-    store.redis().xgroup_destroy(store.namespace.journal(partition), "mine")
-    engine.add("u1")
-    consumer.run_until_idle()
-    assert seen.seqs("u1") == [1, 2]
-    assert "created again" in caplog.text
-
-
-def test_a_group_that_is_not_registered_is_an_error(engine: Engine, store: CreditStore) -> None:
-    """It was forgotten while it ran: going on would skip entries that are trimmed from now on."""
-    engine.add("u1")
-
-    def handler(entry: JournalEntry) -> None:
-        forget_group(store, "mine")
-        raise RetryLaterError("so that the entry is still there")
-
-    consumer = JournalConsumer(store, "mine", handler, backoff_seconds=0, claim_seconds=0.05)
-    with pytest.raises(ConsumerGroupLostError, match="Start the consumer again"):
-        consumer.run()
-
-
-def test_a_namespace_that_lost_its_memory(engine: Engine, store: CreditStore) -> None:
-    """The error says what happened; nothing is created in its place."""
-    client = store.redis()
-    client.delete(store.namespace.meta(1))
-    with pytest.raises(RecoveryNeededError, match="partition 1"):
-        JournalConsumer(store, "mine", Seen()).run_until_idle()
-    assert client.exists(store.namespace.meta(1)) == 0
 
 
 def test_batches_come_whole(engine: Engine, store: CreditStore) -> None:
@@ -319,6 +184,66 @@ def test_batches_come_whole(engine: Engine, store: CreditStore) -> None:
 
     JournalConsumer(store, "mine", batch_handler=handler, batch=3).run_until_idle()
     assert batches == [(2, 3), (2, 2)]
+
+
+def test_one_unreadable_entry_of_a_batch_is_the_dead_letter(engine: Engine, store: CreditStore) -> None:
+    """A batch handler that cannot read one of its entries gets them one by one: no other is given up for it."""
+    (account,) = engine.accounts_of(0)
+    engine.add(account)
+    engine.add(account)
+    store.redis().xadd(store.namespace.journal(0), {"entry": "junk"})
+    engine.add(account)
+    seqs: list[int] = []
+
+    def handler(partition: int, entries: Sequence[tuple[str, bytes]]) -> None:
+        seqs.extend([decode_entry(partition, *entry).seq for entry in entries])
+
+    consumer = JournalConsumer(store, "mine", batch_handler=handler)
+    consumer.run_until_idle()
+    assert seqs == [1, 2, 3]
+    assert [letter.text for letter in consumer.dead_letters()] == [b"junk"]
+
+
+def test_claims_are_kept_while_every_partition_fails(engine: Engine, store: CreditStore) -> None:
+    """Handlers that take their time and fail, one partition after the other, do not cost the others' claims."""
+    for partition in range(4):
+        engine.add(engine.accounts_of(partition)[0])
+    events: list[str] = []
+
+    def handler(entry: JournalEntry) -> None:
+        events.append("handled")
+        consumer._division.expire()  # it took so long that the claims must be renewed
+        if events.count("handled") == 4:
+            consumer.stop()
+        raise RetryLaterError("away")
+
+    def renewed(partitions: object) -> None:
+        events.append("renewed")
+
+    consumer = JournalConsumer(store, "mine", handler, housekeeping=renewed)
+    consumer.run()
+    assert events == ["renewed", "handled"] * 4
+
+
+def test_a_coroutine_handler_needs_a_thread_without_a_loop(engine: Engine, store: CreditStore) -> None:
+    """Called inside an event loop it is refused, before any entry could fail for it; in a thread it works."""
+    engine.add("u1")
+    seqs: list[int] = []
+
+    async def handler(entry: JournalEntry) -> None:
+        seqs.append(entry.seq)
+
+    consumer = JournalConsumer(store, "mine", handler, max_attempts=1)
+
+    async def main() -> None:
+        for method in (consumer.run, consumer.run_until_idle, consumer.retry_dead_letters):
+            with pytest.raises(ConfigError, match="to_thread"):
+                method()
+        await asyncio.to_thread(consumer.run_until_idle)
+
+    asyncio.run(main())
+    assert seqs == [1]
+    assert consumer.count_dead_letters() == 0
 
 
 def test_a_consumer_outlives_the_server(start_valkey: Callable[..., Server], namespace: str) -> None:
@@ -354,10 +279,3 @@ def test_a_consumer_outlives_the_server(start_valkey: Callable[..., Server], nam
         thread.join(30)
         drive(store.close())
     assert not thread.is_alive()
-
-
-def _ledger_group(store: CreditStore) -> JournalConsumer:
-    """A consumer of the ledger's group that writes nowhere."""
-    from ducto_redis.journal.worker import _LedgerConsumer
-
-    return _LedgerConsumer(store, "ledger", Seen())

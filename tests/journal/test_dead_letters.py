@@ -117,3 +117,17 @@ def test_a_batch_that_keeps_failing_loses_only_the_bad_entry(engine: Engine, sto
     engine.add("u1")
     consumer.run_until_idle()
     assert len(good) == 5
+
+
+def test_a_reason_may_be_any_text(engine: Engine, store: CreditStore) -> None:
+    """What no encoding can hold is escaped, and a page of it is enough."""
+    engine.add("u1")
+
+    def handler(entry: JournalEntry) -> None:
+        raise ValueError("\udc80" + "x" * 1_000_000)
+
+    consumer = JournalConsumer(store, "mine", handler, max_attempts=1)
+    consumer.run_until_idle()
+    (letter,) = consumer.dead_letters()
+    assert letter.reason.startswith("ValueError: \\udc80xxx")
+    assert len(letter.reason) < 3000

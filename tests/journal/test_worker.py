@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -174,6 +174,67 @@ def test_an_unreadable_entry_does_not_stop_the_ledger(engine: Engine, store: Cre
     stored = ledger.account(store.namespace.name, account)
     assert stored is not None
     assert stored.marks == ("unreadable",)
+
+
+def test_an_empty_entry_is_stored_raw(engine: Engine, store: CreditStore, ledger: Ledger) -> None:
+    """It is the ledger's, whether it comes alone or among others: none of them is a dead letter."""
+    for fields in ({"entry": ""}, {"other": b"\xff\x00"}):
+        store.redis().xadd(store.namespace.journal(0), fields)
+        worker = LedgerWorker(store, ledger)
+        worker.run_until_idle()
+        assert (worker.health().entries_unreadable, worker.health().dead_letters) == (1, 0)
+
+
+def test_a_sweep_that_fails_does_not_stop_the_ledger(
+    engine: Engine, store: CreditStore, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever stands among what falls due: entries are written, other partitions are swept, and it is told once."""
+    (bad,), (good,) = engine.accounts_of(0), engine.accounts_of(1)
+    for account in (bad, good):
+        engine.add(account, 100)
+        engine.reserve(account, "l1", 60, ttl_ms=1)
+    store.redis().hset(store.namespace.account(bad).keys[1], "l1", "garbage")
+    worker = LedgerWorker(store, ledger, claim_seconds=0.1)
+    worker.start_thread()
+    try:
+        until(lambda: worker.health().leases_expired == 1 and worker.health().lag == 0)
+        renewals = threading.Event()
+        sweep, swept = worker._sweeper.sweep, iter(range(5))
+
+        def again(partitions: Collection[int]) -> None:
+            sweep(partitions)
+            if next(swept, None) is None:
+                renewals.set()
+
+        worker._sweeper.sweep = again  # type: ignore[method-assign]
+        assert renewals.wait(60)
+        health = worker.health()
+        assert (health.ready, health.entries_written) == (True, 5)
+        assert "partition 0 cannot be swept" in str(health.sweep_error)
+    finally:
+        worker.stop()
+        assert worker.join(30)
+    assert caplog.text.count("what has fallen due in partition 0") == 1
+
+
+@pytest.mark.parametrize("what", ["balance", "lease", "kind"])
+def test_verify_reads_whatever_the_engine_holds(engine: Engine, store: CreditStore, ledger: Ledger, what: str) -> None:
+    """An account that is none any more is a failure of that account, not of the proof."""
+    for account in ("u1", "u2"):
+        engine.add(account, 100)
+    LedgerWorker(store, ledger).run_until_idle()
+    client, keys = store.redis(), store.namespace.account("u1").keys
+    if what == "balance":
+        client.hset(keys[0], "balance", "much")
+    elif what == "lease":
+        client.hset(keys[1], "l1", b"\xff")
+    else:
+        client.delete(keys[0])
+        client.set(keys[0], "text")
+    report = ledger.verify(store=store)
+    assert report.failed == 1
+    assert report.failures[0].account == "u1"
+    assert "cannot be read" in report.failures[0].reasons[0]
 
 
 def test_what_has_fallen_due_is_swept(engine: Engine, running: LedgerWorker, ledger: Ledger) -> None:

@@ -1,13 +1,17 @@
 """Connections to the ledger's database."""
 
+import contextlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from ducto_redis.errors import ConfigError, LedgerUnavailableError
 from ducto_redis.ledger import Ledger
+from ducto_redis.ledger.writer import write_batch
 from tests.ledger.entries import Account, Journal, engine_of
 
 
@@ -26,6 +30,44 @@ def test_the_password_is_never_shown() -> None:
             ledger.is_empty("n")
     assert "s3cret" not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
+
+
+def test_a_password_may_stand_anywhere() -> None:
+    """Those that libpq takes as options are not shown either."""
+    url = "postgresql://user@127.0.0.1:1/x?password=s3cret&sslpassword=s3cret&application_name=shop"
+    with Ledger.from_url(url) as ledger:
+        assert ledger.name == "postgresql+psycopg://user@127.0.0.1:1/x?application_name=shop"
+        with pytest.raises(LedgerUnavailableError) as caught:
+            ledger.is_empty("n")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
+    """PostgreSQL's refusal names the user only, and is waited on: an operator may be changing it."""
+    url = make_url(postgres_url).set(password="s3cret").render_as_string(hide_password=False)
+    with Ledger.from_url(url) as ledger, pytest.raises(LedgerUnavailableError, match="authentication") as caught:
+        ledger.is_empty("n")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_nobody_waits_for_a_frozen_worker_for_ever(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that stopped inside a transaction is cut off by PostgreSQL; waiting for its lock is bounded."""
+    monkeypatch.setattr("ducto_redis.ledger.database._LOCK_MS", 1)
+    monkeypatch.setattr("ducto_redis.ledger.database._FROZEN_MS", 300)
+    account = Account(Journal(), "u1")
+    batch = [account.add(1)]
+    with Ledger.from_url(postgres_url) as frozen, Ledger.from_url(postgres_url) as ledger:
+        frozen.migrate()
+        with pytest.raises(LedgerUnavailableError), frozen._database.write() as connection:
+            write_batch(connection, "n", 0, batch)
+            with pytest.raises(LedgerUnavailableError, match="lock timeout"):
+                ledger.write("n", 0, batch)
+            deadline = time.monotonic() + 60
+            while not ledger.entries("n", "u1"):
+                assert time.monotonic() < deadline
+                with contextlib.suppress(LedgerUnavailableError):
+                    ledger.write("n", 0, batch)
+        assert ledger.verify().entries == 1
 
 
 def test_what_is_committed_survives(ledger_url: str) -> None:
@@ -97,7 +139,7 @@ def test_a_forked_child_has_no_ledger_in_memory(memory_ledger: Ledger) -> None:
 
 def test_a_locked_database_is_worth_waiting_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process that writes for long is no reason to give entries up."""
-    monkeypatch.setattr("ducto_redis.ledger.database._SQLITE_BUSY_MS", 1)
+    monkeypatch.setattr("ducto_redis.ledger.database._LOCK_MS", 1)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     account = Account(Journal(), "u1")
     engine = engine_of(url)

@@ -28,13 +28,15 @@ def fold(raw_entries: list[RawEntry], starts: dict[int, int] | None = None) -> H
         ("settle", 10, -7, 3, False),
         ("settle", 10, -10, 3, True),
         ("settle", 10, 0, 0, True),
-        ("release", 10, 0, 0, False),
-        ("release", 10, 10, 0, True),
-        ("reserve", 10, -10, 0, True),
-        ("renew", 10, 0, 0, False),
-        ("extend", 10, -1, 0, True),
-        ("expire", 10, -10, 0, True),
+        ("release", 0, 0, 0, False),
+        ("release", 0, 10, 0, True),
+        ("reserve", 0, -10, 0, True),
+        ("reserve", 0, 0, 4, True),
+        ("renew", 0, 0, 0, False),
+        ("extend", 0, -1, 0, True),
+        ("expire", 0, -10, 0, True),
         ("forget", 0, 0, 0, False),
+        ("forget", 1, 0, 0, True),
         ("sweep", 0, 1, 0, True),
         ("something_new", 10, 3, 0, False),
     ],
@@ -45,6 +47,42 @@ def test_a_change_follows_from_its_amounts(
     """What moved the balance is what the operation, its amount and its shortfall say."""
     entry = journal.entry("u1", 1, operation, amount=amount, balance_change=balance_change, shortfall=shortfall)
     assert bool(fold([entry]).problems) is wrong
+
+
+def test_an_amount_is_what_the_lease_says(journal: Journal) -> None:
+    """What was held, added to the hold, and given back is what the lease's record says before and after."""
+
+    def changes(held: int, record: str) -> dict[str, str | int]:
+        return {"held": held, "lease/a": record}
+
+    operations = [
+        ("reserve", 10, changes(10, lease_record(10))),
+        ("extend", 5, changes(15, lease_record(15))),
+        ("renew", 15, changes(15, lease_record(15))),
+        ("expire", 15, changes(0, lease_record(15, state="expired"))),
+        ("release", 0, changes(0, "")),
+        ("reserve", 7, changes(7, lease_record(7))),
+        ("release", 7, changes(0, "")),
+    ]
+
+    def problems(wrong: int | None = None) -> list[str]:
+        raw = [
+            journal.entry("u1", seq, operation, amount=amount + (seq == wrong), changes=its_changes)
+            for seq, (operation, amount, its_changes) in enumerate(operations, 1)
+        ]
+        return fold(raw).problems
+
+    assert problems() == []
+    for seq, (operation, amount, _) in enumerate(operations, 1):
+        assert problems(seq) == [f"epoch 1, seq {seq}: {operation} is about {amount}, the amount says {amount + 1}"]
+
+
+def test_later_changes_have_higher_ids(account: Account) -> None:
+    """Two entries that changed places are found even where their amounts are the same."""
+    first, second = account.add(5), account.add(0)
+    assert fold([(second[0], first[1]), (first[0], second[1])]).problems == [
+        f"epoch 1, seq 2: its id {first[0]} is not above that of the entry before"
+    ]
 
 
 def test_leases_add_up_to_what_is_held(journal: Journal) -> None:

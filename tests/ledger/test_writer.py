@@ -7,9 +7,9 @@ from sqlalchemy import update
 
 from ducto_redis.engine.entry import decode_entry
 from ducto_redis.engine.state import AccountState
-from ducto_redis.errors import LedgerUnavailableError
+from ducto_redis.errors import LedgerError, LedgerUnavailableError
 from ducto_redis.ledger import Ledger, Position, RawEntry
-from ducto_redis.ledger.schema import unreadable
+from ducto_redis.ledger.schema import accounts, unreadable
 from tests.ledger.entries import Account, Journal, engine_of, lease_record
 
 NAMESPACE = "shop"
@@ -188,6 +188,9 @@ UNREADABLE = {
     "no balance": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\tbalance\tmuch",
     "too large": b"add_credits\tu1\t1\t2\tk\t99999999999999999999\t5\t0\t0\t",
     "NUL": b"add_credits\tu1\t1\t2\tk\x00\t5\t5\t0\t0\t",
+    "its place": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\tseq\t77",
+    "deep cause": b'add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t{"metadata":' + b"[" * 100_000,
+    "large": b"x" * 10_000_000,
     "bad cause": b'add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t{"usage":',
     "long key": b"add_credits\tu1\t1\t2\t" + b"k" * 5000 + b"\t5\t5\t0\t0\t",
     "long account": b"add_credits\t" + b"u" * 5000 + b"\t1\t2\tk\t5\t5\t0\t0\t",
@@ -261,6 +264,19 @@ def test_any_id_is_an_account(ledger: Ledger, journal: Journal) -> None:
         "SS",
         "ss",
         "S S",
+        "S S ",
+        " S S",
+        "\u00e9",
+        "e\u0301",
+        "\u00c9",
+        "\u202eabc",
+        "a\u200b",
+        "a",
+        "\U0010ffff",
+        "{a,b}",
+        '"a"',
+        "1",
+        "01",
     ]
     accounts = [Account(journal, name) for name in names]
     for account in accounts:
@@ -270,6 +286,32 @@ def test_any_id_is_an_account(ledger: Ledger, journal: Journal) -> None:
         assert stored is not None
         assert (stored.account, stored.balance) == (account.name, account.balance)
     assert (ledger.verify().ok, ledger.verify().accounts) == (True, len(names))
+
+
+def test_a_model_may_hold_what_text_cannot(ledger: Ledger, account: Account) -> None:
+    """A model's name comes from whoever calls: no character in it keeps a charge out of the ledger."""
+    raw = [account.add(100), account.deduct(5, cause='{"usage":{"model":"a\\u0000b"}}')]
+    assert ledger.write(NAMESPACE, 0, raw).written == 2
+    assert ledger.entries(NAMESPACE, "u1")[0].model == "a\ufffdb"
+    assert ledger.verify().ok
+
+
+def test_an_account_that_was_meddled_with_is_rebuilt(ledger: Ledger, ledger_url: str, account: Account) -> None:
+    """Where the stored state is none, it is told, and made again from the entries when the next one comes."""
+    raw = some_life(account)
+    for fields in ("nonsense", "[]", '{"balance":"much"}', '{"seq":"x"}'):
+        ledger.write(NAMESPACE, 0, raw)
+        engine = engine_of(ledger_url)
+        with engine.begin() as connection:
+            connection.execute(update(accounts).values(fields=fields))
+        engine.dispose()
+        with pytest.raises(LedgerError, match="ducto ledger verify"):
+            ledger.account(NAMESPACE, "u1")
+        assert "the stored fields cannot be read" in ledger.verify().failures[0].reasons
+        raw.append(account.add(1))
+        assert ledger.write(NAMESPACE, 0, raw[-1:]).marked == ()
+        assert same(ledger, "u1", state_of(raw))
+        assert ledger.verify().ok
 
 
 def test_namespaces_are_apart(ledger: Ledger, journal: Journal) -> None:
@@ -298,10 +340,10 @@ def test_the_position_never_goes_back(ledger: Ledger, account: Account) -> None:
 def test_a_lease_that_expires_and_is_settled_late(ledger: Ledger, journal: Journal, account: Account) -> None:
     """A record that was rewritten keeps the id of the entry that opened the lease, and what it charged is not charged
     again."""
-    opened = account.reserve("l1", 30)
+    added, opened = account.add(100), account.reserve("l1", 30)
     expired = lease_record(30, state="expired", charged=30).replace("*", opened[0])
     raw = [
-        account.add(100),
+        added,
         opened,
         journal.entry(
             "u1",
@@ -322,10 +364,6 @@ def test_a_lease_that_expires_and_is_settled_late(ledger: Ledger, journal: Journ
             changes={"balance": 88, "held": 0, "lease/l1": ""},
         ),
     ]
-    raw[0], raw[1] = (
-        (raw[0][0], raw[0][1].replace(b"\t1\t2\t", b"\t1\t1\t")),
-        (raw[1][0], raw[1][1].replace(b"\t1\t1\t", b"\t1\t2\t", 1)),
-    )
     ledger.write(NAMESPACE, 0, raw[:3])
     stored = ledger.account(NAMESPACE, "u1")
     assert stored is not None
