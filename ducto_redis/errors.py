@@ -35,6 +35,7 @@ A store also asks its manager again by StalePricing and RepriceLease, which no c
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from ducto_redis.display import format_credits
 
@@ -43,6 +44,14 @@ class CreditError(Exception):
     """The base of all errors of ducto_redis. `code` is the same in the library, in HTTP answers and in logs."""
 
     code = "credit_error"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it is, not made anew from its message: so it gets back whole from another process.
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[CreditError], args: tuple[Any, ...]) -> CreditError:
+    return kind.__new__(kind, *args)
 
 
 class InsufficientCreditsError(CreditError):

@@ -14,11 +14,13 @@ if not account then
   return 'recovery_needed'
 end
 local expired, more = 0, '0'
-if account.due then
-  local time = now()
-  if account.due <= time then
-    expired = apply_due(account, time)
-    more = account.due and account.due <= time and '1' or '0'
-  end
+local time = now()
+if account.due and account.due <= time then
+  expired = apply_due(account, time)
+  more = account.due and account.due <= time and '1' or '0'
+elseif account.due then
+  redis.call('ZADD', KEYS[4], integer(account.due), ARGV[1])  -- an index that was wrong is put right
+else
+  redis.call('ZREM', KEYS[4], ARGV[1])
 end
 return 'ok\t' .. integer(expired) .. '\t' .. more

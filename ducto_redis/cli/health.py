@@ -107,6 +107,8 @@ def readiness(health: WorkerHealth) -> dict[str, Any]:
         warnings.append(f"{health.dead_letters} dead letters: entries that the ledger does not have")
     if health.entries_unreadable:
         warnings.append(f"{health.entries_unreadable} entries could not be read and are stored raw")
+    if health.sweep_error:
+        warnings.append(health.sweep_error)
     return {"ready": health.ready, "problems": problems, "warnings": warnings, **msgspec.structs.asdict(health)}
 
 

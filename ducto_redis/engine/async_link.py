@@ -1,7 +1,6 @@
 """The link of an event loop: callers await single operations; what gathers in a turn of the loop is written at once."""
 
 import asyncio
-import os
 from collections import deque
 from time import monotonic
 from typing import Any
@@ -9,7 +8,13 @@ from typing import Any
 import hiredis
 
 from ducto_redis.engine.connecting import check_url, connect_async
-from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS, ConnectionLostError, Link, TimedOutError
+from ducto_redis.engine.link import (
+    DEFAULT_TIMEOUT_SECONDS,
+    ConnectionLostError,
+    Link,
+    LinkClosedError,
+    TimedOutError,
+)
 
 _NOTHING = object()
 _DEADLINE_CHECK_SECONDS = 0.05
@@ -31,7 +36,7 @@ class AsyncLink(Link):
 
     async def exchange(self, command: bytes, deadline: float) -> Any:
         connection = self._connection
-        if connection is None or not connection.usable:
+        if connection is None or connection.lost is not None or connection.loop is not asyncio.get_running_loop():
             connection = await self._connect(deadline)
         return await connection.send(command, deadline)
 
@@ -40,7 +45,7 @@ class AsyncLink(Link):
             self._connecting.cancel()
         self._connecting = None
         if self._connection is not None:
-            self._connection.abort("the link was closed")
+            self._connection.abort(LinkClosedError("the link was closed"))
             self._connection = None
 
     async def _connect(self, deadline: float) -> "_Connection":
@@ -54,7 +59,7 @@ class AsyncLink(Link):
         if not done:
             raise ConnectionLostError("no connection in time")
         if attempt.cancelled():
-            raise ConnectionLostError("the link was closed")
+            raise LinkClosedError("the link was closed")
         return attempt.result()
 
     async def _open(self) -> "_Connection":
@@ -67,7 +72,8 @@ class AsyncLink(Link):
 
 class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, timeout_seconds: float) -> None:
-        self._loop = loop
+        self.loop = loop
+        self.lost: ConnectionLostError | None = None
         self._timeout_seconds = timeout_seconds
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._writer = writer
@@ -76,31 +82,25 @@ class _Connection(asyncio.Protocol):
         self._in_flight: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = monotonic()
-        self._lost: str | None = None
-        self._process = os.getpid()
-
-    @property
-    def usable(self) -> bool:
-        return self._lost is None and self._loop is asyncio.get_running_loop() and self._process == os.getpid()
 
     async def send(self, command: bytes, deadline: float) -> Any:
-        if self._lost is not None:
-            raise ConnectionLostError(self._lost)
+        if self.lost is not None:
+            raise self.lost.anew()
         if not self._unsent:
-            self._loop.call_soon(self._write)
+            self.loop.call_soon(self._write)
         self._unsent.append(command)
-        reply: asyncio.Future[Any] = self._loop.create_future()
+        reply: asyncio.Future[Any] = self.loop.create_future()
         if not self._in_flight:
             self._heard_at = monotonic()
         self._in_flight.append((reply, deadline))
         if self._watch is None:
-            self._watch = self._loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
+            self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
         return await reply
 
-    def abort(self, reason: str) -> None:
-        if not self._loop.is_closed():
+    def abort(self, error: ConnectionLostError) -> None:
+        if not self.loop.is_closed():
             self._transport.abort()
-        self._lose(reason)
+        self._lose(error)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = monotonic()
@@ -113,29 +113,29 @@ class _Connection(asyncio.Protocol):
                 if not future.done():
                     future.set_result(reply)
         except (hiredis.HiredisError, IndexError) as error:
-            self.abort(f"the server broke the protocol: {error}")
+            self.abort(ConnectionLostError(f"the server broke the protocol: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lose("the connection was lost" if error is None else f"the connection was lost: {error}")
+        self._lose(ConnectionLostError("the connection was lost" + ("" if error is None else f": {error}")))
 
     def _write(self) -> None:
-        if self._lost is None:
+        if self.lost is None:
             commands, self._unsent = self._unsent, []
             self._transport.write(commands[0] if len(commands) == 1 else b"".join(commands))
 
-    def _lose(self, reason: str) -> None:
-        if self._lost is not None:
+    def _lose(self, error: ConnectionLostError) -> None:
+        if self.lost is not None:
             return
-        self._lost = reason
+        self.lost = error
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         in_flight, self._in_flight, self._unsent = self._in_flight, deque(), []
-        if self._loop.is_closed():
+        if self.loop.is_closed():
             return
         for future, _ in in_flight:
             if not future.done():
-                future.set_exception(ConnectionLostError(reason))
+                future.set_exception(error.anew())
 
     def _check_deadlines(self) -> None:
         # One timer for all that is in flight: a timer per call would cost more than the call.
@@ -147,9 +147,9 @@ class _Connection(asyncio.Protocol):
             if deadline <= now and not future.done():
                 future.set_exception(TimedOutError())
         if now - self._heard_at > self._timeout_seconds:
-            self.abort("the server fell silent")
+            self.abort(ConnectionLostError("the server fell silent"))
             return
-        self._watch = self._loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
+        self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
 
 
 def _retrieve(attempt: "asyncio.Task[_Connection]") -> None:

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from contextlib import suppress
+from socket import SHUT_RDWR
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
@@ -15,7 +16,13 @@ from weakref import WeakMethod
 import hiredis
 
 from ducto_redis.engine.connecting import check_url, connect_blocking
-from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS, ConnectionLostError, Link, TimedOutError
+from ducto_redis.engine.link import (
+    DEFAULT_TIMEOUT_SECONDS,
+    ConnectionLostError,
+    Link,
+    LinkClosedError,
+    TimedOutError,
+)
 
 if TYPE_CHECKING:
     from socket import socket
@@ -35,177 +42,192 @@ class BlockingLink(Link):
     def __init__(self, url: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         super().__init__(timeout_seconds=timeout_seconds)
         self._url = check_url(url)
-        self._socket: socket | None = None
-        self._led = False
         self._reset()
         reset = WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
+    def _reset(self) -> None:
+        self._mutex = threading.Lock()  # over all that follows
+        self._leader: _Call | None = None
+        self._unsent: deque[_Call] = deque()
+        self._connection: _Connection | None = None
+
     async def exchange(self, command: bytes, deadline: float) -> Any:
         call = _Call(command, deadline)
-        with self._mutex:
-            self._unsent.append(call)
-            leads = not self._led
-            self._led = True
-        if not leads:
-            self._follow(call)
-        if call.leads or leads:
-            self._lead(call)
-        if call.lost is not None:
-            raise ConnectionLostError(call.lost)
+        try:
+            with self._mutex:
+                self._unsent.append(call)
+                # A leader that was interrupted on its way out has left without naming the next.
+                if self._leader is None or self._leader.left:
+                    self._leader = call
+            if self._leader is not call:
+                call.wake.acquire(timeout=max(0.0, deadline - monotonic()))
+            if self._leader is call:
+                self._lead(call)
+        finally:
+            call.left = True
+            if not call.done or self._leader is call:
+                self._leave(call)
+        if call.error is not None:
+            raise call.error
+        if not call.done:
+            raise TimedOutError
         return call.reply
 
     async def close(self) -> None:
-        with self._mutex:
-            lost, self._socket = self._socket, None
-            calls = self._take_all()
-        if lost is not None:
-            lost.close()
-        _tell(calls, "the link was closed")
-
-    def _reset(self) -> None:
-        self._mutex = threading.Lock()
-        self._led = False
-        self._unsent: deque[_Call] = deque()
-        self._in_flight: deque[_Call] = deque()
-        self._socket = None
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._heard_at = 0.0
+        self._lose(LinkClosedError("the link was closed"), unsent=True)
 
     def _after_fork(self) -> None:
         # The parent goes on using the connection; closing the child's copy of the descriptor does not end it.
-        inherited = self._socket
+        inherited = self._connection
         self._reset()
         if inherited is not None:
-            inherited.close()
-
-    def _follow(self, call: "_Call") -> None:
-        try:
-            woken = call.wake.acquire(timeout=max(0.0, call.deadline - monotonic()))
-        except BaseException:
-            self._leave(call)
-            raise
-        if not woken:
-            self._leave(call)
-            if not call.done:
-                raise TimedOutError
-
-    def _leave(self, call: "_Call") -> None:
-        with self._mutex:
-            call.abandoned = True
-            if call in self._unsent:
-                self._unsent.remove(call)
-        if call.leads:
-            self._hand_over()
+            inherited.socket.close()
 
     def _lead(self, call: "_Call") -> None:
         try:
             while not call.done:
-                self._write()
-                if not call.done:
-                    self._read(call.deadline)
+                connection = self._connection or self._connect(call)
+                if connection is not None:
+                    self._write(connection, call)
+                    self._read(connection, call)
         except TimeoutError:
-            call.abandoned = True
-            if monotonic() - self._heard_at > self.timeout_seconds:
-                self._lose("the server fell silent")
-            if not call.done or call.lost is not None:
-                raise TimedOutError from None
-        except (OSError, hiredis.HiredisError, ConnectionLostError) as error:
-            self._lose(str(error) or type(error).__name__)
+            connection = self._connection
+            if connection is not None and monotonic() - connection.heard_at > self.timeout_seconds:
+                self._lose(ConnectionLostError("the server fell silent"))
+        except (OSError, hiredis.HiredisError) as error:
+            self._lose(ConnectionLostError(str(error) or type(error).__name__))
         except BaseException:
             # Interrupted, perhaps between receiving and parsing: what was received so far cannot be trusted.
-            call.abandoned = True
-            self._lose("the thread that read replies was interrupted")
+            self._lose(ConnectionLostError("the thread that read replies was interrupted"))
             raise
-        finally:
-            self._hand_over()
 
-    def _write(self) -> None:
+    def _connect(self, call: "_Call") -> "_Connection | None":
+        try:
+            connection = _Connection(connect_blocking(self._url, call.remaining()))
+        except ConnectionLostError as error:
+            # One attempt serves all who wait for it.
+            self._lose(error, unsent=True)
+            return None
         with self._mutex:
-            if not self._unsent:
+            if not call.done:
+                self._connection = connection
+                return connection
+        connection.close()  # the link was closed meanwhile
+        return None
+
+    def _write(self, connection: "_Connection", call: "_Call") -> None:
+        remaining = call.remaining()
+        with self._mutex:
+            if not self._unsent or connection is not self._connection:
                 return
-            calls = list(self._unsent)
+            if not connection.in_flight:
+                connection.heard_at = monotonic()
+            command = b"".join([waiting.command for waiting in self._unsent])
+            connection.in_flight.extend(self._unsent)
             self._unsent.clear()
-            if not self._in_flight:
-                self._heard_at = monotonic()
-            self._in_flight.extend(calls)
-        if self._socket is None:
-            remaining = max(call.deadline for call in calls) - monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            self._socket = connect_blocking(self._url, remaining)
-            self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-            self._heard_at = monotonic()
-        self._socket.settimeout(self.timeout_seconds)
-        self._socket.sendall(b"".join([call.command for call in calls]))
+        connection.socket.settimeout(remaining)
+        try:
+            connection.socket.sendall(command)
+        except TimeoutError:  # a command may have gone out in part
+            raise OSError("the server takes no more commands") from None
 
-    def _read(self, deadline: float) -> None:
-        connection = self._socket
-        if connection is None:
-            raise ConnectionLostError("the link was closed")
-        remaining = deadline - monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        connection.settimeout(remaining)
-        data = connection.recv(_RECEIVE_BYTES)
+    def _read(self, connection: "_Connection", call: "_Call") -> None:
+        connection.socket.settimeout(call.remaining())
+        data = connection.socket.recv(_RECEIVE_BYTES)
         if not data:
-            raise ConnectionLostError("the server closed the connection")
-        self._heard_at = monotonic()
-        self._reader.feed(data)
-        while (reply := self._reader.gets()) is not _NOTHING:
-            with self._mutex:
-                answered = self._in_flight.popleft()
-            answered.reply = reply
-            answered.done = True
-            answered.signal()
-
-    def _lose(self, reason: str) -> None:
+            raise OSError("the server closed the connection")
+        connection.heard_at = monotonic()
+        connection.reader.feed(data)
+        replies = []
+        while (reply := connection.reader.gets()) is not _NOTHING:
+            replies.append(reply)
         with self._mutex:
-            lost, self._socket = self._socket, None
-            calls = self._take_all()
-        if lost is not None:
-            lost.close()
-        _tell(calls, reason)
+            if connection is not self._connection:
+                return
+            if len(replies) > len(connection.in_flight):
+                raise OSError("the server broke the protocol: it sent a reply that nobody had asked for")
+            for reply in replies:
+                # It leaves the queue once it has its reply: until then a lost connection is told to it.
+                answered = connection.in_flight[0]
+                answered.reply = reply
+                answered.done = True
+                connection.in_flight.popleft()
+                answered.signal()
 
-    def _take_all(self) -> "list[_Call]":
-        calls = list(self._in_flight)
-        self._in_flight.clear()
-        return calls
-
-    def _hand_over(self) -> None:
+    def _lose(self, error: ConnectionLostError, *, unsent: bool = False) -> None:
         with self._mutex:
-            for waiting in (*self._in_flight, *self._unsent):
-                if not waiting.abandoned and not waiting.done:
-                    waiting.leads = True
-                    waiting.signal()
-                    return
-            self._led = False
+            connection, self._connection = self._connection, None
+            calls = [] if connection is None else list(connection.in_flight)
+            if unsent:
+                calls.extend(self._unsent)
+                self._unsent.clear()
+        if connection is not None:
+            connection.close()
+        for call in calls:
+            call.error = error.anew()
+            call.done = True
+            call.signal()
+
+    def _leave(self, call: "_Call") -> None:
+        with self._mutex:
+            if not call.done and call in self._unsent:
+                self._unsent.remove(call)
+            if self._leader is call:
+                in_flight = () if self._connection is None else self._connection.in_flight
+                waiting = (other for other in (*in_flight, *self._unsent) if not (other.left or other.done))
+                self._leader = next(waiting, None)
+                if self._leader is not None:
+                    self._leader.signal()
+
+
+class _Connection:
+    """A connected socket, and the calls whose replies it owes, in their order."""
+
+    __slots__ = ("heard_at", "in_flight", "reader", "socket")
+
+    def __init__(self, connected: "socket") -> None:
+        self.socket = connected
+        self.reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self.in_flight: deque[_Call] = deque()
+        self.heard_at = monotonic()
+
+    def close(self) -> None:
+        """Close it; a thread that waits for its data wakes up."""
+        with suppress(OSError):
+            self.socket.shutdown(SHUT_RDWR)
+        self.socket.close()
 
 
 class _Call:
-    """One command under way. `wake` is released when its reply is in, or when its thread is to lead."""
+    """One command under way.
 
-    __slots__ = ("abandoned", "command", "deadline", "done", "leads", "lost", "reply", "wake")
+    Attributes:
+        done: whether its reply, or the error that stands for it, is there.
+        left: whether its thread has gone.
+        wake: released when it is done, or when its thread is to lead.
+    """
+
+    __slots__ = ("command", "deadline", "done", "error", "left", "reply", "wake")
 
     def __init__(self, command: bytes, deadline: float) -> None:
         self.command = command
         self.deadline = deadline
         self.reply: Any = None
-        self.lost: str | None = None
+        self.error: ConnectionLostError | None = None
         self.done = False
-        self.leads = False
-        self.abandoned = False
+        self.left = False
         self.wake = threading.Lock()
         self.wake.acquire()
+
+    def remaining(self) -> float:
+        """Seconds until its deadline. Raises TimeoutError where it has passed."""
+        seconds = self.deadline - monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        return seconds
 
     def signal(self) -> None:
         """Wake the call's thread; once more changes nothing."""
         with suppress(RuntimeError):
             self.wake.release()
-
-
-def _tell(calls: "list[_Call]", reason: str) -> None:
-    for call in calls:
-        call.lost = reason
-        call.done = True
-        call.signal()

@@ -12,19 +12,15 @@ from redis.exceptions import RedisError
 from ducto_redis.engine.link import ConnectionLostError
 from ducto_redis.errors import ConfigError
 
-CLIENT_NAME = f"ducto-redis-{os.getpid()}"
-
-# Pushed messages would break the order of replies, so the links speak RESP2.
-_OPTIONS: dict[str, Any] = {"protocol": 2, "client_name": CLIENT_NAME}
+_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 def check_url(url: str) -> str:
     """Return `url` if redis-py can connect to it. Raises ConfigError, which never repeats the URL's password."""
-    scheme = url.partition("://")[0]
-    if scheme not in ("redis", "rediss", "unix"):
-        raise ConfigError(f"a Redis URL begins with redis://, rediss:// or unix://, not {scheme + '://'!r:.40}")
+    if not url.startswith(_SCHEMES):
+        raise ConfigError("a Redis URL begins with redis://, rediss:// or unix://")
     try:
-        ConnectionPool.from_url(url)
+        _make_connection(ConnectionPool.from_url(url), 0)
     except (ValueError, TypeError, RedisError) as error:
         raise ConfigError(f"the Redis URL cannot be read: {type(error).__name__}") from None
     return url
@@ -35,10 +31,10 @@ async def connect_async(url: str, timeout_seconds: float) -> asyncio.StreamWrite
 
     The caller keeps the writer for as long as it uses its transport: a writer that is collected closes it.
     """
-    pool = AsyncConnectionPool.from_url(url, socket_connect_timeout=timeout_seconds, **_OPTIONS)
-    connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+    connection = _make_connection(AsyncConnectionPool.from_url(url), timeout_seconds)
     try:
-        await connection.connect()
+        async with asyncio.timeout(timeout_seconds):
+            await connection.connect()
     except (RedisError, OSError, TimeoutError) as error:
         raise ConnectionLostError(str(error) or type(error).__name__) from error
     writer: asyncio.StreamWriter = connection._writer
@@ -49,10 +45,7 @@ async def connect_async(url: str, timeout_seconds: float) -> asyncio.StreamWrite
 
 def connect_blocking(url: str, timeout_seconds: float) -> socket.socket:
     """Connect and shake hands. Raises ConnectionLostError."""
-    pool = ConnectionPool.from_url(
-        url, socket_connect_timeout=timeout_seconds, socket_timeout=timeout_seconds, **_OPTIONS
-    )
-    connection: Any = pool.make_connection()
+    connection = _make_connection(ConnectionPool.from_url(url), timeout_seconds)
     try:
         connection.connect()
     except (RedisError, OSError, TimeoutError) as error:
@@ -60,3 +53,14 @@ def connect_blocking(url: str, timeout_seconds: float) -> socket.socket:
     sock: socket.socket = connection._sock
     connection._sock = None
     return sock
+
+
+def _make_connection(pool: Any, timeout_seconds: float) -> Any:
+    # Ours stand above what the URL says. Pushed messages would break the order of replies, so the links speak RESP2.
+    pool.connection_kwargs.update(
+        protocol=2,
+        client_name=f"ducto-redis-{os.getpid()}",
+        socket_connect_timeout=timeout_seconds,
+        socket_timeout=timeout_seconds,
+    )
+    return pool.make_connection()

@@ -29,6 +29,8 @@ def check_id(value: str, what: str, limit: int = NAME_BYTES) -> str:
     Raises:
         InvalidIdError: if it is no text, is empty, too long, or holds control characters.
     """
+    if isinstance(value, str) and value.isascii() and value.isprintable() and 0 < len(value) <= limit:
+        return value  # most are, and this is quick
     if not isinstance(value, str):
         raise InvalidIdError(f"{what} must be text, not {type(value).__name__}")
     if not value:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import hiredis
 
 from ducto_redis.engine.operation import Operation
-from ducto_redis.engine.replies import CALLERS_KEY, MoreIsDue
+from ducto_redis.engine.replies import MoreIsDue
 from ducto_redis.engine.scripts import Script
 from ducto_redis.errors import StoreError, StoreUnavailableError
 
@@ -27,6 +27,14 @@ _RETRIES = 1
 
 class ConnectionLostError(Exception):
     """The connection was lost, or could not be made; what was sent may or may not have taken effect."""
+
+    def anew(self) -> "ConnectionLostError":
+        """The same error, to be raised for another call."""
+        return type(self)(*self.args)
+
+
+class LinkClosedError(ConnectionLostError):
+    """The link was closed; nothing is tried again, which would connect it anew."""
 
 
 class TimedOutError(Exception):
@@ -69,31 +77,31 @@ class Link(ABC):
             try:
                 reply = await self.exchange(command, deadline)
             except ConnectionLostError as error:
-                if retries and monotonic() < deadline:
+                if retries and not isinstance(error, LinkClosedError) and monotonic() < deadline:
                     retries -= 1
                     continue
                 raise StoreUnavailableError(
-                    f"the engine could not be reached: {error}", operation_key=_key_for_callers(operation)
+                    f"the engine could not be reached: {error}", operation_key=operation.operation_key
                 ) from error
             except TimedOutError:
-                raise StoreUnavailableError(
-                    f"the engine did not answer {operation.script.name} in time",
-                    operation_key=_key_for_callers(operation),
-                ) from None
+                raise _timed_out(operation) from None
             if isinstance(reply, hiredis.ReplyError):
                 if str(reply).startswith("NOSCRIPT"):
                     command = _pack_eval(operation)
                     continue
-                _raise_reply_error(operation.script, reply, _key_for_callers(operation))
+                _raise_reply_error(operation.script, reply, operation.operation_key)
             try:
                 return operation.result(reply)
             except MoreIsDue:
+                if monotonic() >= deadline:
+                    raise _timed_out(operation) from None
                 command = _pack_evalsha(operation)
 
 
-def _key_for_callers(operation: Operation[Any]) -> str | None:
-    key = operation.operation_key
-    return None if key is None else key.removeprefix(CALLERS_KEY)
+def _timed_out(operation: Operation[Any]) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"the engine did not answer {operation.script.name} in time", operation_key=operation.operation_key
+    )
 
 
 def _pack_evalsha(operation: Operation[Any]) -> bytes:

@@ -14,6 +14,9 @@ from ducto_redis.results import Lease, PricingVersion
 
 R = TypeVar("R")
 
+CALLERS_KEY = "key/"
+"""What begins the operation key of a call that the caller gave an idempotency key."""
+
 
 class OperationKey(Struct, frozen=True):
     """What makes a call the same when it is made again.
@@ -27,6 +30,11 @@ class OperationKey(Struct, frozen=True):
     text: str
     kept_ms: int
     fingerprint: str = ""
+
+    @property
+    def for_callers(self) -> str:
+        """The idempotency key that repeats the call."""
+        return self.text.removeprefix(CALLERS_KEY)
 
 
 class Price(Struct, frozen=True):
@@ -94,7 +102,8 @@ class PartitionRecord(Struct, frozen=True):
 class Operation(Generic[R]):
     """One atomic step against the engine: a script, its keys, its arguments, and how to read its reply.
 
-    `account`, `operation_key` and `lease_id` name what it is about, for errors.
+    `account`, `operation_key` and `lease_id` name what it is about, for errors; `operation_key` is what the caller can
+    repeat the call with: an idempotency key, or a lease id.
     """
 
     __slots__ = ("account", "args", "keys", "lease_id", "operation_key", "partition", "read", "script")

@@ -66,7 +66,7 @@ class Operations:
             (account, amount, key.text, key.kept_ms, key.fingerprint, journal_limit, cause),
             read_add,
             account=account,
-            operation_key=key.text,
+            operation_key=key.for_callers,
         )
 
     def deduct(
@@ -95,7 +95,7 @@ class Operations:
             ),
             read_deduct,
             account=account,
-            operation_key=key.text,
+            operation_key=key.for_callers,
         )
 
     def reserve(
@@ -179,7 +179,7 @@ class Operations:
             (account, lease_id, ttl_ms, key.text, key.kept_ms, key.fingerprint),
             read_renew,
             account=account,
-            operation_key=key.text,
+            operation_key=key.for_callers,
             lease_id=lease_id,
         )
 
@@ -208,7 +208,7 @@ class Operations:
             ),
             read_extend,
             account=account,
-            operation_key=key.text,
+            operation_key=key.for_callers,
             lease_id=lease_id,
         )
 
@@ -271,7 +271,7 @@ class Operations:
             (RESERVED_ACCOUNT, document, key.text, key.kept_ms, key.fingerprint, cause),
             read_published,
             account=RESERVED_ACCOUNT,
-            operation_key=key.text,
+            operation_key=key.for_callers,
         )
 
     def activate_pricing(self, version: int, *, cause: bytes) -> Operation[PricingVersion]:

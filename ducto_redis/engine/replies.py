@@ -21,9 +21,6 @@ from ducto_redis.errors import (
 )
 from ducto_redis.money import MAX_MICRO, from_micro
 
-CALLERS_KEY = "key/"
-"""What begins the operation key of a call that the caller gave an idempotency key."""
-
 
 class MoreIsDue(Exception):
     """More has fallen due than one call applies: the same operation is to be sent again."""
@@ -59,7 +56,7 @@ def _insufficient(refused: _Refused) -> Exception:
 
 
 def _conflict(refused: _Refused) -> Exception:
-    return IdempotencyConflictError(refused.account, refused.operation_key.removeprefix(CALLERS_KEY))
+    return IdempotencyConflictError(refused.account, refused.operation_key)
 
 
 def _not_found(refused: _Refused) -> Exception:

@@ -1,6 +1,7 @@
 """The manager of an event loop."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, TypeVar, Unpack
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.manager.base import BillingMode, ManagerOptions
-from ducto_redis.manager.core import ManagerCore
+from ducto_redis.manager.core import ManagerCore, charge_for
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
@@ -21,6 +22,8 @@ from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
 from ducto_redis.store.urls import store_from_url
 
 T = TypeVar("T")
+
+_log = logging.getLogger("ducto_redis.manager")
 
 _CLOSE_SECONDS = 10.0
 _OUTBOX_FIRST_WAIT_SECONDS = 0.1
@@ -76,11 +79,13 @@ class AsyncCreditManager(ManagerCore):
 
     async def close(self) -> None:
         """Wait for settles, bounded, send what waits in the outbox, and let go of connections."""
-        if self._flusher is not None:
-            self._flusher.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
-        await super().close()
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+        finally:
+            if self._flusher is not None:
+                self._flusher.cancel()
+            await super().close()
 
     async def __aenter__(self) -> "AsyncCreditManager":
         await self.open()
@@ -158,8 +163,8 @@ class AsyncCreditManager(ManagerCore):
         except BaseException:
             await asyncio.shield(self.settle_task(self.release_or_later(account, lease.lease_id)))
             raise
-        charge = await asyncio.shield(self.settle_task(self.settle_or_later(account, lease.lease_id, consumed)))
-        return BilledResult(result, charge)
+        charge = charge_for(account, lease.lease_id, consumed)
+        return BilledResult(result, await asyncio.shield(self.settle_task(self.settle_or_later(charge))))
 
     def settle_task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run a coroutine in a task that the manager owns: it outlives the caller, and `close` waits for it."""
@@ -175,8 +180,9 @@ class AsyncCreditManager(ManagerCore):
 
     def charge_later(self, charge: PendingCharge) -> None:
         super().charge_later(charge)
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        loop, flusher = asyncio.get_running_loop(), self._flusher
+        if len(self.outbox) and (flusher is None or flusher.done() or flusher.get_loop() is not loop):
+            self._flusher = loop.create_task(self._flush())
 
     def deduct_later(
         self,
@@ -205,5 +211,8 @@ class AsyncCreditManager(ManagerCore):
         while True:
             await asyncio.sleep(wait)
             wait = min(wait * 2, _OUTBOX_LONGEST_WAIT_SECONDS)
-            if await self.outbox.flush(self.send_charge):
-                return
+            try:
+                if await self.outbox.flush(self.send_charge):
+                    return
+            except Exception:
+                _log.exception("sending what waits in the outbox failed; it is tried again")

@@ -7,10 +7,24 @@ import os
 import threading
 from collections.abc import Callable
 from time import monotonic
+from weakref import WeakMethod
 
 from ducto_redis.errors import CreditError
 
 _log = logging.getLogger("ducto_redis.manager")
+
+
+class Planned:
+    """A call that is to be made."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function: Callable[[], None] | None = function
+
+    def cancel(self) -> None:
+        """Do not make it, unless it is made just now."""
+        self.function = None
 
 
 class Background:
@@ -19,34 +33,39 @@ class Background:
     def __init__(self, name: str) -> None:
         self._name = name
         self._order = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._planned: list[tuple[float, int, Planned]] = []
         self._reset()
+        reset = WeakMethod(self._reset)
+        # A forked child has no such thread, and nothing of the parent's to do.
+        os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
-    def later(self, seconds: float, function: Callable[[], None]) -> None:
+    def _reset(self) -> None:
+        for _, _, planned in self._planned:
+            planned.cancel()
+        self._planned = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def later(self, seconds: float, function: Callable[[], None]) -> Planned:
         """Call `function` after that many seconds. A CreditError that it raises is logged."""
-        if self._process != os.getpid():
-            self._reset()  # a forked child has no such thread, and nothing of the parent's to do
+        planned = Planned(function)
         with self._changed:
-            heapq.heappush(self._planned, (monotonic() + seconds, next(self._order), function))
-            if self._thread is None and not self._stopped:
+            heapq.heappush(self._planned, (monotonic() + seconds, next(self._order), planned))
+            if not self._stopped and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._changed.notify()
+        return planned
 
     def stop(self) -> None:
         """Call nothing more. A call that runs is waited for."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def _reset(self) -> None:
-        self._process = os.getpid()
-        self._changed = threading.Condition()
-        self._planned: list[tuple[float, int, Callable[[], None]]] = []
-        self._thread = None
-        self._stopped = False
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _run(self) -> None:
         while True:
@@ -55,8 +74,13 @@ class Background:
                     self._changed.wait(self._planned[0][0] - monotonic() if self._planned else None)
                 if self._stopped:
                     return
-                _, _, function = heapq.heappop(self._planned)
+                _, _, planned = heapq.heappop(self._planned)
+            function = planned.function
             try:
-                function()
+                if function is not None:
+                    function()
             except CreditError as error:
                 _log.warning("%s: %s", self._name, error)
+            except Exception:
+                # Whatever else is planned must not wait for ever.
+                _log.exception("%s: a planned call failed", self._name)

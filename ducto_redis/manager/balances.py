@@ -6,7 +6,6 @@ from typing import Any
 
 from msgspec import structs
 
-from ducto_redis.engine.entry import Cause, encode_cause
 from ducto_redis.engine.ids import check_id
 from ducto_redis.engine.operation import Price
 from ducto_redis.errors import ConfigError
@@ -17,9 +16,8 @@ from ducto_redis.manager.requests import (
     KEY_KEPT_MS,
     Usage,
     UsageOrAmount,
-    as_cause,
     check_operation_type,
-    encode_metadata,
+    journal_cause,
     operation_key,
     split,
 )
@@ -72,12 +70,11 @@ class Balances(ManagerBase):
             raise ConfigError("durability 'ledger' needs a ledger: give the manager a ledger_url")
         micro = to_micro(amount)
         check_id(type, "a type of credits")
-        encode_metadata(metadata)
+        cause = journal_cause(type=type, metadata=metadata)
         key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "add_credits", micro, type, metadata or None)
-        added = await self.store.add_credits(
-            account, micro, key, cause=encode_cause(Cause(type=type, metadata=metadata or None))
-        )
-        if durability == "ledger" or (durability is None and type == PURCHASE and await self._ledger_is_fed()):
+        waits = durability == "ledger" or (durability is None and type == PURCHASE and await self._ledger_is_fed())
+        added = await self.store.add_credits(account, micro, key, cause=cause)
+        if waits:
             await self._in_thread(
                 lambda: self._ledger_access.wait_for_transaction(added.transaction_id, _LEDGER_SECONDS)
             )
@@ -155,23 +152,15 @@ class Balances(ManagerBase):
         await self._ready()
         check_operation_type(operation_type)
         usages, amount = split(usage_or_amount)
-        encode_metadata(metadata)
+        cause = journal_cause(usages, operation_type=operation_type, flags=flags, metadata=metadata)
         key = operation_key(
             idempotency_key, KEY_KEPT_MS, "deduct", amount or usages, operation_type, billing_mode, metadata or None
-        )
-        cause = encode_cause(
-            Cause(
-                usage=as_cause(usages),
-                operation_type=None if operation_type == "default" else operation_type,
-                flags=flags,
-                metadata=metadata or None,
-            )
         )
 
         async def attempt(price: Price, pricing: Pricing | None) -> DeductResult:
             return await self.store.deduct(account, price, key, floor=self._floor(billing_mode, pricing), cause=cause)
 
-        return await self._with_active_price(usages, amount, key.text, attempt)
+        return await self._with_active_price(usages, amount, key.for_callers, attempt)
 
     async def deduct_fixed(
         self,

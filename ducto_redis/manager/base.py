@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, TypeVar
 
 from ducto_redis.engine.ids import NAME_BYTES, check_id
 from ducto_redis.engine.operation import Price
-from ducto_redis.engine.replies import CALLERS_KEY
 from ducto_redis.errors import (
     ConfigError,
     RecoveryNeededError,
-    RepriceLease,
     StalePricing,
     StoreError,
     StoreUnavailableError,
@@ -131,8 +129,7 @@ class ManagerBase:
             RecoveryNeededError: if the ledger knows the namespace and Redis does not: it lost its memory.
             PartitionMismatchError, StoreUnavailableError
         """
-        if self._closed:
-            raise StoreError("the manager is closed; make a new one")
+        self._check_open()
         if self._opened:
             return
         await self._in_thread(self._ledger_access.prepare)
@@ -146,11 +143,17 @@ class ManagerBase:
                 "" if self._ledger_access.exists else "; no ledger could tell whether it had been there before",
             )
         await self._in_thread(self._ledger_access.start)
+        self._check_open()
         self._opened = True
 
     async def _ready(self) -> None:
         if not self._opened or self._closed:
             await self.open()
+
+    def _check_open(self) -> None:
+        # Again after each wait: a link that is used after it was closed would connect anew.
+        if self._closed:
+            raise StoreError("the manager is closed; make a new one")
 
     async def _check_ledger_is_empty(self) -> None:
         ledger = self.ledger
@@ -192,27 +195,21 @@ class ManagerBase:
         try:
             for _ in range(_ASKED_AGAIN):
                 price, pricing = await self._price(usages, amount)
+                self._check_open()
                 try:
                     return await attempt(price, pricing)
                 except StalePricing:
                     await self.pricing.refresh()
         except StoreUnavailableError as error:
-            if error.operation_key is None:  # it was the price that could not be had
-                error.operation_key = key.removeprefix(CALLERS_KEY)
+            add_key(error, key)
             raise
         raise StoreError("the pricing document was activated anew each time that the call was priced; try again")
 
-    async def _with_lease_price(
-        self, usages: Sequence[UsageMetrics], amount: int, attempt: Callable[[Price, Pricing | None], Awaitable[T]]
-    ) -> T:
-        if not usages:
-            return await attempt(Price(amount), None)
-        pricing = await self.pricing.active()
-        try:
-            return await attempt(Price(total_micro(pricing, usages), pricing.version), pricing)
-        except RepriceLease as asked:
-            pricing = await self.pricing.version(asked.version)
-        return await attempt(Price(total_micro(pricing, usages), pricing.version), pricing)
+
+def add_key(error: StoreUnavailableError, key: str) -> None:
+    """Say under which key it is safe to ask again, also where it was the price that could not be had."""
+    if error.operation_key is None:
+        error.operation_key = key
 
 
 def total_micro(pricing: Pricing, usages: Sequence[UsageMetrics]) -> int:

@@ -9,9 +9,9 @@ from ducto_redis.driving import drive
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.errors import ConfigError
-from ducto_redis.manager.background import Background
+from ducto_redis.manager.background import Background, Planned
 from ducto_redis.manager.base import BillingMode, CoreOptions, ManagerOptions
-from ducto_redis.manager.core import ManagerCore
+from ducto_redis.manager.core import ManagerCore, charge_for
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
@@ -56,6 +56,7 @@ class CreditManager:
             raise ConfigError("this store needs an event loop: use AsyncCreditManager, or make it with blocking=True")
         self.core = _Core(self, store, engine, **options)
         self._background = Background("ducto-redis-manager")
+        self._flush: Planned | None = None
 
     @classmethod
     def from_url(
@@ -186,20 +187,24 @@ class CreditManager:
         except BaseException:
             drive(self.core.release_or_later(account, lease.lease_id))
             raise
-        return BilledResult(result, drive(self.core.settle_or_later(account, lease.lease_id, consumed)))
+        return BilledResult(result, drive(self.core.settle_or_later(charge_for(account, lease.lease_id, consumed))))
 
-    def later(self, seconds: float, function: Callable[[], None]) -> None:
+    def later(self, seconds: float, function: Callable[[], None]) -> Planned:
         """Call `function` in the manager's own thread after that many seconds."""
-        self._background.later(seconds, function)
+        return self._background.later(seconds, function)
 
     def flush_later(self) -> None:
         """Send what waits in the outbox, again and again, until all of it is sent."""
+        if self._flush is None or self._flush.function is None:
+            self._flush = self._background.later(_OUTBOX_WAIT_SECONDS, self._flush_now)
 
-        def flush() -> None:
-            if not drive(self.core.outbox.flush(self.core.send_charge)):
-                self._background.later(_OUTBOX_WAIT_SECONDS, flush)
-
-        self._background.later(_OUTBOX_WAIT_SECONDS, flush)
+    def _flush_now(self) -> None:
+        self._flush = None  # what is put from here on may come too late for this flush
+        try:
+            drive(self.core.outbox.flush(self.core.send_charge))
+        finally:
+            if len(self.core.outbox):
+                self.flush_later()
 
 
 class _Core(ManagerCore):
@@ -214,8 +219,7 @@ class _Core(ManagerCore):
         self._outer = ref(outer)
 
     def charge_later(self, charge: PendingCharge) -> None:
-        alone = not len(self.outbox)
         super().charge_later(charge)
         outer = self._outer()
-        if alone and outer is not None:
+        if len(self.outbox) and outer is not None:
             outer.flush_later()

@@ -1,38 +1,43 @@
 """Leases: hold credits while work runs, charge what it cost."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from ducto_redis.engine.entry import Cause, encode_cause
+from msgspec import structs
+
 from ducto_redis.engine.operation import LeaseTerms, Price
 from ducto_redis.errors import (
     ExpressionError,
     IdempotencyConflictError,
+    InsufficientCreditsError,
     InvalidAmountError,
     InvalidUsageError,
     LeaseClosedError,
     LeaseNotFoundError,
+    RepriceLease,
     StoreUnavailableError,
     UnpricedModelError,
 )
-from ducto_redis.manager.base import BillingMode, ManagerBase
+from ducto_redis.manager.base import BillingMode, ManagerBase, add_key, total_micro
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.pricing_book import Pricing
 from ducto_redis.manager.requests import (
     CALL_KEPT_MS,
     KEY_KEPT_MS,
     UsageOrAmount,
-    as_cause,
     check_lease_id,
     check_operation_type,
     encode_metadata,
     fingerprint,
+    journal_cause,
     new_id,
     operation_key,
     split,
     ttl_to_ms,
 )
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.money import to_signed_micro
 from ducto_redis.results import (
     ExtendResult,
     Lease,
@@ -42,6 +47,8 @@ from ducto_redis.results import (
     SettleResult,
     SweepResult,
 )
+
+T = TypeVar("T")
 
 PRICING_ERRORS = (ExpressionError, InvalidAmountError, InvalidUsageError, UnpricedModelError)
 """What says that usage has no price."""
@@ -88,11 +95,11 @@ class Leases(ManagerBase):
         usages, amount = split(usage_or_amount)
         ttl_ms = ttl_to_ms(self.default_ttl_seconds if ttl is None else ttl)
         encoded_metadata = encode_metadata(metadata)
+        cause = journal_cause(usages)
         passed = ""
         if lease_id is not None:
             check_lease_id(lease_id)
             passed = fingerprint("reserve", amount or usages, operation_type, ttl, billing_mode, metadata or None)
-        cause = encode_cause(Cause(usage=as_cause(usages)))
         lease = lease_id or new_id()
 
         async def attempt(price: Price, pricing: Pricing | None) -> ReserveResult:
@@ -138,14 +145,13 @@ class Leases(ManagerBase):
         await self._ready()
         check_lease_id(lease_id)
         usages, amount = split(usage_or_amount, zero=True)
-        encode_metadata(metadata)
+        cause = journal_cause(usages, flags=flags, metadata=metadata)
         passed = fingerprint("settle", usages or amount)
-        cause = encode_cause(Cause(usage=as_cause(usages), flags=flags, metadata=metadata or None))
 
-        async def attempt(price: Price, _: Pricing | None) -> SettleResult:
+        async def attempt(price: Price) -> SettleResult:
             return await self.store.settle(account, lease_id, price, fingerprint=passed, cause=cause)
 
-        return await self._with_lease_price(usages, amount, attempt)
+        return await self._with_lease_price(account, lease_id, usages, amount, lease_id, attempt)
 
     async def release(self, account: str, lease_id: str) -> ReleaseResult:
         """Close a lease without a charge.
@@ -181,13 +187,13 @@ class Leases(ManagerBase):
         await self._ready()
         check_lease_id(lease_id)
         usages, amount = split(usage_or_amount)
+        cause = journal_cause(usages)
         key = operation_key(idempotency_key, KEY_KEPT_MS, "extend", lease_id, amount or usages)
-        cause = encode_cause(Cause(usage=as_cause(usages)))
 
-        async def attempt(price: Price, _: Pricing | None) -> ExtendResult:
+        async def attempt(price: Price) -> ExtendResult:
             return await self.store.extend(account, lease_id, price, key, cause=cause)
 
-        return await self._with_lease_price(usages, amount, attempt)
+        return await self._with_lease_price(account, lease_id, usages, amount, key.for_callers, attempt)
 
     async def list_leases(self, account: str) -> list[Lease]:
         """The account's open leases, oldest first.
@@ -235,6 +241,10 @@ class Leases(ManagerBase):
                 return None  # whether it had been opened was not known: it had not
         if not charge.lease:
             await self._open_empty(charge)
+        return await self._settle_charge(charge)
+
+    async def _settle_charge(self, charge: PendingCharge) -> SettleResult:
+        """Settle a lease for a charge. Its hold, where it says one, is charged for usage that has no price."""
         try:
             return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
         except PRICING_ERRORS as error:
@@ -242,6 +252,41 @@ class Leases(ManagerBase):
                 raise
             _log.error("lease %s is charged its whole hold, for its usage has no price: %s", charge.key, error)
             return await self.settle(charge.account, charge.key, charge.hold, flags=(*charge.flags, "hold_charged"))
+
+    async def _with_lease_price(
+        self,
+        account: str,
+        lease_id: str,
+        usages: Sequence[UsageMetrics],
+        amount: int,
+        key: str,
+        attempt: Callable[[Price], Awaitable[T]],
+    ) -> T:
+        try:
+            price = Price(amount) if not usages else await self._lease_price(account, lease_id, usages)
+            self._check_open()
+            try:
+                return await attempt(price)
+            except RepriceLease as asked:
+                pricing = await self.pricing.version(asked.version)
+            return await attempt(Price(total_micro(pricing, usages), pricing.version))
+        except StoreUnavailableError as error:
+            add_key(error, key)
+            raise
+
+    async def _lease_price(self, account: str, lease_id: str, usages: Sequence[UsageMetrics]) -> Price:
+        pricing = await self.pricing.active()
+        try:
+            return Price(total_micro(pricing, usages), pricing.version)
+        except PRICING_ERRORS:
+            # The active document prices it no more; the lease's own may, and the engine says which that is only of a
+            # call that has a price.
+            leases = await self.list_leases(account)
+            version = next((lease.version for lease in leases if lease.lease_id == lease_id), 0)
+            if version in (0, pricing.version):
+                raise
+        pricing = await self.pricing.version(version)
+        return Price(total_micro(pricing, usages), version)
 
     async def _open_empty(self, charge: PendingCharge) -> None:
         terms = LeaseTerms(
@@ -254,6 +299,10 @@ class Leases(ManagerBase):
             fingerprint=fingerprint("later", charge.usage),
         )
         try:
+            await self.store.reserve(charge.account, charge.key, Price(0), terms, cause=b"")
+        except InsufficientCreditsError as short:
+            # The account is below its floor already: it can pay nothing, and the charge is all shortfall.
+            terms = structs.replace(terms, floor=to_signed_micro(short.available))
             await self.store.reserve(charge.account, charge.key, Price(0), terms, cause=b"")
         except IdempotencyConflictError:
             return  # it was opened at its time, and only the reply was lost

@@ -1,9 +1,14 @@
 """A manager's way to the SQL ledger: which one it is, the worker that fills it in this process, and waiting for it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
-from ducto_redis.errors import ConfigError, LedgerError
+from redis.exceptions import RedisError
+
+from ducto_redis.errors import ConfigError, LedgerError, StoreUnavailableError
 from ducto_redis.store.contract import CreditStore
 
 if TYPE_CHECKING:
@@ -29,29 +34,40 @@ class LedgerAccess:
         self._store = store
         self._ledger = ledger
         self._worker: LedgerWorker | None = None
+        self._prepared = False
+        self._stopped = False
+        self._lock = Lock()  # a manager is opened by whoever uses it first, and by many at once
 
     def prepare(self) -> None:
         """Create the tables of a local store's ledger; others are migrated by `ducto ledger migrate`."""
-        if self._ledger is not None and self._store.local:
-            self._ledger.migrate()
+        if self._ledger is None or not self._store.local:
+            return
+        with self._lock:
+            if not self._prepared:
+                self._ledger.migrate()
+                self._prepared = True
 
     def start(self) -> None:
         """Start the worker of a local store; others have theirs elsewhere."""
-        if self._ledger is None or self._worker is not None or not self._store.local:
+        if self._ledger is None or not self._store.local:
             return
         from ducto_redis.journal import LedgerWorker
 
-        self._worker = LedgerWorker(self._store, self._ledger, claim_seconds=_LOCAL_CLAIM_SECONDS)
-        self._worker.start_thread()
+        with self._lock:
+            if self._worker is None and not self._stopped:
+                self._worker = LedgerWorker(self._store, self._ledger, claim_seconds=_LOCAL_CLAIM_SECONDS)
+                self._worker.start_thread()
 
     def stop(self) -> None:
         """Stop the worker once it has written what is in the journal, and close the ledger.
 
         What it could not write in time waits in the journal, where that outlives the process.
         """
-        if self._worker is not None:
-            self._worker.drain_and_stop(_DRAIN_SECONDS)
-            self._worker = None
+        with self._lock:
+            self._stopped = True
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.drain_and_stop(_DRAIN_SECONDS)
         if self._ledger is not None:
             self._ledger.close()
 
@@ -62,7 +78,8 @@ class LedgerAccess:
 
     def has_worker(self) -> bool:
         """Whether some worker, here or elsewhere, writes the journal to the ledger now."""
-        return self._ledger is not None and self._store.live_workers(LEDGER_GROUP) > 0
+        with _engine_errors():
+            return self._ledger is not None and self._store.live_workers(LEDGER_GROUP) > 0
 
     def wait_for_transaction(self, transaction_id: str, timeout_seconds: float) -> None:
         """Wait until the ledger holds a transaction. Raises LedgerError if it takes longer."""
@@ -79,7 +96,9 @@ class LedgerAccess:
         if self._ledger is None:
             raise ConfigError("there is no ledger: give the manager a ledger_url")
         deadline = time.monotonic() + timeout_seconds
-        for partition, end in self._store.journal_ends().items():
+        with _engine_errors():
+            ends = self._store.journal_ends()
+        for partition, end in ends.items():
             self._wait_until(partition, end, deadline)
 
     def _wait_until(self, partition: int, end: tuple[int, int], deadline: float) -> None:
@@ -92,6 +111,15 @@ class LedgerAccess:
                     " running?"
                 )
             time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    # The store's synchronous client, which only asks here, raises errors of its own.
+    try:
+        yield
+    except RedisError as error:
+        raise StoreUnavailableError(f"the engine could not be asked: {error}") from error
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from ducto_redis.driving import drive
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
 from ducto_redis.manager.base import BillingMode
@@ -21,6 +19,7 @@ from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
 
 if TYPE_CHECKING:
     from ducto_redis.manager.asynchronous import AsyncCreditManager
+    from ducto_redis.manager.background import Planned
     from ducto_redis.manager.blocking import CreditManager
 
 DEFAULT_TTL_SECONDS = 120.0
@@ -81,19 +80,23 @@ class MeterCore:
             flags: what is unusual about it, journalled with the charge.
 
         Raises:
-            StoreError: if the meter is closed.
+            StoreError: if the meter is not open.
         """
         if self._closed:
             raise StoreError(f"the meter of lease {self.lease_id!r} is closed: it records nothing more")
+        if self.lease is None:
+            raise StoreError(f"the meter of lease {self.lease_id!r} is not open yet: open it first")
         self._usages.append(usage)
         self._flags.extend(flags)
 
     async def open_core(self) -> ReserveResult:
-        """Reserve the estimate, once."""
+        """Reserve the estimate, once. Raises StoreError if the meter is closed."""
+        if self._closed:
+            raise StoreError(f"the meter of lease {self.lease_id!r} is closed: make a new one")
         if self.lease is not None:
             return self.lease
         try:
-            self.lease = await self._core.reserve(
+            lease = await self._core.reserve(
                 self.account,
                 self._estimate,
                 operation_type=self._operation_type,
@@ -106,35 +109,37 @@ class MeterCore:
             if not self._may_be_asked_again:
                 self._core.release_later(self.account, self.lease_id)
             raise
-        return self.lease
+        if self._closed:
+            await self._core.release_or_later(self.account, self.lease_id)
+            raise StoreError(f"the meter of lease {self.lease_id!r} was closed while it opened")
+        self.lease = lease
+        return lease
 
     async def close_core(self) -> SettleResult | ReleaseResult | None:
         """Settle what was recorded, or release where nothing was. An engine that is away gets the charge later."""
-        if self._closed or self.lease is None:
+        if self._closed:
             return self.result
         self._closed = True
+        if self.lease is None:
+            return None
         if not self._usages:
             self.result = await self._core.release_or_later(self.account, self.lease_id)
-            return self.result
-        charge = PendingCharge(self.account, self.lease_id, tuple(self._usages), flags=tuple(self._flags))
-        try:
-            self.result = await self._core.send_charge(charge)
-        except StoreError:
-            # Once the engine is back nobody is there to hear that the usage has no price.
-            self._core.charge_later(structs.replace(charge, hold=f"{self.lease.amount:f}"))
+        else:
+            charge = PendingCharge(self.account, self.lease_id, tuple(self._usages), flags=tuple(self._flags))
+            self.result = await self._core.settle_or_later(charge, hold=f"{self.lease.amount:f}")
         return self.result
 
-    async def renew_core(self) -> bool:
-        """Let the lease hold longer. Returns whether there is a lease to renew again."""
+    async def renew_core(self) -> float | None:
+        """Let the lease hold longer. Returns in how many seconds it is to be renewed again, None for never."""
         if self._closed:
-            return False
+            return None
         try:
             await self._core.renew(self.account, self.lease_id, ttl=self.ttl)
-        except StoreError:
-            return True
+        except StoreUnavailableError:
+            return self.ttl / 10  # in time, should the engine be back soon
         except CreditError:
-            return False
-        return not self._closed
+            return None
+        return self.ttl / 2
 
 
 class AsyncMeter(MeterCore):
@@ -146,12 +151,19 @@ class AsyncMeter(MeterCore):
     """
 
     _renewal: asyncio.TimerHandle | None = None
+    _closing: "asyncio.Task[SettleResult | ReleaseResult | None] | None" = None
 
     async def open(self) -> ReserveResult:
         """Reserve the estimate; the lease is renewed until the meter closes. Raises what `reserve` raises."""
-        lease = await self.open_core()
-        self._renew_later()
-        return lease
+        if self.lease is None:
+            try:
+                await self.open_core()
+            except asyncio.CancelledError:
+                if not self._may_be_asked_again:  # the engine may have opened the lease all the same
+                    self._manager.settle_task(self._core.release_if_opened(self.account, self.lease_id))
+                raise
+            self._renew_later(self.ttl / 2)
+        return await self.open_core()
 
     async def close(self) -> SettleResult | ReleaseResult | None:
         """Settle what was recorded, or release where nothing was; None where the engine is away and gets it later.
@@ -161,7 +173,10 @@ class AsyncMeter(MeterCore):
         """
         if self._renewal is not None:
             self._renewal.cancel()
-        return await self.close_core()
+        if self._closing is None:
+            self._closing = self._manager.settle_task(self.close_core())
+        # A cancelled caller must not take the charge with it.
+        return await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> "AsyncMeter":
         await self.open()
@@ -170,20 +185,20 @@ class AsyncMeter(MeterCore):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A cancelled caller must not take the charge with it.
-        await asyncio.shield(self._manager.settle_task(self.close()))
+        await self.close()
 
     def __init__(self, manager: "AsyncCreditManager", account: str, estimate: UsageOrAmount, **options: Any) -> None:
         super().__init__(manager, account, estimate, **options)
         self._manager = manager
 
-    def _renew_later(self) -> None:
+    def _renew_later(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        self._renewal = loop.call_later(self.ttl / 2, lambda: self._manager.settle_task(self._renew()))
+        self._renewal = loop.call_later(seconds, lambda: self._manager.settle_task(self._renew()))
 
     async def _renew(self) -> None:
-        if await self.renew_core():
-            self._renew_later()
+        seconds = await self.renew_core()
+        if seconds is not None and not self._closed:
+            self._renew_later(seconds)
 
 
 class Meter(MeterCore):
@@ -197,12 +212,14 @@ class Meter(MeterCore):
     def __init__(self, manager: "CreditManager", account: str, estimate: UsageOrAmount, **options: Any) -> None:
         super().__init__(manager.core, account, estimate, **options)
         self._manager = manager
+        self._renewal: Planned | None = None
 
     def open(self) -> ReserveResult:
         """Reserve the estimate; the lease is renewed until the meter closes. Raises what `reserve` raises."""
-        lease = drive(self.open_core())
-        self._manager.later(self.ttl / 2, self._renew)
-        return lease
+        if self.lease is None:
+            drive(self.open_core())
+            self._renewal = self._manager.later(self.ttl / 2, self._renew)
+        return drive(self.open_core())
 
     def close(self) -> SettleResult | ReleaseResult | None:
         """Settle what was recorded, or release where nothing was; None where the engine is away and gets it later.
@@ -210,6 +227,8 @@ class Meter(MeterCore):
         Raises:
             CreditError: what `settle` and `release` raise, besides StoreUnavailableError.
         """
+        if self._renewal is not None:
+            self._renewal.cancel()
         return drive(self.close_core())
 
     def __enter__(self) -> "Meter":
@@ -222,5 +241,6 @@ class Meter(MeterCore):
         self.close()
 
     def _renew(self) -> None:
-        if drive(self.renew_core()):
-            self._manager.later(self.ttl / 2, self._renew)
+        seconds = drive(self.renew_core())
+        if seconds is not None and not self._closed:
+            self._renewal = self._manager.later(seconds, self._renew)

@@ -12,7 +12,7 @@ from threading import Lock
 import msgspec
 from msgspec import Struct
 
-from ducto_redis.errors import CreditError, StoreError
+from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
 from ducto_redis.metrics import UsageMetrics
 
 DEFAULT_LIMIT = 10_000
@@ -67,6 +67,7 @@ class Outbox:
         self.given_up = 0
         self._charges: deque[PendingCharge] = deque()
         self._lock = Lock()
+        self._closed: str | None = None
 
     def __len__(self) -> int:
         return len(self._charges)
@@ -77,34 +78,59 @@ class Outbox:
         return len(self._charges) >= self.limit
 
     def put(self, charge: PendingCharge) -> None:
-        """Take a charge in; one that does not fit is given up."""
+        """Take a charge in; one that does not fit, or that comes when the outbox is closed, is given up."""
         with self._lock:
-            if len(self._charges) < self.limit * 2:
+            reason = self._closed
+            if reason is None and len(self._charges) < self.limit * 2:
                 self._charges.append(charge)
                 return
-        self._give_up(charge, "the outbox is full")
+        self._give_up(charge, reason or "the outbox is full")
 
     async def flush(self, send: Send) -> bool:
-        """Send what waits, until all is sent or the engine cannot take it. Returns whether all is sent.
+        """Send what waits, until all is sent or the engine cannot be reached. Returns whether all is sent.
 
-        A charge that the engine refuses for good is given up. One flush at a time.
+        A charge that the engine refuses for good is given up. One that it cannot take now lets the next ones pass. Two
+        flushes at a time do no harm: a charge that is sent twice takes effect once.
         """
-        while self._charges:
-            charge = self._charges[0]  # it leaves once it is sent: until then it counts, and is not lost
+        passed = 0
+        while (charge := self._at(passed)) is not None:
+            # It leaves once it is sent: until then it counts, and is not lost.
             try:
                 await send(charge)
-            except StoreError:
+            except StoreUnavailableError:
                 return False
             except CreditError as error:
-                self._give_up(charge, str(error))
-            self._charges.popleft()
-        return True
+                if isinstance(error, StoreError):
+                    if not passed:
+                        _log.warning("charges wait, the first for account %r: %s", charge.account, error)
+                    passed += 1
+                elif self._remove(charge):
+                    self._give_up(charge, str(error))
+            else:
+                self._remove(charge)
+        return not passed
 
-    def give_up_all(self, reason: str) -> None:
-        """Give up everything that waits."""
-        while self._charges:
-            self._give_up(self._charges.popleft(), reason)
+    def close(self, reason: str) -> None:
+        """Give up everything that waits, and whatever still comes."""
+        with self._lock:
+            self._closed = reason
+            waiting = list(self._charges)
+            self._charges.clear()
+        for charge in waiting:
+            self._give_up(charge, reason)
+
+    def _at(self, position: int) -> PendingCharge | None:
+        with self._lock:
+            return self._charges[position] if position < len(self._charges) else None
+
+    def _remove(self, charge: PendingCharge) -> bool:
+        with self._lock:
+            if charge not in self._charges:
+                return False
+            self._charges.remove(charge)
+            return True
 
     def _give_up(self, charge: PendingCharge, reason: str) -> None:
-        self.given_up += 1
+        with self._lock:
+            self.given_up += 1
         _log.error("gave up a charge (%s): %s", reason, msgspec.json.encode(charge).decode())

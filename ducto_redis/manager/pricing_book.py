@@ -69,7 +69,8 @@ class PricingBook:
         """Ask for the active pricing now. Raises PricingNotLoadedError where none was published."""
         if self._fixed:
             return
-        known = 0 if self._active is None else self._active.version
+        before = self._active
+        known = 0 if before is None else before.version
         try:
             state = await self._store.read_pricing(known=known)
         except PricingNotLoadedError:
@@ -77,7 +78,11 @@ class PricingBook:
             raise
         self._asked_at = monotonic()
         if self._active is None or state.activation >= self._active.activation:
-            self._active = Pricing(self._engine(state.active, state.asked.document), state.active, state.activation)
+            if before is not None and before.version == state.active:
+                engine = before.engine  # its text was not sent again
+            else:
+                engine = self._engine(state.active, state.asked.document)
+            self._active = Pricing(engine, state.active, state.activation)
 
     async def version(self, version: int) -> Pricing:
         """The pricing of a version, whichever is active."""
@@ -93,6 +98,6 @@ class PricingBook:
         engine = self._engines.get(version)
         if engine is None:
             if len(self._engines) >= _VERSIONS_KEPT:
-                del self._engines[min(self._engines)]
+                del self._engines[next(iter(self._engines))]
             engine = self._engines[version] = PricingEngine.from_json(document)
         return engine

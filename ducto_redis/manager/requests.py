@@ -1,6 +1,5 @@
 """What callers pass, checked and put into the form that stores take."""
 
-import math
 import re
 import secrets
 from base64 import b64encode
@@ -11,9 +10,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from ducto_redis.engine.entry import Cause, encode_cause
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id
-from ducto_redis.engine.operation import OperationKey
-from ducto_redis.engine.replies import CALLERS_KEY
+from ducto_redis.engine.operation import CALLERS_KEY, OperationKey
 from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidMetadataError, InvalidUsageError
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount, to_micro
@@ -91,11 +90,30 @@ def split(usage_or_amount: UsageOrAmount, *, zero: bool = False) -> tuple[Sequen
     return usages, 0
 
 
-def as_cause(usages: Sequence[UsageMetrics]) -> UsageMetrics | list[UsageMetrics] | None:
-    """Usages as a journal entry's cause holds them."""
-    if not usages:
-        return None
-    return usages[0] if len(usages) == 1 else list(usages)
+def journal_cause(
+    usages: Sequence[UsageMetrics] = (),
+    *,
+    type: str | None = None,
+    operation_type: str = "default",
+    flags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The cause of a change, as its journal entry holds it.
+
+    Raises:
+        InvalidMetadataError
+        InvalidUsageError: if usage or flags cannot be written down.
+    """
+    if metadata:
+        encode_metadata(metadata)
+    if isinstance(flags, str):
+        raise InvalidUsageError(f"flags are a sequence of texts, not one text: {flags!r:.40}")
+    usage = None if not usages else usages[0] if len(usages) == 1 else list(usages)
+    kind = None if operation_type == "default" else operation_type
+    try:
+        return encode_cause(Cause(usage, type, kind, flags, metadata or None))
+    except (TypeError, ValueError) as error:
+        raise InvalidUsageError(f"usage and its flags must be such that JSON can hold them: {error}") from None
 
 
 def check_operation_type(operation_type: str) -> str:
@@ -123,10 +141,12 @@ def encode_metadata(metadata: Mapping[str, Any] | None) -> bytes:
 
 def ttl_to_ms(ttl_seconds: float) -> int:
     """Seconds as milliseconds. Raises ConfigError where they are no time to live."""
-    if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int | float) or not math.isfinite(ttl_seconds):
+    if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int | float):
         raise ConfigError(f"a time to live is a number of seconds, not {ttl_seconds!r:.40}")
     if not 0.001 <= ttl_seconds <= _LONGEST_TTL_SECONDS:
-        raise ConfigError(f"a time to live is above 0 and at most {_LONGEST_TTL_SECONDS} seconds, not {ttl_seconds}")
+        raise ConfigError(
+            f"a time to live is above 0 and at most {_LONGEST_TTL_SECONDS} seconds, not {ttl_seconds!r:.40}"
+        )
     return round(ttl_seconds * 1000)
 
 
@@ -135,8 +155,8 @@ def floor_to_micro(floor: Amount) -> int:
     if isinstance(floor, float):
         to_micro(floor)
     try:
-        return -to_micro(-Decimal(floor), zero=True)
-    except (InvalidOperation, ValueError) as error:
+        return -to_micro(Decimal(floor).copy_negate(), zero=True)  # a minus would round it to the caller's context
+    except (InvalidOperation, TypeError, ValueError) as error:
         raise InvalidAmountError(f"an overdraft floor is a decimal of zero or below, not {floor!r:.40}") from error
 
 

@@ -7,7 +7,7 @@ from ducto_redis.engine.link import Link
 from ducto_redis.engine.operation import LeaseTerms, OperationKey, Page, PartitionRecord, Price, PricingState
 from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import Scripts
-from ducto_redis.errors import PartitionMismatchError, RecoveryNeededError
+from ducto_redis.errors import CreditError, PartitionMismatchError, RecoveryNeededError, StoreUnavailableError
 from ducto_redis.results import (
     AddResult,
     Balance,
@@ -134,12 +134,20 @@ class ScriptStore(CreditStore):
     async def sweep_partition(self, partition: int, *, limit: int = 100) -> SweepResult:
         accounts = await self.link.run(self.operations.due_accounts(partition, limit))
         expired = 0
+        failed: CreditError | None = None
         for account in accounts:
-            more = True
-            while more:
-                swept = await self.link.run(self.operations.sweep(account))
-                expired += swept.expired
-                more = swept.more
+            try:
+                more = True
+                while more:
+                    swept = await self.link.run(self.operations.sweep(account))
+                    expired += swept.expired
+                    more = swept.more
+            except StoreUnavailableError:
+                raise
+            except CreditError as error:  # one account that cannot be swept must not keep the others from it
+                failed = failed or error
+        if failed is not None:
+            raise failed
         return SweepResult(accounts=len(accounts), leases_expired=expired)
 
     async def publish_pricing(self, document: str, key: OperationKey, *, cause: bytes) -> PricingVersion:

@@ -1,0 +1,162 @@
+"""Links that are closed, or whose threads are interrupted, while calls are under way."""
+
+import asyncio
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import hiredis
+import pytest
+
+from ducto_redis.driving import drive
+from ducto_redis.engine import blocking_link
+from ducto_redis.engine.async_link import AsyncLink
+from ducto_redis.engine.blocking_link import BlockingLink
+from ducto_redis.engine.link import Link, LinkClosedError
+from ducto_redis.engine.operation import Operation
+from ducto_redis.engine.scripts import Script
+from ducto_redis.errors import StoreUnavailableError
+
+SECONDS = 5.0
+
+
+def packed(*command: str) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
+
+
+def echo(link: BlockingLink, text: str) -> Any:
+    return drive(link.exchange(packed("ECHO", text), time.monotonic() + SECONDS))
+
+
+@pytest.fixture
+def silent() -> Any:
+    """A server that takes what it is sent and never answers, not even its first greeting."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_closed_while_it_connects(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is told so, and no later call gets its reply."""
+    connecting, go_on = threading.Event(), threading.Event()
+
+    def connect(*args: Any) -> socket.socket:
+        connecting.set()
+        go_on.wait()
+        return blocking_link_connect(*args)
+
+    blocking_link_connect = blocking_link.connect_blocking
+    monkeypatch.setattr(blocking_link, "connect_blocking", connect)
+    link = BlockingLink(valkey_url)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(echo, link, "first")
+        connecting.wait()
+        drive(link.close())
+        go_on.set()
+        assert isinstance(first.exception(), LinkClosedError)
+    assert [echo(link, "second"), echo(link, "third")] == [b"second", b"third"]
+    drive(link.close())
+
+
+def operation() -> Operation[Any]:
+    script = Script("echo", b"return ARGV[1]", b"0" * 40)
+    return Operation(script, 0, (), ("x",), lambda _, reply: reply, operation_key="a key")
+
+
+def test_closed_while_threads_wait(silent: socket.socket) -> None:
+    """They learn it at once, with the key under which to ask again, and nothing is connected anew."""
+    link = BlockingLink(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=60)
+    link._connection = blocking_link._Connection(socket.create_connection(silent.getsockname()))
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(drive, link.run(operation())) for _ in range(4)]
+        while len(link._connection.in_flight) + len(link._unsent) < 4:
+            time.sleep(0)
+        drive(link.close())
+        for call in calls:
+            error = call.exception()
+            assert isinstance(error, StoreUnavailableError)
+            assert error.operation_key == "a key"
+    assert link._connection is None
+
+
+async def test_closed_while_tasks_wait(valkey_url: str) -> None:
+    """The same on an event loop."""
+    link = AsyncLink(valkey_url)
+    assert await link.run(operation()) == b"x"
+    calls = [asyncio.create_task(link.run(operation())) for _ in range(4)]
+    await asyncio.sleep(0)
+    await link.close()
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(error, StoreUnavailableError)
+        assert error.operation_key == "a key"
+    assert link._connection is None
+
+
+def interrupt_once(link: BlockingLink, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    whole = getattr(link, method)
+
+    def interrupted(*args: Any) -> None:
+        monkeypatch.setattr(link, method, whole)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(link, method, interrupted)
+
+
+@pytest.mark.parametrize("method", ["_lead", "_write", "_read", "_leave"])
+def test_an_interrupted_leader_leaves_the_lead(valkey_url: str, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Ctrl-C in the thread that reads for all, wherever it is: the others go on, with their own replies."""
+    link = BlockingLink(valkey_url, timeout_seconds=SECONDS)
+    echo(link, "connected")
+    interrupt_once(link, monkeypatch, method)
+    with pytest.raises(KeyboardInterrupt):
+        echo(link, "interrupted")
+    assert [echo(link, "one"), echo(link, "two")] == [b"one", b"two"]
+    drive(link.close())
+
+
+def test_ctrl_c_while_it_waits_for_a_reply(valkey_url: str, silent: socket.socket) -> None:
+    """A real signal, delivered inside `recv`: the thread that waits behind it takes the lead, and connects anew."""
+    link = BlockingLink(valkey_url, timeout_seconds=60)
+    link._connection = connection = blocking_link._Connection(socket.create_connection(silent.getsockname()))
+
+    def follow() -> Any:
+        while not connection.in_flight:
+            time.sleep(0)
+        return echo(link, "behind")
+
+    def interrupt() -> None:
+        while not link._unsent:
+            time.sleep(0)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with ThreadPoolExecutor() as threads:
+        behind, interrupted = threads.submit(follow), threads.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            echo(link, "interrupted")
+        interrupted.result()
+        assert behind.result() == b"behind"
+    drive(link.close())
+
+
+class Endless(Link):
+    """A link whose script always says that more is due."""
+
+    asked = 0
+
+    async def exchange(self, command: bytes, deadline: float) -> Any:
+        self.asked += 1
+        return b"again"
+
+    async def close(self) -> None:
+        pass
+
+
+def test_more_that_is_due_is_not_applied_for_ever() -> None:
+    """The deadline holds also where every reply comes in time."""
+    again = Operation(operation().script, 0, (), (), lambda self, reply: self.parts(reply), operation_key="a key")
+    with pytest.raises(StoreUnavailableError, match="in time") as late:
+        drive(Endless().run(again, timeout_seconds=0.01))
+    assert late.value.operation_key == "a key"

@@ -1,0 +1,61 @@
+"""The store does what the model says, whatever is asked of it in whatever order."""
+
+import os
+import random
+import uuid
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from ducto_redis.store import MemoryStore, RedisStore
+from tests.model.machine import SideBySide
+
+SEED = int(os.environ.get("DUCTO_MODEL_SEED") or random.randrange(2**32))
+
+
+def run(machine: type[SideBySide], *, examples: int, steps: int) -> None:
+    """Run the machine, from a seed that is printed where it fails."""
+    print(f"to repeat: DUCTO_MODEL_SEED={SEED}")
+    bounds = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(seed(SEED)(machine), settings=bounds)
+
+
+class OverMemory(SideBySide):
+    @staticmethod
+    def make_store() -> MemoryStore:
+        return MemoryStore(partitions=1)
+
+
+def test_memory_store() -> None:
+    """MemoryStore and the model agree on every reply and on the whole state."""
+    run(OverMemory, examples=150, steps=30)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_redis_store(server_url: str) -> None:
+    """RedisStore and the model agree, for minutes."""
+
+    class OverRedis(SideBySide):
+        shebang = True
+
+        @staticmethod
+        def make_store() -> RedisStore:
+            name = f"model-{uuid.uuid4().hex}"
+            return RedisStore(server_url, namespace=name, partitions=1, blocking=True, timeout_seconds=30)
+
+        def teardown(self) -> None:
+            keys = list(self.client.scan_iter(f"{self.store.namespace.name}:*", count=10_000))
+            if keys:
+                self.client.delete(*keys)
+            super().teardown()
+
+    run(OverRedis, examples=3000, steps=50)
