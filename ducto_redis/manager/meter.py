@@ -135,7 +135,7 @@ class MeterCore:
             return None
         try:
             await self._core.renew(self.account, self.lease_id, ttl=self.ttl)
-        except StoreUnavailableError:
+        except StoreError:
             return self.ttl / 10  # in time, should the engine be back soon
         except CreditError:
             return None
