@@ -8,13 +8,7 @@ from typing import Any
 import hiredis
 
 from ducto_redis.engine.connecting import check_url, connect_async
-from ducto_redis.engine.link import (
-    DEFAULT_TIMEOUT_SECONDS,
-    ConnectionLostError,
-    Link,
-    LinkClosedError,
-    TimedOutError,
-)
+from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS, ConnectionLostError, Link, TimedOutError
 
 _NOTHING = object()
 _DEADLINE_CHECK_SECONDS = 0.05
@@ -41,11 +35,12 @@ class AsyncLink(Link):
         return await connection.send(command, deadline)
 
     async def close(self) -> None:
+        self.times_closed += 1
         if self._connecting is not None and self._connecting.get_loop() is asyncio.get_running_loop():
             self._connecting.cancel()
         self._connecting = None
         if self._connection is not None:
-            self._connection.abort(LinkClosedError("the link was closed"))
+            self._connection.abort("the link was closed")
             self._connection = None
 
     async def _connect(self, deadline: float) -> "_Connection":
@@ -59,7 +54,7 @@ class AsyncLink(Link):
         if not done:
             raise ConnectionLostError("no connection in time")
         if attempt.cancelled():
-            raise LinkClosedError("the link was closed")
+            raise ConnectionLostError("the link was closed")
         return attempt.result()
 
     async def _open(self) -> "_Connection":
@@ -73,7 +68,7 @@ class AsyncLink(Link):
 class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, timeout_seconds: float) -> None:
         self.loop = loop
-        self.lost: ConnectionLostError | None = None
+        self.lost: str | None = None
         self._timeout_seconds = timeout_seconds
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._writer = writer
@@ -85,7 +80,7 @@ class _Connection(asyncio.Protocol):
 
     async def send(self, command: bytes, deadline: float) -> Any:
         if self.lost is not None:
-            raise self.lost.anew()
+            raise ConnectionLostError(self.lost)
         if not self._unsent:
             self.loop.call_soon(self._write)
         self._unsent.append(command)
@@ -97,10 +92,10 @@ class _Connection(asyncio.Protocol):
             self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
         return await reply
 
-    def abort(self, error: ConnectionLostError) -> None:
+    def abort(self, reason: str) -> None:
         if not self.loop.is_closed():
             self._transport.abort()
-        self._lose(error)
+        self._lose(reason)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = monotonic()
@@ -113,20 +108,20 @@ class _Connection(asyncio.Protocol):
                 if not future.done():
                     future.set_result(reply)
         except (hiredis.HiredisError, IndexError) as error:
-            self.abort(ConnectionLostError(f"the server broke the protocol: {error}"))
+            self.abort(f"the server broke the protocol: {error}")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lose(ConnectionLostError("the connection was lost" + ("" if error is None else f": {error}")))
+        self._lose("the connection was lost" if error is None else f"the connection was lost: {error}")
 
     def _write(self) -> None:
         if self.lost is None:
             commands, self._unsent = self._unsent, []
             self._transport.write(commands[0] if len(commands) == 1 else b"".join(commands))
 
-    def _lose(self, error: ConnectionLostError) -> None:
+    def _lose(self, reason: str) -> None:
         if self.lost is not None:
             return
-        self.lost = error
+        self.lost = reason
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -135,7 +130,7 @@ class _Connection(asyncio.Protocol):
             return
         for future, _ in in_flight:
             if not future.done():
-                future.set_exception(error.anew())
+                future.set_exception(ConnectionLostError(reason))
 
     def _check_deadlines(self) -> None:
         # One timer for all that is in flight: a timer per call would cost more than the call.
@@ -147,7 +142,7 @@ class _Connection(asyncio.Protocol):
             if deadline <= now and not future.done():
                 future.set_exception(TimedOutError())
         if now - self._heard_at > self._timeout_seconds:
-            self.abort(ConnectionLostError("the server fell silent"))
+            self.abort("the server fell silent")
             return
         self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
 

@@ -16,13 +16,7 @@ from weakref import WeakMethod
 import hiredis
 
 from ducto_redis.engine.connecting import check_url, connect_blocking
-from ducto_redis.engine.link import (
-    DEFAULT_TIMEOUT_SECONDS,
-    ConnectionLostError,
-    Link,
-    LinkClosedError,
-    TimedOutError,
-)
+from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS, ConnectionLostError, Link, TimedOutError
 
 if TYPE_CHECKING:
     from socket import socket
@@ -68,14 +62,15 @@ class BlockingLink(Link):
             call.left = True
             if not call.done or self._leader is call:
                 self._leave(call)
-        if call.error is not None:
-            raise call.error
+        if call.lost is not None:
+            raise ConnectionLostError(call.lost)
         if not call.done:
             raise TimedOutError
         return call.reply
 
     async def close(self) -> None:
-        self._lose(LinkClosedError("the link was closed"), unsent=True)
+        self.times_closed += 1
+        self._lose("the link was closed", unsent=True)
 
     def _after_fork(self) -> None:
         # The parent goes on using the connection; closing the child's copy of the descriptor does not end it.
@@ -94,12 +89,12 @@ class BlockingLink(Link):
         except TimeoutError:
             connection = self._connection
             if connection is not None and monotonic() - connection.heard_at > self.timeout_seconds:
-                self._lose(ConnectionLostError("the server fell silent"))
+                self._lose("the server fell silent")
         except (OSError, hiredis.HiredisError) as error:
-            self._lose(ConnectionLostError(str(error) or type(error).__name__))
+            self._lose(str(error) or type(error).__name__)
         except BaseException:
             # Interrupted, perhaps between receiving and parsing: what was received so far cannot be trusted.
-            self._lose(ConnectionLostError("the thread that read replies was interrupted"))
+            self._lose("the thread that read replies was interrupted")
             raise
 
     def _connect(self, call: "_Call") -> "_Connection | None":
@@ -107,7 +102,7 @@ class BlockingLink(Link):
             connection = _Connection(connect_blocking(self._url, call.remaining()))
         except ConnectionLostError as error:
             # One attempt serves all who wait for it.
-            self._lose(error, unsent=True)
+            self._lose(str(error), unsent=True)
             return None
         with self._mutex:
             if not call.done:
@@ -155,19 +150,19 @@ class BlockingLink(Link):
                 connection.in_flight.popleft()
                 answered.signal()
 
-    def _lose(self, error: ConnectionLostError, *, unsent: bool = False) -> None:
+    def _lose(self, reason: str, *, unsent: bool = False) -> None:
         with self._mutex:
             connection, self._connection = self._connection, None
             calls = [] if connection is None else list(connection.in_flight)
             if unsent:
                 calls.extend(self._unsent)
                 self._unsent.clear()
-        if connection is not None:
-            connection.close()
         for call in calls:
-            call.error = error.anew()
+            call.lost = reason
             call.done = True
             call.signal()
+        if connection is not None:
+            connection.close()  # a leader that waits for its data wakes up, and finds that its call is lost
 
     def _leave(self, call: "_Call") -> None:
         with self._mutex:
@@ -193,7 +188,7 @@ class _Connection:
         self.heard_at = monotonic()
 
     def close(self) -> None:
-        """Close it; a thread that waits for its data wakes up."""
+        """Close it, also under a thread that waits for its data."""
         with suppress(OSError):
             self.socket.shutdown(SHUT_RDWR)
         self.socket.close()
@@ -203,18 +198,18 @@ class _Call:
     """One command under way.
 
     Attributes:
-        done: whether its reply, or the error that stands for it, is there.
+        done: whether its reply is there, or `lost`, why there will be none.
         left: whether its thread has gone.
         wake: released when it is done, or when its thread is to lead.
     """
 
-    __slots__ = ("command", "deadline", "done", "error", "left", "reply", "wake")
+    __slots__ = ("command", "deadline", "done", "left", "lost", "reply", "wake")
 
     def __init__(self, command: bytes, deadline: float) -> None:
         self.command = command
         self.deadline = deadline
         self.reply: Any = None
-        self.error: ConnectionLostError | None = None
+        self.lost: str | None = None
         self.done = False
         self.left = False
         self.wake = threading.Lock()

@@ -28,14 +28,6 @@ _RETRIES = 1
 class ConnectionLostError(Exception):
     """The connection was lost, or could not be made; what was sent may or may not have taken effect."""
 
-    def anew(self) -> "ConnectionLostError":
-        """The same error, to be raised for another call."""
-        return type(self)(*self.args)
-
-
-class LinkClosedError(ConnectionLostError):
-    """The link was closed; nothing is tried again, which would connect it anew."""
-
 
 class TimedOutError(Exception):
     """The deadline passed."""
@@ -46,6 +38,7 @@ class Link(ABC):
 
     def __init__(self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self.timeout_seconds = timeout_seconds
+        self.times_closed = 0
 
     @abstractmethod
     async def exchange(self, command: bytes, deadline: float) -> Any:
@@ -57,7 +50,10 @@ class Link(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close the connection; it is made again when it is needed again."""
+        """Close the connection, count it in `times_closed`, and fail what is under way.
+
+        The connection is made again when it is needed again.
+        """
 
     async def run(self, operation: Operation[R], *, timeout_seconds: float | None = None) -> R:
         """Run an operation and return its result.
@@ -73,11 +69,14 @@ class Link(ABC):
         deadline = monotonic() + (self.timeout_seconds if timeout_seconds is None else timeout_seconds)
         command = _pack_evalsha(operation)
         retries = _RETRIES
+        times_closed = self.times_closed
         while True:
             try:
+                if self.times_closed != times_closed:  # what was under way then does not connect it anew
+                    raise ConnectionLostError("the link was closed")
                 reply = await self.exchange(command, deadline)
             except ConnectionLostError as error:
-                if retries and not isinstance(error, LinkClosedError) and monotonic() < deadline:
+                if retries and self.times_closed == times_closed and monotonic() < deadline:
                     retries -= 1
                     continue
                 raise StoreUnavailableError(

@@ -122,6 +122,11 @@ class ManagerBase:
         self._opened = False
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, for good."""
+        return self._closed
+
     async def open(self) -> None:
         """Connect, and create the namespace if this is its first use; every other method does so when it must.
 
@@ -136,8 +141,7 @@ class ManagerBase:
         if await self.store.read_namespace() is NamespaceState.MISSING:
             await self._check_ledger_is_empty()
             await self.store.create_namespace()
-            _log.log(
-                logging.INFO if self._ledger_access.exists else logging.WARNING,
+            _log.info(
                 "namespace %r was created, without any account%s",
                 self.store.namespace.name,
                 "" if self._ledger_access.exists else "; no ledger could tell whether it had been there before",

@@ -131,7 +131,7 @@ class MeterCore:
 
     async def renew_core(self) -> float | None:
         """Let the lease hold longer. Returns in how many seconds it is to be renewed again, None for never."""
-        if self._closed:
+        if self._closed or self._core.closed:
             return None
         try:
             await self._core.renew(self.account, self.lease_id, ttl=self.ttl)

@@ -5,7 +5,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from ducto_redis.engine.link import ConnectionLostError, Link, LinkClosedError, TimedOutError
+from ducto_redis.engine.link import ConnectionLostError, Link, TimedOutError
 from ducto_redis.engine.operation import Operation
 from ducto_redis.engine.replies import MoreIsDue
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
@@ -79,9 +79,18 @@ async def test_no_more_time() -> None:
     assert len(link.sent) == 1
 
 
-async def test_closed_link_tries_nothing_again() -> None:
-    """Closing a link ends what is in flight; trying again would connect it anew."""
-    link = Scripted(LinkClosedError("the link was closed"), b"5")
+class ClosedMeanwhile(Scripted):
+    """A link that somebody closes while the first command is under way."""
+
+    async def exchange(self, command: bytes, deadline: float) -> Any:
+        self.times_closed += 1
+        return await super().exchange(command, deadline)
+
+
+@pytest.mark.parametrize("answer", [ConnectionLostError("the link was closed"), hiredis.ReplyError("NOSCRIPT")])
+async def test_closed_link_tries_nothing_again(answer: Exception) -> None:
+    """Closing a link ends what is under way; sending again would connect it anew."""
+    link = ClosedMeanwhile(answer, b"5")
     with pytest.raises(StoreUnavailableError, match="was closed"):
         await link.run(echo(5))
     assert len(link.sent) == 1

@@ -15,7 +15,7 @@ from ducto_redis.driving import drive
 from ducto_redis.engine import blocking_link
 from ducto_redis.engine.async_link import AsyncLink
 from ducto_redis.engine.blocking_link import BlockingLink
-from ducto_redis.engine.link import Link, LinkClosedError
+from ducto_redis.engine.link import ConnectionLostError, Link
 from ducto_redis.engine.operation import Operation
 from ducto_redis.engine.scripts import Script
 from ducto_redis.errors import StoreUnavailableError
@@ -56,7 +56,7 @@ def test_closed_while_it_connects(valkey_url: str, monkeypatch: pytest.MonkeyPat
         connecting.wait()
         drive(link.close())
         go_on.set()
-        assert isinstance(first.exception(), LinkClosedError)
+        assert isinstance(first.exception(), ConnectionLostError)
     assert [echo(link, "second"), echo(link, "third")] == [b"second", b"third"]
     drive(link.close())
 
