@@ -6,6 +6,11 @@ CreditError
 ├── ConcurrencyLimitError       too many leases of this operation type are open
 ├── FeatureNotEntitledError     the account's plan lacks the feature
 ├── AccountFrozenError          the account is frozen
+├── PlanNotFoundError           the pricing document has no such plan
+├── TeamNotFoundError           the account is no team
+├── MemberNotFoundError         the user is no member of the team
+├── CapNotFoundError            the account has no such spend cap
+├── TransactionNotFoundError    neither the journal nor the ledger has the transaction
 ├── NoAccountError              nobody pays for the request
 ├── LeaseNotFoundError          no such lease, or closed longer ago than closed leases are remembered
 ├── LeaseExpiredError           the lease's time is over
@@ -23,6 +28,8 @@ CreditError
 ├── LedgerError                 the SQL ledger failed, or does not add up
 │   └── LedgerUnavailableError  its database cannot be used now
 ├── RetryLaterError             a journal handler's own: not the entry's fault, hand it over again
+├── GiveUpError                 a journal handler's own: trying again will not help
+├── WebhookSignatureError       a webhook that is not what the sender signed, or too old
 └── StoreError                  the engine failed
     ├── StoreUnavailableError   the engine cannot be reached in time; `operation_key` is safe to use again
     ├── JournalFullError        the journal waits for a consumer: nothing new is admitted
@@ -30,9 +37,10 @@ CreditError
     ├── ConsumerGroupLostError  a journal consumer's group is not registered any more
     └── RecoveryNeededError     Redis lost its memory: nothing is admitted until it is restored
 
-A store also asks its manager again by StalePricing and RepriceLease, which no caller ever sees.
+A store also asks its manager again by StalePricing, RepriceLease and TermsNeeded, which no caller ever sees.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -64,6 +72,7 @@ class InsufficientCreditsError(CreditError):
         held: credits that open leases hold.
         floor: how low the balance may go for this request.
         next_expiry: when the first open lease expires and may free credits, or None.
+        allowance: credits that are left of the plan's allowance, besides those that are available.
     """
 
     code = "insufficient_credits"
@@ -77,6 +86,7 @@ class InsufficientCreditsError(CreditError):
         held: Decimal,
         floor: Decimal = Decimal(0),
         next_expiry: datetime | None = None,
+        allowance: Decimal = Decimal(0),
     ) -> None:
         self.account = account
         self.needed = needed
@@ -84,39 +94,161 @@ class InsufficientCreditsError(CreditError):
         self.held = held
         self.floor = floor
         self.next_expiry = next_expiry
+        self.allowance = allowance
+        more = f" and {format_credits(allowance)} of its allowance" if allowance else ""
         below = f", the balance may not fall below {format_credits(floor)}" if floor else ""
         super().__init__(
             f"account {account!r} needs {format_credits(needed)} credits and has {format_credits(available)} available"
-            f" ({format_credits(held)} held){below}"
+            f" ({format_credits(held)} held){more}{below}"
         )
 
 
 class CapReachedError(CreditError):
-    """A spend cap would be passed. `window_end` says when its window ends."""
+    """A spend cap would be passed.
+
+    Attributes:
+        account: who was to pay.
+        cap_id: the cap that refused.
+        scope: what it counts: `account`, `member/<id>` or `model/<name>`.
+        window: minute, hour, day, week, month or total.
+        limit: credits that may be spent in the window.
+        used: credits that were spent in it.
+        held: credits that open leases may still spend.
+        needed: credits that were asked for.
+        window_end: when the window ends; None for a total, and where it rolls.
+    """
 
     code = "spend_cap_reached"
 
-    def __init__(self, message: str, *, window_end: datetime | None = None) -> None:
+    def __init__(
+        self,
+        account: str,
+        *,
+        cap_id: str,
+        scope: str,
+        window: str,
+        limit: Decimal,
+        used: Decimal,
+        held: Decimal,
+        needed: Decimal,
+        window_end: datetime | None = None,
+    ) -> None:
+        self.account = account
+        self.cap_id = cap_id
+        self.scope = scope
+        self.window = window
+        self.limit = limit
+        self.used = used
+        self.held = held
+        self.needed = needed
         self.window_end = window_end
-        super().__init__(message)
+        until = f"; the window ends at {window_end.isoformat()}" if window_end else ""
+        super().__init__(
+            f"account {account!r} would pass its spend cap for {scope} per {window} ({cap_id}): the limit is"
+            f" {format_credits(limit)} credits, {format_credits(used)} are used and {format_credits(held)} held,"
+            f" {format_credits(needed)} more are needed{until}"
+        )
 
 
 class ConcurrencyLimitError(CreditError):
-    """Too many leases of this operation type are open."""
+    """Too many leases of this operation type are open. `limit` is how many may be, `running` how many are."""
 
     code = "concurrency_limit"
 
+    def __init__(self, account: str, operation_type: str, *, limit: int, running: int) -> None:
+        self.account = account
+        self.operation_type = operation_type
+        self.limit = limit
+        self.running = running
+        super().__init__(
+            f"account {account!r} may have {limit} open leases of type {operation_type!r} and has {running}; settle or"
+            " release one, or wait"
+        )
+
 
 class FeatureNotEntitledError(CreditError):
-    """The account's plan does not have the feature."""
+    """The account's plan does not have the feature. `plan` is None for an account without one.
+
+    `features` are those that the plan has.
+    """
 
     code = "feature_not_entitled"
 
+    def __init__(self, account: str, feature: str, *, plan: str | None, features: Sequence[str] = ()) -> None:
+        self.account = account
+        self.feature = feature
+        self.plan = plan
+        self.features = tuple(features)
+        has = "which has no plan" if plan is None else f"on plan {plan!r}"
+        there_are = f"; it has {', '.join(map(repr, features))}" if features else ""
+        super().__init__(f"account {account!r}, {has}, does not have the feature {feature!r}{there_are}")
+
 
 class AccountFrozenError(CreditError):
-    """The account is frozen: nothing new is admitted."""
+    """The account is frozen: nothing new is admitted. `reason` says who froze it and why."""
 
     code = "account_frozen"
+
+    def __init__(self, account: str, reason: str) -> None:
+        self.account = account
+        self.reason = reason
+        super().__init__(f"account {account!r} is frozen ({reason}); `ducto unfreeze` lets it spend again")
+
+
+class PlanNotFoundError(CreditError):
+    """The pricing document has no such plan. `plans` are those that it has."""
+
+    code = "plan_not_found"
+
+    def __init__(self, plan: str, plans: Sequence[str]) -> None:
+        self.plan = plan
+        self.plans = tuple(plans)
+        there_are = ", ".join(map(repr, plans)) or "none"
+        super().__init__(f"the pricing document has no plan {plan!r}; it has {there_are}")
+
+
+class TeamNotFoundError(CreditError):
+    """The account is no team."""
+
+    code = "team_not_found"
+
+    def __init__(self, team: str) -> None:
+        self.team = team
+        super().__init__(f"account {team!r} is no team; `create_team` makes one")
+
+
+class MemberNotFoundError(CreditError):
+    """The user is no member of the team, or not any more."""
+
+    code = "member_not_found"
+
+    def __init__(self, team: str, member: str) -> None:
+        self.team = team
+        self.member = member
+        super().__init__(f"{member!r} is no member of team {team!r}; `get_team` lists those that it has")
+
+
+class CapNotFoundError(CreditError):
+    """The account has no such spend cap. `caps` are those that it has."""
+
+    code = "cap_not_found"
+
+    def __init__(self, account: str, cap: str, caps: Sequence[str] = ()) -> None:
+        self.account = account
+        self.cap = cap
+        self.caps = tuple(caps)
+        there_are = f"; it has {', '.join(map(repr, caps))}" if caps else ""
+        super().__init__(f"account {account!r} has no spend cap {cap!r}{there_are}")
+
+
+class TransactionNotFoundError(CreditError):
+    """Neither the journal nor the ledger has the transaction."""
+
+    code = "transaction_not_found"
+
+    def __init__(self, transaction_id: str) -> None:
+        self.transaction_id = transaction_id
+        super().__init__(f"there is no transaction {transaction_id!r}, neither in the journal nor in the ledger")
 
 
 class NoAccountError(CreditError):
@@ -178,9 +310,13 @@ class IdempotencyConflictError(CreditError):
 
 
 class RefundError(CreditError):
-    """The refund is not possible."""
+    """The refund is not possible. `account` is whose charge it was; empty where that is not known."""
 
     code = "refund_error"
+
+    def __init__(self, message: str, *, account: str = "") -> None:
+        self.account = account
+        super().__init__(message)
 
 
 class UnpricedModelError(CreditError):
@@ -276,6 +412,18 @@ class RetryLaterError(CreditError):
     code = "retry_later"
 
 
+class GiveUpError(CreditError):
+    """Raised by a handler of journal entries: trying again will not help. The entry becomes a dead letter at once."""
+
+    code = "give_up"
+
+
+class WebhookSignatureError(CreditError):
+    """A webhook that is not what the sender signed, or that was signed too long ago."""
+
+    code = "webhook_signature"
+
+
 class StoreError(CreditError):
     """The engine failed."""
 
@@ -329,8 +477,29 @@ class StalePricing(Exception):
 
 
 class RepriceLease(Exception):
-    """To the manager: the lease was priced under that version of the pricing document; price under it."""
+    """To the manager: the lease was priced under that version and plan of the pricing document; price under it."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, plan: str = "") -> None:
         self.version = version
-        super().__init__(f"the lease was priced under version {version}")
+        self.plan = plan
+        super().__init__(f"the lease was priced under version {version}, plan {plan!r}")
+
+
+class TermsNeeded(Exception):
+    """To the manager: the account is under that plan, at that time; send what the plan means now.
+
+    Attributes:
+        plan: the account's plan, empty for none.
+        assigned_ms: when it was assigned, by the server's clock; 0 where it is to be assigned now.
+        time_zone: the account's own, empty where it has none.
+        now_ms: the server's time.
+        windows: windows of the account's caps whose bounds are needed, as `day@Europe/Berlin`.
+    """
+
+    def __init__(self, plan: str, assigned_ms: int, time_zone: str, now_ms: int, windows: Sequence[str] = ()) -> None:
+        self.plan = plan
+        self.assigned_ms = assigned_ms
+        self.time_zone = time_zone
+        self.now_ms = now_ms
+        self.windows = tuple(windows)
+        super().__init__(f"the terms of plan {plan!r} at {now_ms} are needed")

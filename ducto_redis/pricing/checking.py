@@ -8,7 +8,6 @@ from ducto_redis.errors import ExpressionError
 from ducto_redis.pricing.exact import MAX_EXPONENT
 from ducto_redis.pricing.functions import FUNCTIONS
 from ducto_redis.pricing.measures import NUMBERS, TEXTS
-from ducto_redis.pricing.suggestions import did_you_mean
 from ducto_redis.pricing.tree import (
     Call,
     Chain,
@@ -22,6 +21,7 @@ from ducto_redis.pricing.tree import (
     Text,
     Unary,
 )
+from ducto_redis.suggestions import did_you_mean
 
 _MEMBERSHIP = ("in", "not in")
 _EQUALITY = ("==", "!=")

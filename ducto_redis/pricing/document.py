@@ -8,6 +8,7 @@ import keyword
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct, field, structs
@@ -17,11 +18,14 @@ from ducto_redis.pricing.entries import read_formula, read_formulas
 from ducto_redis.pricing.grammar import RESERVED
 from ducto_redis.pricing.loading import load_json, load_yaml
 from ducto_redis.pricing.measures import NUMBERS, TEXTS
-from ducto_redis.pricing.plans import OperationLimits, Plan, SpendCap, read_plan
-from ducto_redis.pricing.reading import Section, credits, kind_of, refuse
-from ducto_redis.pricing.suggestions import did_you_mean
+from ducto_redis.pricing.plans import OperationLimits, Plan, read_plan
+from ducto_redis.pricing.reading import Mistakes, Section, credits, kind_of, refuse
+from ducto_redis.pricing.resolution import cap_model
+from ducto_redis.pricing.spend_caps import SpendCap
+from ducto_redis.suggestions import did_you_mean
 
 _NO_CREDITS = Decimal("0.000000")
+_LOADERS = {".json": load_json, ".yaml": load_yaml, ".yml": load_yaml}
 _MEASURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -89,16 +93,31 @@ class PricingDocument(Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError, ExpressionError: as `from_dict`; and where the file cannot be read.
         """
-        path = Path(path)
-        readers = {".json": cls.from_json, ".yaml": cls.from_yaml, ".yml": cls.from_yaml}
-        reader = readers.get(path.suffix.lower())
-        if reader is None:
-            raise ConfigError(f"a pricing document's file ends in .json, .yaml or .yml, not {path.name!r}")
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from None
-        return reader(text)
+        return _read(_load_file(path))
+
+    @staticmethod
+    def problems(source: Mapping[str, object] | str | Path) -> list[str]:
+        """Return everything that is wrong with a document, each with its path, in the order of reading.
+
+        The first is what `from_dict` or `from_file` raises. A file that cannot be read as JSON or YAML has one problem.
+
+        Args:
+            source: the document as plain Python values, or the path of its file.
+
+        Returns:
+            The messages; none for a document that is right.
+
+        >>> PricingDocument.problems({"models": {"m": "tokns"}, "plan": {}})
+        ["models.m: unknown measure 'tokns' (at character 0)", "plan: unknown key; did you mean 'plans'?"]
+        """
+        mistakes = Mistakes(collect=True)
+        with mistakes:
+            _read(_load_file(source) if isinstance(source, str | Path) else source, mistakes)
+        return mistakes.found
+
+    def cap_model(self, model: str) -> str:
+        """Return the name under which spend caps count the usage of a model: see `PricingEngine.cap_model`."""
+        return cap_model(model, self.models, {entry for plan in self.plans.values() for entry in plan.rate_overrides})
 
     def to_json(self) -> str:
         """Return the document as JSON: ASCII, keys sorted, exact, without what is at its default.
@@ -120,22 +139,27 @@ class PricingDocument(Struct, frozen=True, kw_only=True):
         return _json(values)
 
 
-def _read(value: object) -> PricingDocument:
+def _read(value: object, mistakes: Mistakes | None = None) -> PricingDocument:
+    """Read and check a document. Where mistakes are collected, what is returned is right only if there are none."""
+    mistakes = mistakes or Mistakes()
     if not isinstance(value, Mapping):
         refuse("", f"must be an object, not {kind_of(value)}")
-    section = Section(value, "")
+    section = Section(value, "", mistakes)
     version = section.count("version") or 1
-    measures = _measures(section)
+    measures = tuple(_measures(section))
     own = frozenset(measures)
     models = read_formulas(section, "models", own, wildcards=True)
     tools = read_formulas(section, "tools", own)
     search = _formula_in(section, "search", "costs", own)
     discount = _formula_in(section, "cache", "discount", own)
-    fixed = {job: credits(each, path) for job, path, each in section.entries("fixed")}
-    plans = {plan: read_plan(plan, each, path, models, own) for plan, path, each in section.entries("plans")}
+    fixed = section.entries_of("fixed", lambda _, each, path: credits(each, path))
+    read_one = partial(read_plan, models=models, own_measures=own, mistakes=mistakes)
+    plans = section.entries_of("plans", read_one)
     default_plan = section.text("default_plan")
-    if default_plan is not None and default_plan not in plans:
-        refuse("default_plan", f"there is no plan {default_plan!r:.200}{did_you_mean(default_plan, plans)}")
+    plan_ids = section.keys("plans")
+    with mistakes:
+        if default_plan is not None and default_plan not in plan_ids:
+            refuse("default_plan", f"there is no plan {default_plan!r:.200}{did_you_mean(default_plan, plan_ids)}")
     document = PricingDocument(
         version=version,
         measures=measures,
@@ -150,14 +174,16 @@ def _read(value: object) -> PricingDocument:
         plans=plans,
     )
     section.end()
-    if not (models or tools or search or fixed):
-        refuse("", "prices nothing; it needs at least one of models, tools, search and fixed")
+    with mistakes:
+        if not any(section.keys(key) for key in ("models", "tools", "search", "fixed")):
+            refuse("", "prices nothing; it needs at least one of models, tools, search and fixed")
     return document
 
 
-def _measures(section: Section) -> tuple[str, ...]:
+def _measures(section: Section) -> list[str]:
     names: list[str] = []
-    for path, name in section.items("measures"):
+
+    def read(name: object, path: str) -> str:
         if not isinstance(name, str):
             refuse(path, f"must be a name, not {kind_of(name)}")
         if not _MEASURE.fullmatch(name):
@@ -169,7 +195,9 @@ def _measures(section: Section) -> tuple[str, ...]:
         if name in names:
             refuse(path, f"{name!r} is listed twice")
         names.append(name)
-    return tuple(names)
+        return name
+
+    return section.items_of("measures", read)
 
 
 def _formula_in(section: Section, key: str, inner: str, own: frozenset[str]) -> str | None:
@@ -178,9 +206,23 @@ def _formula_in(section: Section, key: str, inner: str, own: frozenset[str]) -> 
         return None
     value = inner_section.take(inner)
     inner_section.end()
-    if value is None:
-        refuse(inner_section.at(inner), "is missing")
-    return read_formula(value, inner_section.at(inner), own).text
+    with section.mistakes:
+        if value is None:
+            refuse(inner_section.at(inner), "is missing")
+        return read_formula(value, inner_section.at(inner), own).text
+    return None
+
+
+def _load_file(path: str | Path) -> object:
+    path = Path(path)
+    loader = _LOADERS.get(path.suffix.lower())
+    if loader is None:
+        raise ConfigError(f"a pricing document's file ends in .json, .yaml or .yml, not {path.name!r}")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    return loader(text)
 
 
 def _json(value: object) -> str:

@@ -1,23 +1,27 @@
 """The pricing engine: from a usage to its price."""
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Self
 
 from ducto_redis.display import format_credits
-from ducto_redis.errors import ConfigError, InvalidAmountError, UnpricedModelError
+from ducto_redis.errors import InvalidAmountError, PlanNotFoundError, UnpricedModelError
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.money import MAX_MICRO, from_micro, to_micro
+from ducto_redis.money import MAX_MICRO, MICRO, from_micro, to_micro
 from ducto_redis.pricing.breakdown import SEARCH_NOT_PRICED, CostBreakdown, Part, PricedPart, breakdown, rounded_total
 from ducto_redis.pricing.document import PricingDocument
 from ducto_redis.pricing.formula import Formula
 from ducto_redis.pricing.measures import REQUESTS, SEARCHES, TEXTS, TOKENS, TOOL_CALLS, UNCACHED
-from ducto_redis.pricing.prices import ModelPrice, ModelPrices
+from ducto_redis.pricing.plans import Plan
+from ducto_redis.pricing.prices import ModelPrice, ModelPrices, Remembered
 from ducto_redis.pricing.reading import join
 from ducto_redis.pricing.resolution import DEFAULT
-from ducto_redis.pricing.suggestions import did_you_mean
-from ducto_redis.pricing.usage import check_usage, tool_call_count, usage_flags
+from ducto_redis.pricing.usage import check_name, check_usage, tool_call_count, usage_flags
+
+_NO_PLAN = ""
 
 # Without a model, these still ask for a model's price.
 _NEED_MODEL = (*TOKENS, "code_exec_calls")
@@ -44,19 +48,17 @@ class PricingEngine:
             for job, micro in self._fixed.items()
         }
         discount = document.cache_discount
-        self._base = ModelPrices(
-            {name: Formula(text, join("models", name), own) for name, text in document.models.items()},
-            discount=Formula(discount, "cache.discount", own) if discount is not None else None,
-            extras=self._searched,
-            otherwise=lambda usage: self._checked_total(usage, self._base),
-        )
-        self._totals = self._base.totals
-        self._of_plan = {
-            plan_id: self._plan_prices(plan_id, plan.rate_overrides) if plan.rate_overrides else self._base
-            for plan_id, plan in document.plans.items()
-        }
+        self._discount = Formula(discount, "cache.discount", own) if discount is not None else None
+        self._formulas = {name: Formula(text, join("models", name), own) for name, text in document.models.items()}
+        self._cap_models = Remembered(self._find_cap_model)
         self.min_balance_micro = to_micro(document.min_balance, zero=True)
         self.signup_bonus_micro = to_micro(document.signup_bonus, zero=True)
+        self.default_plan = document.default_plan
+        self._set_rates({})
+        # The engines of all plans share this table: whichever is asked, plans are the document's.
+        self._of_plan: dict[str, PricingEngine] = {_NO_PLAN: self}
+        for plan_id, plan in document.plans.items():
+            self._of_plan[plan_id] = self._with_rates(plan_id, plan.rate_overrides) if plan.rate_overrides else self
 
     @classmethod
     def from_dict(cls, document: Mapping[str, object]) -> Self:
@@ -88,26 +90,38 @@ class PricingEngine:
 
         Args:
             usage: what was consumed.
-            plan: the id of the plan whose rates apply.
+            plan: the id of the plan whose rates apply; None for the rates of this engine.
 
         Raises:
             UnpricedModelError: where the document has no price for the model, tool or job.
             InvalidUsageError, InvalidIdError: for a usage that is wrong.
             ExpressionError: for a division by zero, with path and position.
             InvalidAmountError: for a total over the largest amount.
-            ConfigError: for a plan that the document does not have.
+            PlanNotFoundError: for a plan that the document does not have.
         """
-        prices = self._prices(plan)
+        if plan is not None:
+            return self.for_plan(plan).calculate(usage)
         check_usage(usage, self._own_measures)
-        parts, flags = self._parts(usage, prices)
+        parts, flags = self._parts(usage)
         total = _limited(rounded_total(parts))
         return breakdown(parts, total, (*usage_flags(usage), *flags))
 
     def total(self, usage: UsageMetrics, plan: str | None = None) -> Decimal:
         """Return what `usage` costs, in credits. Arguments and errors are those of `calculate`."""
-        prices = self._prices(plan)
+        if plan is not None:
+            return self.for_plan(plan).total(usage)
+        return from_micro(self._checked_total(usage))
+
+    def exact(self, usage: UsageMetrics, plan: str | None = None) -> Fraction:
+        """Return what `usage` costs before it is rounded, in credits; it may be below 0.
+
+        Arguments and errors are those of `calculate`.
+        """
+        if plan is not None:
+            return self.for_plan(plan).exact(usage)
         check_usage(usage, self._own_measures)
-        return from_micro(self._total_micro(usage, prices))
+        parts, _ = self._parts(usage)
+        return sum((Fraction(part.numerator, part.denominator * MICRO) for part in parts), Fraction(0))
 
     def total_micro(self, usage: UsageMetrics, plan: str | None = None) -> int:
         """Return what `usage` costs, in micro-credits: the total of `calculate`, as fast as it can be had.
@@ -117,10 +131,10 @@ class PricingEngine:
         try:
             if plan is None:
                 return self._totals[usage.model](usage)
-            return self._of_plan[plan].totals[usage.model](usage)
+            return self._of_plan[plan]._totals[usage.model](usage)
         except (ZeroDivisionError, TypeError, AttributeError, KeyError):
             # A usage or plan that is wrong, or a failing formula: the careful way says what it is.
-            return self._checked_total(usage, self._prices(plan))
+            return (self if plan is None else self.for_plan(plan))._checked_total(usage)
 
     def total_micro_of(self, usages: Iterable[UsageMetrics], plan: str | None = None) -> int:
         """Return what several usages cost together, in micro-credits: the sum of their totals."""
@@ -137,37 +151,86 @@ class PricingEngine:
         except KeyError:
             raise UnpricedModelError(job, what="fixed job") from None
 
-    def _plan_prices(self, plan_id: str, overrides: Mapping[str, str]) -> ModelPrices:
-        def otherwise(usage: UsageMetrics) -> int:
-            return self._checked_total(usage, self._of_plan[plan_id])
+    def for_plan(self, plan: str) -> "PricingEngine":
+        """Return the engine that prices by a plan's rates: this document's, with the plan's overrides.
 
-        path = join(join("plans", plan_id), "rate_overrides")
-        own = self._own_measures
-        formulas = {name: Formula(text, join(path, name), own) for name, text in overrides.items()}
-        return self._base.overridden(formulas, otherwise)
+        An override that names a model, exactly, by a dated version or by a wildcard, wins over the document's entry for
+        it. Engines of plans are made with the document's, so that asking for one costs nothing.
 
-    def _prices(self, plan: str | None) -> ModelPrices:
-        if plan is None:
-            return self._base
+        Args:
+            plan: its id; empty for the document's own rates.
+
+        Raises:
+            PlanNotFoundError: for a plan that the document does not have.
+
+        >>> engine = PricingEngine.from_dict(
+        ...     {"models": {"m": "output_tokens"}, "plans": {"pro": {"rate_overrides": {"m": "output_tokens * 0.5"}}}}
+        ... )
+        >>> engine.for_plan("pro").total(UsageMetrics(model="m", output_tokens=10))
+        Decimal('5.000000')
+        """
         try:
             return self._of_plan[plan]
-        except KeyError:
-            hint = did_you_mean(plan, self._of_plan)
-            raise ConfigError(f"the pricing document has no plan {plan!r:.200}{hint}") from None
+        except (KeyError, TypeError):
+            raise PlanNotFoundError(plan, sorted(self.document.plans)) from None
 
-    def _total_micro(self, usage: UsageMetrics, prices: ModelPrices) -> int:
-        parts, _ = self._parts(usage, prices)
+    def plan(self, plan_id: str) -> Plan:
+        """Return a plan of the document.
+
+        Raises:
+            PlanNotFoundError: where it has none of this id.
+        """
+        try:
+            return self.document.plans[plan_id]
+        except (KeyError, TypeError):
+            raise PlanNotFoundError(plan_id, sorted(self.document.plans)) from None
+
+    def cap_model(self, model: str | None) -> str:
+        """Return the name under which spend caps count the usage of a model.
+
+        That is the document's entry for the model, also for a dated, `-latest` or `@version` name of it; the model's
+        own name where only a wildcard or `_default` prices it. It is the same for every plan, so that a change of plan
+        leaves caps alone. Empty for None.
+
+        >>> PricingEngine.from_dict({"models": {"gpt-4o": 1, "_default": 1}}).cap_model("gpt-4o-2024-08-06")
+        'gpt-4o'
+        """
+        return self._cap_models[model]
+
+    def _find_cap_model(self, model: str | None) -> str:
+        if model is None:
+            return ""
+        check_name(model, "model")
+        return self.document.cap_model(model)
+
+    def _with_rates(self, plan_id: str, overrides: Mapping[str, str]) -> "PricingEngine":
+        engine = copy(self)
+        path = join(join("plans", plan_id), "rate_overrides")
+        engine._set_rates(
+            {name: Formula(text, join(path, name), self._own_measures) for name, text in overrides.items()}
+        )
+        return engine
+
+    def _set_rates(self, overrides: Mapping[str, Formula]) -> None:
+        prices = ModelPrices(
+            self._formulas,
+            overrides,
+            discount=self._discount,
+            extras=self._searched,
+            otherwise=self._checked_total,
+        )
+        self._prices, self._totals = prices.prices, prices.totals
+
+    def _checked_total(self, usage: UsageMetrics) -> int:
+        check_usage(usage, self._own_measures)
+        parts, _ = self._parts(usage)
         return _limited(max(rounded_total(parts), 0))
 
-    def _checked_total(self, usage: UsageMetrics, prices: ModelPrices) -> int:
-        check_usage(usage, self._own_measures)
-        return self._total_micro(usage, prices)
-
-    def _parts(self, usage: UsageMetrics, prices: ModelPrices) -> tuple[list[PricedPart], tuple[str, ...]]:
+    def _parts(self, usage: UsageMetrics) -> tuple[list[PricedPart], tuple[str, ...]]:
         """Return every priced part of a checked usage, and flags."""
         parts: list[PricedPart] = []
         flags: tuple[str, ...] = ()
-        model = prices.prices[usage.model] if self._needs_model(usage) else None
+        model = self._prices[usage.model] if self._needs_model(usage) else None
         calls = tool_call_count(usage) if usage.tool_calls else 0
         if model is not None:
             parts.append(_part("model", usage.model or DEFAULT, model.formula, usage, calls))

@@ -29,12 +29,16 @@ def read_formulas(
     section: Section, key: str, own_measures: frozenset[str], *, wildcards: bool = False
 ) -> dict[str, str]:
     """Read the formulas by name at `key`, as texts. With `wildcards` a name may end in *."""
-    formulas: dict[str, str] = {}
-    for name, path, value in section.entries(key):
-        if wildcards and WILDCARD in name:
-            if name == WILDCARD:
-                refuse(path, f"for all other models write {DEFAULT}")
-            if name.index(WILDCARD) != len(name) - 1:
-                refuse(path, "the * stands only at the end of a model's name")
-        formulas[name] = read_formula(value, path, own_measures).text
-    return formulas
+
+    def read(name: str, value: object, path: str) -> str:
+        with section.mistakes:
+            if wildcards and WILDCARD in name:
+                if name == WILDCARD:
+                    refuse(path, f"for all other models write {DEFAULT}")
+                if name.index(WILDCARD) != len(name) - 1:
+                    refuse(path, "the * stands only at the end of a model's name")
+            return read_formula(value, path, own_measures).text
+        # Where mistakes are collected, what mentions this name is not wrong because its formula is.
+        return "0"
+
+    return section.entries_of(key, read)

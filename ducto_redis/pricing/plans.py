@@ -3,50 +3,27 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Literal, TypeAlias, cast
-from zoneinfo import ZoneInfo
 
 from msgspec import Struct, field
 
 from ducto_redis.pricing.entries import read_formulas
 from ducto_redis.pricing.exact import LiteralError
 from ducto_redis.pricing.loading import exact_number
-from ducto_redis.pricing.reading import Section, join, kind_of, mapping, refuse
-from ducto_redis.pricing.resolution import resolve
-from ducto_redis.pricing.suggestions import did_you_mean
+from ducto_redis.pricing.reading import Mistakes, Section, join, kind_of, mapping, refuse
+from ducto_redis.pricing.resolution import WILDCARD, resolve
+from ducto_redis.pricing.spend_caps import SpendCap, read_spend_caps
+from ducto_redis.suggestions import did_you_mean
+from ducto_redis.windows import ANCHORS, PERIODS
 
 BillingMode: TypeAlias = Literal["strict", "overdraft"]
 Period: TypeAlias = Literal["day", "week", "month"]
 Anchor: TypeAlias = Literal["calendar", "assignment"]
-Window: TypeAlias = Literal["minute", "hour", "day", "week", "month", "total"]
-CapAction: TypeAlias = Literal["deny", "warn", "notify"]
-CapScope: TypeAlias = Literal["account", "member"]
 
 BILLING_MODES = ("strict", "overdraft")
-PERIODS = ("day", "week", "month")
-ANCHORS = ("calendar", "assignment")
-WINDOWS = ("minute", "hour", "day", "week", "month", "total")
-ACTIONS = ("deny", "warn", "notify")
-SCOPES = ("account", "member")
 
-
-class SpendCap(Struct, frozen=True, kw_only=True):
-    """A limit on what may be spent in a window.
-
-    Attributes:
-        window: how long it counts; "total" is for ever.
-        limit: credits.
-        action: what passing it does.
-        rolling: whether the window ends now, instead of following the calendar.
-        scope: whether it counts for the account, or for each of its members.
-        model: the model that it counts, or None for all.
-    """
-
-    window: Window
-    limit: Decimal
-    action: CapAction = "deny"
-    rolling: bool = False
-    scope: CapScope = "account"
-    model: str | None = None
+_NO_CREDITS = Decimal("0.000000")
+# As a period it means the usual one, anchored.
+_ASSIGNMENT = "assignment"
 
 
 class OperationLimits(Struct, frozen=True, kw_only=True):
@@ -93,107 +70,130 @@ class Plan(Struct, frozen=True, kw_only=True):
     spend_caps: tuple[SpendCap, ...] = ()
 
 
-def read_plan(key: str, value: object, path: str, models: Mapping[str, str], own_measures: frozenset[str]) -> Plan:
+def read_plan(
+    key: str,
+    value: object,
+    path: str,
+    *,
+    models: Mapping[str, str],
+    own_measures: frozenset[str],
+    mistakes: Mistakes,
+) -> Plan:
     """Read and check the plan that stands at `path` under `key`.
+
+    Args:
+        key: its id.
+        value: what stands there.
+        path: where it stands.
+        models: the document's formulas by model.
+        own_measures: those that the document declares.
+        mistakes: lets the first mistake pass, or collects it.
 
     Raises:
         ConfigError, ExpressionError: for the first mistake, with its path.
     """
-    section = Section(value, path)
+    section = Section(value, path, mistakes)
     plan_id = section.text("id")
-    if plan_id is not None and plan_id != key:
-        refuse(section.at("id"), f"must be {key!r}, the key of the plan, not {plan_id!r:.200}")
+    with mistakes:
+        if plan_id is not None and plan_id != key:
+            refuse(section.at("id"), f"must be {key!r}, the key of the plan, not {plan_id!r:.200}")
+    period, anchor = _period(section)
+    allowance = section.credits("free_allowance")
+    time_zone = section.time_zone("time_zone") or "UTC"
+    overrides = _rate_overrides(section, models, own_measures)
     plan = Plan(
         id=key,
         name=section.text("name") or key,
-        free_allowance=section.credits("free_allowance") or Decimal("0.000000"),
-        period=cast("Period", section.one_of("period", PERIODS) or "month"),
-        anchor=cast("Anchor", section.one_of("anchor", ANCHORS) or "calendar"),
-        time_zone=_time_zone(section),
+        free_allowance=allowance or _NO_CREDITS,
+        period=period,
+        anchor=anchor,
+        time_zone=time_zone,
         rollover=_rollover(section),
-        rate_overrides=_rate_overrides(section, models, own_measures),
-        features={
-            name: _feature(each, feature_path, depth=0) for name, feature_path, each in section.entries("features")
-        },
+        rate_overrides=overrides,
+        features=section.entries_of("features", lambda _, each, at: _feature(each, at, depth=0)),
         default_billing_mode=_billing_mode(section),
         overdraft_floor=section.credits("overdraft_floor", negative=True),
         max_concurrent=section.count("max_concurrent"),
-        per_operation={name: _operation(each, at) for name, at, each in section.entries("per_operation")},
-        spend_caps=tuple(_spend_cap(each, at, models) for at, each in section.items("spend_caps")),
+        per_operation=section.entries_of("per_operation", lambda _, each, at: _operation(each, at, mistakes)),
+        spend_caps=read_spend_caps(section, time_zone, models, overrides),
     )
     section.end()
+    with mistakes:
+        if plan.rollover and not plan.free_allowance and (allowance is not None or not section.has("free_allowance")):
+            refuse(section.at("rollover"), "there is no free_allowance above 0 that could be left over")
+    _check_floors(plan, section)
     return plan
+
+
+def _check_floors(plan: Plan, section: Section) -> None:
+    """Refuse a floor below zero where the billing mode that it stands beside never lets the balance get there."""
+    operations = plan.per_operation.values()
+    uses_plans_floor = any(each.billing_mode == "overdraft" and each.overdraft_floor is None for each in operations)
+    with section.mistakes:
+        if plan.default_billing_mode == "strict" and plan.overdraft_floor and not uses_plans_floor:
+            refuse(section.at("overdraft_floor"), "contradicts default_billing_mode, which is 'strict'")
+    for name, operation in plan.per_operation.items():
+        with section.mistakes:
+            path = join(join(section.at("per_operation"), name), "overdraft_floor")
+            if operation.overdraft_floor and operation.billing_mode == "strict":
+                refuse(path, "contradicts billing_mode, which is 'strict'")
+            if operation.overdraft_floor and operation.billing_mode is None and plan.default_billing_mode == "strict":
+                refuse(path, "contradicts the plan's default_billing_mode, which is 'strict'; give a billing_mode too")
 
 
 def _billing_mode(section: Section) -> BillingMode | None:
     mode = section.one_of("default_billing_mode", BILLING_MODES)
     alias = section.one_of("billing_mode", BILLING_MODES)
-    if mode is not None and alias is not None and mode != alias:
-        refuse(section.at("billing_mode"), f"contradicts default_billing_mode, which is {mode!r}; give one of the two")
+    with section.mistakes:
+        if mode is not None and alias is not None and mode != alias:
+            path = section.at("billing_mode")
+            refuse(path, f"contradicts default_billing_mode, which is {mode!r}; give one of the two")
     return cast("BillingMode | None", mode or alias)
 
 
-def _time_zone(section: Section) -> str:
-    name = section.text("time_zone")
-    if name is None:
-        return "UTC"
-    try:
-        ZoneInfo(name)
-    except (OSError, ValueError, KeyError):  # a folder, a malformed name, an unknown one
-        refuse(section.at("time_zone"), f"must be an IANA time zone such as 'Europe/Berlin', not {name!r:.60}")
-    return name
+def _period(section: Section) -> tuple[Period, Anchor]:
+    period = section.one_of("period", (*PERIODS, _ASSIGNMENT))
+    anchor = section.one_of("anchor", ANCHORS)
+    if period != _ASSIGNMENT:
+        return cast("Period", period or "month"), cast("Anchor", anchor or "calendar")
+    with section.mistakes:
+        if anchor == "calendar":
+            refuse(section.at("anchor"), "contradicts the period, which is 'assignment'")
+    return "month", "assignment"
 
 
 def _rollover(section: Section) -> Decimal:
-    if isinstance(section.take("rollover"), str) and section.text("rollover") == "none":
-        return Decimal("0.000000")
-    return section.credits("rollover") or Decimal("0.000000")
+    if section.take("rollover") == "none":
+        return _NO_CREDITS
+    return section.credits("rollover") or _NO_CREDITS
 
 
 def _rate_overrides(section: Section, models: Mapping[str, str], own_measures: frozenset[str]) -> dict[str, str]:
     overrides = read_formulas(section, "rate_overrides", own_measures, wildcards=True)
     for model in overrides:
-        if model not in models and resolve(model, models) is None:
-            path = join(section.at("rate_overrides"), model)
-            refuse(path, f"the document prices no model {model!r}{did_you_mean(model, models)}")
+        with section.mistakes:
+            if not _is_priced(model, models):
+                path = join(section.at("rate_overrides"), model)
+                refuse(path, f"the document prices no model {model!r}{did_you_mean(model, models)}")
     return overrides
 
 
-def _operation(value: object, path: str) -> OperationLimits:
-    section = Section(value, path)
+def _is_priced(model: str, models: Mapping[str, str]) -> bool:
+    """Return whether the document prices what an override names: a model, or all whose names begin alike."""
+    if resolve(model, models) is not None:
+        return True
+    return model.endswith(WILDCARD) and any(name.startswith(model[:-1]) for name in models)
+
+
+def _operation(value: object, path: str, mistakes: Mistakes) -> OperationLimits:
+    section = Section(value, path, mistakes)
     limits = OperationLimits(
         billing_mode=cast("BillingMode | None", section.one_of("billing_mode", BILLING_MODES)),
         overdraft_floor=section.credits("overdraft_floor", negative=True),
         max_concurrent=section.count("max_concurrent"),
     )
-    if limits.billing_mode == "strict" and limits.overdraft_floor:
-        refuse(section.at("overdraft_floor"), "contradicts billing_mode, which is 'strict'")
     section.end()
     return limits
-
-
-def _spend_cap(value: object, path: str, models: Mapping[str, str]) -> SpendCap:
-    section = Section(value, path)
-    window = section.one_of("window", WINDOWS)
-    limit = section.credits("limit")
-    model = section.text("model")
-    if window is None or limit is None:
-        refuse(path, "a spend cap needs a window and a limit")
-    if model is not None and resolve(model, models) is None:
-        refuse(section.at("model"), f"the document prices no model {model!r}")
-    rolling = section.boolean("rolling") or False
-    if rolling and window == "total":
-        refuse(section.at("rolling"), "the window 'total' never ends, so it cannot roll")
-    cap = SpendCap(
-        window=cast("Window", window),
-        limit=limit,
-        action=cast("CapAction", section.one_of("action", ACTIONS) or "deny"),
-        rolling=rolling,
-        scope=cast("CapScope", section.one_of("scope", SCOPES) or "account"),
-        model=model,
-    )
-    section.end()
-    return cap
 
 
 def _feature(value: object, path: str, depth: int) -> object:

@@ -9,7 +9,7 @@ from ducto_redis.errors import UnpricedModelError
 from ducto_redis.pricing.compiling import Total, compile_total
 from ducto_redis.pricing.formula import Formula
 from ducto_redis.pricing.measures import INPUT_PARTS, UNCACHED
-from ducto_redis.pricing.resolution import resolve
+from ducto_redis.pricing.resolution import resolve_rate
 from ducto_redis.pricing.usage import check_name
 
 MAX_REMEMBERED = 4096
@@ -42,40 +42,47 @@ class ModelPrices:
     """
 
     def __init__(
-        self, formulas: Mapping[str, Formula], *, discount: Formula | None, extras: Sequence[str], otherwise: Total
+        self,
+        formulas: Mapping[str, Formula],
+        overrides: Mapping[str, Formula],
+        *,
+        discount: Formula | None,
+        extras: Sequence[str],
+        otherwise: Total,
     ) -> None:
         """Prepare prices.
 
         Args:
             formulas: by entry of the document.
+            overrides: a plan's, by entry; where one names the model, it wins.
             discount: of the cache section.
             extras: fields of a usage that have prices of their own where they are given.
             otherwise: prices what is more than a model, or wrong.
         """
         self._formulas = formulas
+        self._overrides = overrides
         self._discount = discount
         self._extras = extras
         self._otherwise = otherwise
-        self._of_entry: dict[str, ModelPrice] = {}
-        self.prices = _Remembered(self._find)
-        self.totals = _Remembered(self._total)
-
-    def overridden(self, formulas: Mapping[str, Formula], otherwise: Total) -> "ModelPrices":
-        """Return these prices with other formulas for some entries."""
-        return ModelPrices(
-            {**self._formulas, **formulas}, discount=self._discount, extras=self._extras, otherwise=otherwise
-        )
+        self._of_formula: dict[str, ModelPrice] = {}
+        self.prices = Remembered(self._find)
+        self.totals = Remembered(self._total)
 
     def _find(self, name: str | None) -> ModelPrice:
         if name is not None:
             check_name(name, "model")
-        entry = resolve(name, self._formulas)
-        if entry is None:
-            raise UnpricedModelError(name)
-        price = self._of_entry.get(entry)
+        formula = self._formula(name)
+        price = self._of_formula.get(formula.path)
         if price is None:
-            price = self._of_entry[entry] = self._price(self._formulas[entry])
+            price = self._of_formula[formula.path] = self._price(formula)
         return price
+
+    def _formula(self, name: str | None) -> Formula:
+        found = resolve_rate(name, self._formulas, self._overrides)
+        if found is None:
+            raise UnpricedModelError(name)
+        table, entry = found
+        return table[entry]
 
     def _total(self, name: str | None) -> Total:
         # Without a model, whether one is needed at all depends on the usage.
@@ -95,8 +102,8 @@ class ModelPrices:
         return ModelPrice(formula, discount, total)
 
 
-class _Remembered(dict[str | None, _Value]):
-    """What was found by a name that a request gave."""
+class Remembered(dict[str | None, _Value]):
+    """What `find` returned for the names that requests gave."""
 
     def __init__(self, find: Callable[[str | None], _Value]) -> None:
         self._find = find

@@ -2,11 +2,18 @@
 
 The exact name; else the name that remains without a date, `-latest` or an `@version` at the end; else the longest
 entry written `name*` that the name begins with; else `_default`.
+
+Where an account's plan has rates of its own, an override that names the model by one of the first three ways wins over
+whatever entry the document has for it, however exactly that one names it. Only then the document's entries count; an
+override of `_default` takes the place of the document's `_default`, for models that nothing names.
 """
 
 import re
 from collections.abc import Collection, Iterator
 from datetime import date
+from typing import TypeVar
+
+Table = TypeVar("Table", bound=Collection[str])
 
 DEFAULT = "_default"
 WILDCARD = "*"
@@ -34,14 +41,45 @@ def resolve(name: str | None, entries: Collection[str]) -> str | None:
     >>> resolve("gpt-4o-mini", ["gpt-4o", "gpt*"])
     'gpt*'
     """
-    if name is not None:
-        for candidate in (name, *_without_version(name)):
-            if candidate in entries and candidate != DEFAULT and not candidate.endswith(WILDCARD):
-                return candidate
+    entry = resolve_named(name, entries) if name is not None else None
+    return DEFAULT if entry is None and DEFAULT in entries else entry
+
+
+def resolve_rate(name: str | None, models: Table, overrides: Table) -> tuple[Table, str] | None:
+    """Return what prices a model under a plan: `overrides` or `models`, and which entry of it; None where nothing does.
+
+    >>> resolve_rate("gpt-4o", ["gpt-4o", "_default"], ["gpt*"])
+    (['gpt*'], 'gpt*')
+    """
+    override = resolve_named(name, overrides) if name is not None else None
+    if override is not None:
+        return overrides, override
+    entry = resolve(name, models)
+    if entry == DEFAULT and DEFAULT in overrides:
+        return overrides, DEFAULT
+    return None if entry is None else (models, entry)
+
+
+def resolve_named(name: str, entries: Collection[str]) -> str | None:
+    """Return which of `entries` names the model `name`, itself or by a wildcard; None where only `_default` is left."""
+    entry = resolve_version(name, entries)
+    if entry is None:
         patterns = [entry for entry in entries if entry.endswith(WILDCARD) and name.startswith(entry[:-1])]
-        if patterns:
-            return max(patterns, key=len)
-    return DEFAULT if DEFAULT in entries else None
+        return max(patterns, key=len, default=None)
+    return entry
+
+
+def resolve_version(name: str, entries: Collection[str]) -> str | None:
+    """Return which of `entries` is the model `name` itself: the exact name, or what `name` is a dated version of."""
+    for candidate in (name, *_without_version(name)):
+        if candidate in entries and candidate != DEFAULT and not candidate.endswith(WILDCARD):
+            return candidate
+    return None
+
+
+def cap_model(name: str, models: Collection[str], overrides: Collection[str]) -> str:
+    """Return the name under which spend caps count the model `name`: its entry among the models, else the overrides."""
+    return resolve_version(name, models) or resolve_version(name, overrides) or name
 
 
 def _without_version(name: str) -> Iterator[str]:

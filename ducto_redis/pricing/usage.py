@@ -10,7 +10,7 @@ from operator import attrgetter
 from ducto_redis.errors import InvalidIdError, InvalidUsageError
 from ducto_redis.metrics import MAX_COUNT, Measure, ToolCall, UsageMetrics
 from ducto_redis.pricing.measures import COUNTS, INPUT_PARTS, REQUESTS, TEXTS, TOOL_CALLS, UNCACHED
-from ducto_redis.pricing.suggestions import did_you_mean
+from ducto_redis.suggestions import did_you_mean
 
 MAX_NAME_BYTES = 128
 """The longest name of a model, tool, fixed job, measure, operation or plan, in bytes of UTF-8."""

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ducto_redis.errors import (
-    ConfigError,
     ExpressionError,
     InvalidAmountError,
     InvalidIdError,
     InvalidUsageError,
+    PlanNotFoundError,
     UnpricedModelError,
 )
 from ducto_redis.metrics import ToolCall, UsageMetrics
@@ -236,7 +236,7 @@ def test_plans() -> None:
     assert priced(UsageMetrics(model="plain-2024-08-06"), plan="pro").total == 7
     assert priced(UsageMetrics(model="negative", input_tokens=1), plan="pro").total == 0
     for price in (ENGINE.calculate, ENGINE.total, ENGINE.total_micro):
-        with pytest.raises(ConfigError, match="no plan 'prof'; did you mean 'pro'"):
+        with pytest.raises(PlanNotFoundError, match="no plan 'prof'; it has 'free', 'pro'"):
             price(usage, "prof")
 
 
@@ -331,8 +331,10 @@ def test_names_from_clients_are_bounded() -> None:
     engine = PricingEngine.from_dict({"models": {"_default": "1"}})
     for number in range(2 * MAX_REMEMBERED):
         engine.total_micro(UsageMetrics(model=f"made-up-{number}"))
-    assert len(engine._base.totals) <= MAX_REMEMBERED
-    assert len(engine._base.prices) <= MAX_REMEMBERED
+        engine.cap_model(f"made-up-{number}")
+    assert len(engine._totals) <= MAX_REMEMBERED
+    assert len(engine._prices) <= MAX_REMEMBERED
+    assert len(engine._cap_models) <= MAX_REMEMBERED
 
 
 @given(
