@@ -2,7 +2,7 @@
 -- activate_pricing: make a published version of the pricing document the active one. Doing it again changes nothing.
 --
 -- KEYS[1] pricing (of the reserved account)   KEYS[2] unused leases of that account   KEYS[3] journal
--- KEYS[4] due (not read)   KEYS[5] meta
+-- KEYS[4] due   KEYS[5] meta
 -- ARGV[1] the reserved account id
 -- ARGV[2] version
 -- ARGV[3] cause, JSON
@@ -24,8 +24,11 @@ end
 if stored[1] == version then
   return 'replayed\t' .. version .. '\t' .. integer(account.activation) .. '\t' .. stored[3]
 end
-local activation = integer(account.activation + 1)
-commit(account, 'activate_pricing', 'activation/' .. activation, 0, 0, 0, version, ARGV[3], {
-  'active', version, 'activation', activation, 'activation/' .. version, activation,
+account.activation = account.activation + 1
+local activation = integer(account.activation)
+set_field(account, 'active', version)
+set_field(account, 'activation/' .. version, activation)
+commit(account, {
+  operation = 'activate_pricing', key = 'activation/' .. activation, version = version, cause = ARGV[3],
 })
 return 'ok\t' .. version .. '\t' .. activation .. '\t' .. stored[3]

@@ -1,5 +1,5 @@
 #!lua
--- add_credits: credits come in.
+-- add_credits: credits come in, to the pool, or as a grant where they expire or have a priority of their own.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] operation record
 -- ARGV[1] account id
@@ -9,42 +9,62 @@
 -- ARGV[5] fingerprint of the request
 -- ARGV[6] journal limit, entries
 -- ARGV[7] cause, JSON
+-- ARGV[8] conditions, see lib/conditions
+-- ARGV[9] type of the credits
+-- ARGV[10] when they expire, milliseconds, 0 never
+-- ARGV[11] priority
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount
--- Errors, in order: conflict; recovery_needed; again; over_limit; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
+--   windows>; again; past <now>; over_limit; too_many_grants <limit>; journal_full <limit>
 
--- include lib/due
--- include lib/admission
+-- include lib/credit_model
 -- include lib/operation_record
 
 local amount, fingerprint = tonumber(ARGV[2]), ARGV[5]
+local expires, priority = tonumber(ARGV[10]), tonumber(ARGV[11])
+local conditions = parse_conditions(ARGV[8])
 
 local earlier = earlier_answer(fingerprint)
 if earlier then
   return earlier
 end
-local account = load_account()
+local is_grant = expires ~= 0 or priority ~= POOL_PRIORITY
+local account = open_account(conditions)
 if not account then
   return 'recovery_needed'
 end
-local more_is_due = false
-if account.due then
-  local time = now()
-  if account.due <= time then
-    apply_due(account, time)
-    more_is_due = account.due and account.due <= time
-  end
+local refused = take_terms(account, conditions)
+if refused then
+  return refused
+end
+if is_grant then
+  account.time = account.time or now()
+end
+if expires ~= 0 and expires <= account.time then
+  return 'past\t' .. integer(account.time)
 end
 if account.balance + amount > MAX_MICRO then
-  return more_is_due and 'again' or 'over_limit'
+  return account.more_is_due and 'again' or 'over_limit'
 end
-local full = journal_full(tonumber(ARGV[6]))
-if full then
-  return full
+if is_grant and #load_grants(account) >= GRANTS_AN_ACCOUNT then
+  return 'too_many_grants\t' .. integer(GRANTS_AN_ACCOUNT)
+end
+refused = journal_full(tonumber(ARGV[6]))
+if refused then
+  return refused
 end
 
-account.balance = account.balance + amount
-local balance = integer(account.balance)
-local entry_id = commit(account, 'add_credits', ARGV[3], amount, amount, 0, '0', ARGV[7], {'balance', balance})
-return answer_and_remember(fingerprint, ARGV[4],
-  account.epoch .. '\t' .. entry_id .. '\t' .. balance .. '\t' .. integer(account.held) .. '\t' .. ARGV[2])
+local before = account.balance
+if is_grant then
+  add_grant(account, amount, ARGV[9], expires, priority)
+  await_grants(account)
+else
+  account.balance = account.balance + amount
+end
+arm_low_levels(account)
+local entry_id = commit(account, {
+  operation = 'add_credits', key = ARGV[3], amount = amount, balance_change = account.balance - before, cause = ARGV[7],
+})
+return answer_and_remember(fingerprint, ARGV[4], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
+  '\t' .. integer(account.held) .. '\t' .. ARGV[2])

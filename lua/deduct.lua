@@ -12,17 +12,18 @@
 -- ARGV[8] fingerprint of the request
 -- ARGV[9] journal limit, entries
 -- ARGV[10] cause, JSON
+-- ARGV[11] conditions, see lib/conditions
 --
--- Reply: ok | replayed, epoch, entry id, balance, held, amount
--- Errors, in order: conflict; recovery_needed; stale <activation>; again;
---   insufficient <needed> <balance> <held> <floor> <next expiry, ms>; journal_full <limit>
+-- Reply: ok | replayed, epoch, entry id, balance, held, amount, allowance, details
+-- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
+--   windows>; frozen <why>; not_member <member>; again; cap <id, scope, window, limit, used, held, end (ms), needed>;
+--   insufficient <needed, balance, held, floor, next expiry (ms), allowance>; journal_full <limit>
 
--- include lib/due
--- include lib/admission
+-- include lib/funds
 -- include lib/operation_record
 
 local amount, floor, activation = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
-local fingerprint = ARGV[8]
+local journal_limit, fingerprint = tonumber(ARGV[9]), ARGV[8]
 
 local earlier = earlier_answer(fingerprint)
 if earlier then
@@ -32,31 +33,43 @@ local account = load_account()
 if not account then
   return 'recovery_needed'
 end
-local more_is_due = false
-if account.due then
-  local time = now()
-  if account.due <= time then
-    apply_due(account, time)
-    more_is_due = account.due and account.due <= time
+
+-- The charge of an account that has more than a balance and leases. Returns a refusal, or nil, the part that the allowance
+-- paid, and the details.
+local function charge()
+  -- include lib/credit_model
+  local conditions = parse_conditions(ARGV[11])
+  begin(account, conditions)
+  local counted = counted_scopes(amount, conditions.member, conditions.models)
+  local refused = refuse(account, conditions, counted, amount, floor, activation) or journal_full(journal_limit)
+  if refused then
+    return refused
   end
-end
-local refused = stale(account, activation)
-if refused then
-  return refused
-end
-refused = short_of(account, amount, floor)
-if refused then
-  return more_is_due and 'again' or refused
-end
-refused = journal_full(tonumber(ARGV[9]))
-if refused then
-  return refused
+  local before, allowance = account.balance, from_allowance(account, conditions, amount)
+  spend_allowance(account, allowance)
+  spend_balance(account, amount - allowance, false)
+  count_charge(account, counted)
+  count_spent(account, conditions.member, amount)
+  note_plan(account, account.plan.id)
+  fire_low_levels(account, conditions.low_levels, before)
+  save_scopes(account)
+  return nil, allowance, take_details(account)
 end
 
-account.balance = account.balance - amount
-local balance = integer(account.balance)
-local fields = {'balance', balance}
-raise_activation(account, activation, fields)
-local entry_id = commit(account, 'deduct', ARGV[6], amount, -amount, 0, ARGV[4], ARGV[10], fields)
-return answer_and_remember(fingerprint, ARGV[7],
-  account.epoch .. '\t' .. entry_id .. '\t' .. balance .. '\t' .. integer(account.held) .. '\t' .. ARGV[2])
+local refused, allowance, details = nil, 0, ''
+if is_plain(account, ARGV[11]) then
+  refused = stale(account, activation) or short_of(account, amount, floor, 0) or journal_full(journal_limit)
+  account.balance = account.balance - amount
+else
+  refused, allowance, details = charge()
+end
+if refused then
+  return refused
+end
+account.activation = math.max(account.activation, activation)
+local entry_id = commit(account, {
+  operation = 'deduct', key = ARGV[6], amount = amount, balance_change = allowance - amount, version = ARGV[4],
+  cause = ARGV[10], details = details,
+})
+return answer_and_remember(fingerprint, ARGV[7], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
+  '\t' .. integer(account.held) .. '\t' .. ARGV[2] .. '\t' .. integer(allowance) .. '\t' .. details)

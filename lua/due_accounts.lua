@@ -3,10 +3,11 @@
 --
 -- KEYS[1] due
 -- ARGV[1] how many at the most
+-- ARGV[2] how many to pass over
 --
 -- Reply: {account id, ...}
 
 -- include lib/integer
 -- include lib/now
 
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', integer(now()), 'LIMIT', 0, ARGV[1])
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', integer(now()), 'LIMIT', ARGV[2], ARGV[1])

@@ -1,60 +1,81 @@
 #!lua
--- extend: let a lease hold more, under the floor that it was admitted under.
+-- extend: let a lease hold more, under the floor that it was admitted under, for the same member.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] operation record
 -- KEYS[7] closed lease
 -- ARGV[1] account id
 -- ARGV[2] lease id
 -- ARGV[3] amount to hold in addition, micro-credits
--- ARGV[4] version of the pricing document that it was priced under, 0 for none
+-- ARGV[4] version of the pricing document that it was priced under, 0 for none, -1 to ask for the lease's
 -- ARGV[5] operation key
 -- ARGV[6] milliseconds that the operation record is kept
 -- ARGV[7] fingerprint of the request
 -- ARGV[8] journal limit, entries
 -- ARGV[9] cause, JSON
+-- ARGV[10] conditions, see lib/conditions
 --
--- Reply: ok | replayed, epoch, entry id, balance, held, amount that the lease holds now
--- Errors, in order: conflict; recovery_needed; closed <settled | released>; not_found; expired;
---   reprice <version of the lease>; again; insufficient <needed> <balance> <held> <floor> <next expiry, ms>; over_limit;
---   journal_full <limit>
+-- Reply: ok | replayed, epoch, entry id, balance, held, amount that the lease holds now, allowance, details
+-- Errors, in order: conflict; recovery_needed; closed <settled | released>; not_found; expired; reprice <version, plan
+--   of the lease>; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms), windows>; frozen <why>;
+--   again; cap <id, scope, window, limit, used, held, end (ms), needed>; insufficient <needed, balance, held, floor,
+--   next expiry (ms), allowance>; over_limit; journal_full <limit>
 
 -- include lib/open_lease
--- include lib/admission
 -- include lib/operation_record
 
 local lease_id, amount, fingerprint = ARGV[2], tonumber(ARGV[3]), ARGV[7]
+local conditions = parse_conditions(ARGV[10])
 
 local earlier = earlier_answer(fingerprint)
 if earlier then
   return earlier
 end
-local account = load_account()
+local account = open_account(conditions, lease_id)
 if not account then
   return 'recovery_needed'
 end
-local lease, refused, time = open_lease(account, lease_id)
+local lease, refused = open_lease(lease_id)
 if not lease then
   return refused
 end
-if ARGV[4] ~= '0' and lease.version ~= '0' and ARGV[4] ~= lease.version then
-  return 'reprice\t' .. lease.version
+local grounds = lease.grounds
+if not priced_alike(lease, ARGV[4], grounds.plan) then
+  return 'reprice\t' .. lease.version .. '\t' .. grounds.plan
 end
-refused = short_of(account, amount, lease.floor)
+if conditions ~= NO_CONDITIONS then
+  conditions.member = grounds.member
+  -- A lease rests on one period's allowance: what began in an older one is extended from the balance.
+  local ended = of_this_period(account, lease) and account.period.finish <= account.time
+  conditions.skip_allowance = grounds.allowance > 0 and (ended or not of_this_period(account, lease))
+end
+local counted = counted_scopes(amount, grounds.member, conditions.models)
+refused = refuse(account, conditions, counted, amount, lease.floor, 0)
 if refused then
-  return account.due and account.due <= time and 'again' or refused
+  return refused
 end
 if account.held + amount > MAX_MICRO then
-  return account.due and account.due <= time and 'again' or 'over_limit'
+  return account.more_is_due and 'again' or 'over_limit'
 end
 refused = journal_full(tonumber(ARGV[8]))
 if refused then
   return refused
 end
 
-account.held = account.held + amount
+local allowance = from_allowance(account, conditions, amount)
+take_hold(account, amount, allowance)
 lease.amount = lease.amount + amount
-local held = integer(account.held)
-local entry_id = commit(account, 'extend', ARGV[5], amount, 0, 0, ARGV[4], ARGV[9], {'held', held}, lease_id,
-  format_lease(lease))
+if account.extras then
+  local models = add_models(parse_models(grounds.models), conditions.models)
+  lease.grounds = {
+    allowance = grounds.allowance + allowance, period = allowance > 0 and account.period.number or grounds.period,
+    plan = grounds.plan, member = grounds.member, models = format_models(models), caps = count_hold(account, counted, grounds.caps), paid = '',
+  }
+  save_scopes(account)
+end
+local details = take_details(account)
+local entry_id = commit(account, {
+  operation = 'extend', key = ARGV[5], amount = amount, version = ARGV[4], cause = ARGV[9], details = details,
+  lease_id = lease_id, lease = format_lease(lease),
+})
 return answer_and_remember(fingerprint, ARGV[6], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
-  '\t' .. held .. '\t' .. integer(lease.amount))
+  '\t' .. integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.grounds.allowance) .. '\t' .. details)

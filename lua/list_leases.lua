@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- list_leases: a page of an account's lease records, as they are stored.
 --
--- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due (not read)   KEYS[5] meta
+-- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta
 -- ARGV[1] account id
 -- ARGV[2] cursor, 0 to begin
 -- ARGV[3] about how many records to a page

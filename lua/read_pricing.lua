@@ -2,7 +2,7 @@
 -- read_pricing: which pricing document is active, and the text of one.
 --
 -- KEYS[1] pricing (of the reserved account)   KEYS[2] unused leases of that account   KEYS[3] journal
--- KEYS[4] due (not read)   KEYS[5] meta
+-- KEYS[4] due   KEYS[5] meta
 -- ARGV[1] the reserved account id
 -- ARGV[2] version; 0 for the active one
 -- ARGV[3] a version whose text the caller has, 0 for none: it is not sent again

@@ -9,7 +9,7 @@
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount that it no longer holds
 -- Errors, in order: closed settled; recovery_needed; not_found; over_limit
 
--- include lib/due
+-- include lib/credit_model
 -- include lib/closed_lease
 
 local lease_id = ARGV[2]
@@ -20,15 +20,9 @@ if how == 'settled' then
 elseif how then
   return 'replayed\t' .. first_answer
 end
-local account = load_account()
+local account = open_account(NO_CONDITIONS, lease_id)
 if not account then
   return 'recovery_needed'
-end
-if account.due then
-  local time = now()
-  if account.due <= time then
-    apply_due(account, time, lease_id)
-  end
 end
 local record = redis.call('HGET', KEYS[2], lease_id)
 if not record then
@@ -36,17 +30,22 @@ if not record then
 end
 
 local lease = parse_lease(record)
-if account.balance + lease.charged > MAX_MICRO then
-  return 'over_limit'
-end
-local released = 0
+local before, released = account.balance, 0
 if lease.state == 'open' then
   released = lease.amount
-  account.held = account.held - released
+  undo_hold(account, lease)
+elseif lease.charged > 0 then
+  return_charge(account, lease)
 end
-account.balance = account.balance + lease.charged
-local balance, held = integer(account.balance), integer(account.held)
-local entry_id = commit(account, 'release', 'lease/' .. lease_id .. '/release', released, lease.charged, 0, lease.version,
-  ARGV[3], {'balance', balance, 'held', held}, lease_id, '')
-return answer_and_close('released', '', account.epoch .. '\t' .. entry_id .. '\t' .. balance .. '\t' .. held .. '\t' ..
-  integer(released))
+if account.balance > MAX_MICRO then
+  return 'over_limit'
+end
+save_scopes(account)
+local entry_id = commit(account, {
+  operation = 'release', key = 'lease/' .. lease_id .. '/release', amount = released,
+  balance_change = account.balance - before, version = lease.version, cause = ARGV[3], details = take_details(account),
+  lease_id = lease_id, lease = '',
+})
+expire_rests(account)
+return answer_and_close('released', '', account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
+  integer(account.held) .. '\t' .. integer(released))

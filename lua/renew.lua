@@ -22,15 +22,18 @@ local earlier = earlier_answer(fingerprint)
 if earlier then
   return earlier
 end
-local account = load_account()
+local account = open_account(NO_CONDITIONS, lease_id)
 if not account then
   return 'recovery_needed'
 end
-local lease, refused, time = open_lease(account, lease_id)
+local lease, refused = open_lease(lease_id)
 if not lease then
   return refused
 end
 
-lease.expires = math.max(lease.expires, time + tonumber(ARGV[3]))
-local entry_id = commit(account, 'renew', ARGV[4], lease.amount, 0, 0, lease.version, '', {}, lease_id, format_lease(lease))
+lease.expires = math.max(lease.expires, account.time + tonumber(ARGV[3]))
+local entry_id = commit(account, {
+  operation = 'renew', key = ARGV[4], amount = lease.amount, version = lease.version, lease_id = lease_id,
+  lease = format_lease(lease),
+})
 return answer_and_remember(fingerprint, ARGV[5], account.epoch .. '\t' .. entry_id .. '\t' .. integer(lease.expires))

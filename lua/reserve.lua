@@ -16,81 +16,100 @@
 -- ARGV[12] metadata, JSON or empty
 -- ARGV[13] journal limit, entries
 -- ARGV[14] cause, JSON
+-- ARGV[15] conditions, see lib/conditions
+-- ARGV[16] 1 to write nothing: the answer is what would be
 --
--- Reply: ok | replayed, epoch, entry id, balance, held, amount, expires (ms), version
--- Errors, in order: recovery_needed; conflict; closed <settled | released | expired>; stale <activation>; again;
---   insufficient <needed> <balance> <held> <floor> <next expiry, ms>; over_limit; journal_full <limit>
+-- Reply: ok | replayed, epoch, entry id, balance, held, amount, allowance, details, expires (ms), version
+-- Errors, in order: recovery_needed; conflict; closed <settled | released | expired>; stale <activation>; terms <plan,
+--   assigned (ms), its time zone, now (ms), windows>; frozen <why>; not_member <member>; concurrency <type> <limit>
+--   <running>; again; cap <id, scope, window, limit, used, held, end (ms), needed>; insufficient <needed, balance,
+--   held, floor, next expiry (ms), allowance>; over_limit; journal_full <limit>
 
--- include lib/due
--- include lib/admission
+-- include lib/funds
+-- include lib/lease
 -- include lib/closed_lease
 
 local lease_id, amount, floor = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local activation, fingerprint = tonumber(ARGV[6]), ARGV[9]
+local activation, fingerprint, operation_type = tonumber(ARGV[6]), ARGV[9], ARGV[10]
+local time = now()
 
 local account = load_account()
 if not account then
   return 'recovery_needed'
 end
-local time = now()
-local more_is_due = false
-if account.due and account.due <= time then
-  apply_due(account, time, lease_id)
-  more_is_due = account.due and account.due <= time
-end
+account.read_only = ARGV[16] == '1'
 
-local function answer(status, entry_id, lease)
+local function answer(status, entry_id, lease, details)
   return status .. '\t' .. account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
-    integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.expires) .. '\t' .. lease.version
+    integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.grounds.allowance) .. '\t' .. details ..
+    '\t' .. integer(lease.expires) .. '\t' .. lease.version
 end
 
-local record = redis.call('HGET', KEYS[2], lease_id)
-if record then
-  local lease = parse_lease(record)
-  if lease.fingerprint ~= fingerprint then
-    return 'conflict'
+-- What there is to say of a lease of that id that was opened before.
+local function earlier_lease()
+  local record = redis.call('HGET', KEYS[2], lease_id)
+  local lease = record and parse_lease(record)
+  -- A dry run wrote nothing of what has fallen due: an expired lease that would be forgotten by now is still there.
+  if lease and not (account.read_only and lease.state ~= 'open' and lease_due(lease) <= time) then
+    if lease.fingerprint ~= fingerprint then
+      return 'conflict'
+    end
+    return (lease.state ~= 'open' or lease.expires <= time) and 'closed\texpired' or answer('replayed', string.match(record, '([^\31]*)$'), lease, '')
   end
-  if lease.state ~= 'open' then
-    return 'closed\texpired'
+  local how = read_closed_lease()
+  return how and 'closed\t' .. how
+end
+
+-- The hold of an account that has more than a balance and leases. Returns a refusal, or nil, what the lease stands on, and
+-- the details.
+local function hold()
+  -- include lib/credit_model
+  local conditions = parse_conditions(ARGV[15])
+  begin(account, conditions, lease_id)
+  local counted = counted_scopes(amount, conditions.member, conditions.models)
+  local refused = earlier_lease() or refuse(account, conditions, counted, amount, floor, activation, operation_type)
+  if refused then
+    return refused
   end
-  return answer('replayed', string.match(record, '([^\31]*)$'), lease)
+  if account.held + amount > MAX_MICRO then
+    return account.more_is_due and 'again' or 'over_limit'
+  end
+  refused = journal_full(tonumber(ARGV[13]))
+  if refused then
+    return refused
+  end
+  local allowance = from_allowance(account, conditions, amount)
+  take_hold(account, amount, allowance)
+  local grounds = {
+    allowance = allowance, period = allowance > 0 and account.period.number or 0, plan = account.plan.id,
+    member = conditions.member, models = account.extras and format_models(conditions.models) or '',
+    caps = count_hold(account, counted, ''), paid = '',
+  }
+  save_scopes(account)
+  return nil, grounds, take_details(account)
 end
-local how = read_closed_lease()
-if how then
-  return 'closed\t' .. how
+
+local refused, grounds, details = nil, NO_GROUNDS, ''
+if is_plain(account, ARGV[15], time) then
+  refused = earlier_lease() or stale(account, activation) or short_of(account, amount, floor, 0) or
+    (account.held + amount > MAX_MICRO and 'over_limit') or journal_full(tonumber(ARGV[13]))
+  account.held = account.held + amount
+else
+  refused, grounds, details = hold()
 end
-local refused = stale(account, activation)
-if refused then
-  return refused
-end
-refused = short_of(account, amount, floor)
-if refused then
-  return more_is_due and 'again' or refused
-end
-if account.held + amount > MAX_MICRO then
-  return more_is_due and 'again' or 'over_limit'
-end
-refused = journal_full(tonumber(ARGV[13]))
 if refused then
   return refused
 end
 
 local lease = {
   state = 'open', amount = amount, charged = 0, created = integer(time), expires = time + tonumber(ARGV[7]), floor = floor,
-  version = ARGV[5], on_expiry = ARGV[8], fingerprint = fingerprint,
-  rest = ARGV[10] .. '\31' .. ARGV[11] .. '\31' .. ARGV[12] .. '\31*',
+  version = ARGV[5], on_expiry = ARGV[8], fingerprint = fingerprint, grounds = grounds,
+  rest = operation_type .. '\31' .. ARGV[11] .. '\31' .. ARGV[12] .. '\31*',
 }
-account.held = account.held + amount
-local fields = {'held', integer(account.held)}
-local falls_due_first = not account.due or lease.expires < account.due
-if falls_due_first then
-  account.due = lease.expires
-  fields[3], fields[4] = 'due', integer(lease.expires)
-end
-raise_activation(account, activation, fields)
-local entry_id = commit(account, 'reserve', 'lease/' .. lease_id .. '/reserve', amount, 0, 0, ARGV[5], ARGV[14], fields,
-  lease_id, format_lease(lease))
-if falls_due_first then
-  redis.call('ZADD', KEYS[4], integer(lease.expires), ARGV[1])
-end
-return answer('ok', entry_id, lease)
+account.due = math.min(account.due or lease.expires, lease.expires)
+account.activation = math.max(account.activation, activation)
+local entry_id = commit(account, {
+  operation = 'reserve', key = 'lease/' .. lease_id .. '/reserve', amount = amount, version = ARGV[5], cause = ARGV[14],
+  details = details, lease_id = lease_id, lease = format_lease(lease),
+})
+return answer('ok', entry_id, lease, details)

@@ -6,17 +6,21 @@
 -- ARGV[1] account id
 -- ARGV[2] lease id
 -- ARGV[3] actual cost, micro-credits
--- ARGV[4] version of the pricing document that it was priced under, 0 for none
+-- ARGV[4] version of the pricing document that it was priced under, 0 for none, -1 to ask for the lease's
 -- ARGV[5] fingerprint of the request
 -- ARGV[6] cause, JSON
+-- ARGV[7] conditions, see lib/conditions: of them plan, models, low_levels and skip_allowance count
 --
--- Reply: ok | replayed, epoch, entry id, balance, held, charged, shortfall, late (1: the lease had expired)
--- Errors, in order: conflict; closed released; recovery_needed; not_found; reprice <version of the lease>; again; over_limit
+-- Reply: ok | replayed, epoch, entry id, balance, held, charged, allowance, details, shortfall, late (1: it had expired)
+-- Errors, in order: conflict; closed released; recovery_needed; not_found; reprice <version, plan of the lease>; again;
+--   over_limit
 
--- include lib/due
+-- include lib/funds
+-- include lib/lease
 -- include lib/closed_lease
+-- include lib/details
 
-local lease_id, cost, fingerprint = ARGV[2], tonumber(ARGV[3]), ARGV[5]
+local lease_id, cost, version, fingerprint = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 local how, first_fingerprint, first_answer = read_closed_lease()
 if how == 'released' then
@@ -31,39 +35,103 @@ local account = load_account()
 if not account then
   return 'recovery_needed'
 end
-local time = now()
-if account.due and account.due <= time then
-  apply_due(account, time, lease_id)
-end
-local record = redis.call('HGET', KEYS[2], lease_id)
-if not record then
-  return 'not_found'
-end
-local lease = parse_lease(record)
-if ARGV[4] ~= '0' and lease.version ~= '0' and ARGV[4] ~= lease.version then
-  return 'reprice\t' .. lease.version
+
+local before, lease
+local charged, allowance, details = 0, 0, ''
+
+-- Settles a lease of an account that has more than a balance and leases, or one that has expired. Returns a refusal, or
+-- nothing, and what is left to do after the entry of the settle.
+local function pay()
+  -- include lib/credit_model
+  local conditions = parse_conditions(ARGV[7])
+  begin(account, conditions, lease_id)
+  local record = redis.call('HGET', KEYS[2], lease_id)
+  if not record then
+    return 'not_found'
+  end
+  lease = parse_lease(record)
+  local grounds = lease.grounds
+  if not priced_alike(lease, version, conditions.plan) then
+    return 'reprice\t' .. lease.version .. '\t' .. grounds.plan
+  end
+
+  -- What pays first is its own: what it holds, or what its expiry charged already.
+  local open = lease.state == 'open'
+  local own = open and lease.amount or lease.charged
+  local own_allowance = own > 0 and grounds.allowance or 0
+  local left = conditions.skip_allowance and -own_allowance or allowance_left(account)
+  local spendable = above_floor(account, lease.floor)
+  -- Leases that have expired and were not applied yet still hold what could pay. Its own record must outlast the wait.
+  if own + left + spendable < cost and account.more_is_due and lease_due(lease) > account.time then
+    return 'again'
+  end
+
+  before = account.balance
+  if open then
+    undo_hold(account, lease)
+  elseif lease.charged > 0 then
+    return_charge(account, lease)
+  end
+  if not conditions.skip_allowance then
+    if own_allowance > 0 and not of_this_period(account, lease) then
+      allowance = math.min(cost, own_allowance)
+      note_old_allowance(account, lease, allowance)
+    else
+      allowance = math.min(cost, math.max(own_allowance, allowance_left(account)))
+      spend_allowance(account, allowance)
+    end
+  end
+  local from_balance = math.min(cost - allowance, own - own_allowance + spendable)
+  charged = allowance + from_balance
+  spend_balance(account, from_balance, true)
+  -- In one step: in between, the balance may have been more than a double holds.
+  account.balance = before + ((open and 0 or own - own_allowance) - from_balance)
+  if account.balance > MAX_MICRO then
+    return 'over_limit'
+  end
+
+  local counted = counted_scopes(charged, grounds.member, charged_models(lease, conditions.models, charged))
+  load_counted(account, counted)
+  count_charge(account, counted)
+  count_spent(account, grounds.member, charged)
+  note_plan(account, grounds.plan)
+  fire_low_levels(account, conditions.low_levels, before)
+  save_scopes(account)
+  details = take_details(account)
+  return nil, expire_rests
 end
 
-local above_floor = math.max(0, account.balance - account.held - lease.floor)
--- What pays first: its own hold, or what its expiry charged already.
-local own, late = lease.charged, '1'
-if lease.state == 'open' then
-  own, late = lease.amount, '0'
-  account.held = account.held - lease.amount
+local refused, finish
+local record = not account.extras and ARGV[7] == '' and redis.call('HGET', KEYS[2], lease_id)
+lease = record and parse_lease(record)
+if lease and lease.state == 'open' and is_plain(account, '') then
+  if not priced_alike(lease, version, '') then
+    return 'reprice\t' .. lease.version .. '\t'
+  end
+  charged = math.min(cost, lease.amount + above_floor(account, lease.floor))
+  before = account.balance
+  account.balance, account.held = before - charged, account.held - lease.amount
+else
+  refused, finish = pay()
 end
-local charged = math.min(cost, own + above_floor)
-local shortfall = cost - charged
--- Leases that have expired and were not applied yet still hold what could pay. Its own record must outlast the wait.
-if shortfall > 0 and account.due and account.due <= time and lease_due(lease) > time then
-  return 'again'
+if refused then
+  return refused
 end
-local balance_change = lease.charged - charged
-if account.balance + balance_change > MAX_MICRO then
-  return 'over_limit'
+
+local late = lease.state == 'open' and '0' or '1'
+if lease.operation_type ~= 'default' then
+  details = joined(details, 'operation_type', lease.operation_type)
 end
-account.balance = account.balance + balance_change
-local balance, held = integer(account.balance), integer(account.held)
-local entry_id = commit(account, 'settle', 'lease/' .. lease_id .. '/settle', cost, balance_change, shortfall, ARGV[4],
-  ARGV[6], {'balance', balance, 'held', held}, lease_id, '')
-return answer_and_close('settled', fingerprint, account.epoch .. '\t' .. entry_id .. '\t' .. balance .. '\t' .. held ..
-  '\t' .. integer(charged) .. '\t' .. integer(shortfall) .. '\t' .. late)
+if late == '1' then
+  details = joined(details, 'late', '1')
+end
+local entry_id = commit(account, {
+  operation = 'settle', key = 'lease/' .. lease_id .. '/settle', amount = cost, balance_change = account.balance - before,
+  shortfall = cost - charged, version = version, cause = ARGV[6], details = details, lease_id = lease_id, lease = '',
+})
+if finish then
+  finish(account)
+end
+return answer_and_close('settled', fingerprint, account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
+  '\t' .. integer(account.held) .. '\t' .. integer(charged) .. '\t' .. integer(allowance) .. '\t' .. details .. '\t' ..
+  integer(cost - charged) .. '\t' .. late)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ducto_redis.engine.scripts import load_scripts
+from ducto_redis.manager.base import ManagerBase
+from ducto_redis.manager.core import ManagerCore
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ducto_redis"
@@ -143,7 +145,7 @@ def test_every_piece_is_included() -> None:
     included: set[str] = set()
     waiting = [path.read_text() for path in SCRIPT_FILES.values()]
     while waiting:
-        for piece in set(re.findall(r"^-- include (\S+)$", waiting.pop(), re.MULTILINE)) - included:
+        for piece in set(re.findall(r"^ *-- include (\S+)$", waiting.pop(), re.MULTILINE)) - included:
             included.add(piece)
             waiting.append(PIECES[piece].read_text())
     assert included == set(PIECES)
@@ -166,3 +168,14 @@ def test_python_names_the_scripts_that_exist() -> None:
                 asked_for.add(node.slice.value)
     assert asked_for <= set(SCRIPT_FILES)
     assert set(SCRIPT_FILES) <= constants
+
+
+def test_parts_of_the_manager_do_not_hide_each_other() -> None:
+    """Each method of the manager, private ones too, stands in one of its parts: none silently takes another's place."""
+    parts = [part for part in ManagerCore.__mro__ if part not in (object, ManagerCore, ManagerBase)]
+    places: dict[str, list[str]] = {}
+    for part in parts:
+        for name in vars(part):
+            if not name.startswith("__"):
+                places.setdefault(name, []).append(part.__name__)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -5,16 +5,22 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypedDict
 
-from ducto_redis.engine.entry import LeaseRecord
+from ducto_redis.engine.description import describe
+from ducto_redis.engine.entry import Details, LeaseRecord
 from ducto_redis.engine.operation import Operation, Page, PartitionRecord, PricingState, Sweep
 from ducto_redis.money import from_micro
 from ducto_redis.results import (
+    AccountChange,
+    AccountDescription,
     AddResult,
+    AdjustResult,
     Balance,
+    CapWarning,
     DeductResult,
     ExtendResult,
     Lease,
     PricingVersion,
+    RefundResult,
     ReleaseResult,
     RenewResult,
     ReserveResult,
@@ -55,11 +61,33 @@ def _time(milliseconds: bytes | int) -> datetime:
 
 
 def read_add(operation: Operation[AddResult], reply: bytes) -> AddResult:
-    return AddResult(**_change(operation, operation.parts(reply)))
+    expires_ms = int(operation.args[9])
+    return AddResult(**_change(operation, operation.parts(reply)), expires_at=_time(expires_ms) if expires_ms else None)
+
+
+def read_adjust(operation: Operation[AdjustResult], reply: bytes) -> AdjustResult:
+    return AdjustResult(**_change(operation, operation.parts(reply)))
 
 
 def read_deduct(operation: Operation[DeductResult], reply: bytes) -> DeductResult:
-    return DeductResult(**_change(operation, operation.parts(reply)))
+    parts = operation.parts(reply)
+    if parts[6] == b"0" and not parts[7]:  # of a plain account
+        return DeductResult(**_change(operation, parts))
+    details = Details.decode(parts[7].decode())
+    return DeductResult(
+        **_change(operation, parts),
+        allowance_consumed=from_micro(int(parts[6])),
+        warnings=_warnings(details),
+        low_levels=_levels(details),
+    )
+
+
+def _warnings(details: Details) -> tuple[CapWarning, ...]:
+    return tuple(CapWarning(cap_id=cap.cap_id, scope=cap.scope, action=cap.action) for cap in details.crossed)
+
+
+def _levels(details: Details) -> tuple[Decimal, ...]:
+    return tuple(from_micro(level) for level in details.low)
 
 
 def read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveResult:
@@ -67,18 +95,24 @@ def read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveRe
     return ReserveResult(
         **_change(operation, parts),
         lease_id=operation.lease_id,
-        expires_at=_time(parts[6]),
-        version=int(parts[7]),
+        expires_at=_time(parts[8]),
+        version=int(parts[9]),
+        allowance_consumed=from_micro(int(parts[6])),
+        warnings=_warnings(Details.decode(parts[7].decode())),
     )
 
 
 def read_settle(operation: Operation[SettleResult], reply: bytes) -> SettleResult:
     parts = operation.parts(reply)
+    details = Details.decode(parts[7].decode())
     return SettleResult(
         **_change(operation, parts),
         lease_id=operation.lease_id,
-        shortfall=from_micro(int(parts[6])),
-        late=parts[7] == b"1",
+        shortfall=from_micro(int(parts[8])),
+        late=parts[9] == b"1",
+        allowance_consumed=from_micro(int(parts[6])),
+        warnings=_warnings(details),
+        low_levels=_levels(details),
     )
 
 
@@ -88,6 +122,26 @@ def read_release(operation: Operation[ReleaseResult], reply: bytes) -> ReleaseRe
 
 def read_extend(operation: Operation[ExtendResult], reply: bytes) -> ExtendResult:
     return ExtendResult(**_change(operation, operation.parts(reply)), lease_id=operation.lease_id)
+
+
+def read_refund(operation: Operation[RefundResult], reply: bytes) -> RefundResult:
+    parts = operation.parts(reply)
+    return RefundResult(
+        **_change(operation, parts),
+        refund_of=str(operation.args[1]),
+        refunded=from_micro(int(parts[8])),
+        allowance_restored=from_micro(int(parts[6])),
+        lost=from_micro(int(parts[7])),
+    )
+
+
+def read_change(operation: Operation[AccountChange], reply: bytes) -> AccountChange:
+    parts = operation.parts(reply)
+    return AccountChange(
+        transaction_id=_transaction(operation, parts) if parts[2] else "",
+        account=operation.account,
+        replayed=parts[0] == b"replayed",
+    )
 
 
 def read_renew(operation: Operation[RenewResult], reply: bytes) -> RenewResult:
@@ -110,7 +164,14 @@ def read_balance(operation: Operation[Balance], reply: bytes) -> Balance:
         held=from_micro(held),
         available=from_micro(balance - held),
         seq=int(parts[3]),
+        allowance=from_micro(int(parts[4])),
     )
+
+
+def read_description(operation: Operation[AccountDescription], reply: list[bytes]) -> AccountDescription:
+    if reply[0] != b"ok":
+        raise operation.failure(reply)
+    return describe(operation.account, [part.decode() for part in reply[1:]])
 
 
 def read_leases(operation: Operation[Page], reply: list[bytes]) -> Page:
@@ -141,7 +202,7 @@ def read_leases(operation: Operation[Page], reply: list[bytes]) -> Page:
 
 def read_sweep(operation: Operation[Sweep], reply: bytes) -> Sweep:
     parts = operation.parts(reply)
-    return Sweep(int(parts[1]), parts[2] == b"1")
+    return Sweep(int(parts[1]), int(parts[2]), int(parts[3]), parts[4] == b"1")
 
 
 def read_accounts(_: Operation[list[str]], reply: list[bytes]) -> list[str]:

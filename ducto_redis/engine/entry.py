@@ -3,19 +3,24 @@
 The text is written by `lua/lib/account.lua` and read here, and nowhere else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ducto_redis.metrics import UsageMetrics
 
 ENTRY_FIELD = b"entry"
 _SEPARATOR = "\t"
-_HEAD = 10
-_LEASE_SEPARATOR = "\x1f"
-_LEASE_PARTS = 13
+_HEAD = 11
+_RECORD_SEPARATOR = "\x1f"
+_LIST_SEPARATOR = "\x1e"
+_ITEM_SEPARATOR = "\x1d"
+_LEASE_PARTS = 14
+_GROUND_PARTS = 7
 LEASE_CHANGE = "lease/"
 
 
@@ -36,6 +41,7 @@ class Cause(Struct, omit_defaults=True):
         operation_type: of a lease or a charge.
         flags: what is unusual about the usage, such as `usage_counted`.
         metadata: the caller's own.
+        actor, reason: who did it by hand, and why.
     """
 
     usage: UsageMetrics | list[UsageMetrics] | None = None
@@ -43,6 +49,8 @@ class Cause(Struct, omit_defaults=True):
     operation_type: str | None = None
     flags: Sequence[str] = ()
     metadata: Mapping[str, Any] | None = None
+    actor: str | None = None
+    reason: str | None = None
 
 
 class JournalEntry(Struct, frozen=True):
@@ -60,6 +68,8 @@ class JournalEntry(Struct, frozen=True):
         shortfall: micro-credits of the cost that could not be charged.
         version: pricing document that it was priced under, 0 for none.
         cause: JSON of a `Cause`, or empty.
+        details: names and values of what a charge was paid from, what it counted towards and what it crossed, see
+            `Details`; empty for a charge of a plain account.
         changes: the new value of every field that was written, `lease/<id>` among them ("" where the lease is gone).
     """
 
@@ -75,6 +85,7 @@ class JournalEntry(Struct, frozen=True):
     shortfall: int
     version: int
     cause: str
+    details: str
     changes: tuple[tuple[str, str], ...]
 
     @property
@@ -91,12 +102,204 @@ class JournalEntry(Struct, frozen=True):
         """The cause, decoded."""
         return _cause_decoder.decode(self.cause) if self.cause else Cause()
 
+    def read_details(self) -> "Details":
+        """The details, decoded. Raises UnreadableEntryError."""
+        return Details.decode(self.details)
+
+    @property
+    def charged(self) -> int:
+        """Micro-credits that a deduct, a settle or an expiry charged, whoever paid for them; 0 for other operations."""
+        if self.operation == "deduct":
+            return self.amount
+        if self.operation == "settle":
+            return self.amount - self.shortfall
+        if self.operation == "expire":
+            return -self.balance_change + self.read_details().allowance
+        return 0
+
     def usage(self) -> list[UsageMetrics]:
-        """What was priced; empty where an amount was given."""
+        """What was priced; empty where an amount was given. Own measures are as exact as they were written down."""
         usage = self.read_cause().usage
         if usage is None:
             return []
-        return [usage] if isinstance(usage, UsageMetrics) else usage
+        usages = [usage] if isinstance(usage, UsageMetrics) else usage
+        if not any(each.measures for each in usages):
+            return usages
+        exact = _measures_decoder.decode(self.cause).usage
+        measured = exact if isinstance(exact, list) else [exact]
+        return [structs.replace(one, measures=other.measures) for one, other in zip(usages, measured, strict=True)]
+
+
+class GrantPart(Struct, frozen=True):
+    """What a charge took from one grant, and the grant's own terms, so that a refund can give it back."""
+
+    number: int
+    amount: int
+    expires_ms: int
+    priority: int
+    type: str
+
+
+class CapPart(Struct, frozen=True):
+    """What was counted towards one spend cap."""
+
+    cap_id: str
+    amount: int
+    scope: str
+
+
+class Crossing(Struct, frozen=True):
+    """A spend cap whose limit a charge passed, for the first time in its window."""
+
+    cap_id: str
+    action: str
+    scope: str
+
+
+class Details(Struct, frozen=True, omit_defaults=True):
+    """What a charge was paid from, what it counted towards and what it crossed. Amounts are micro-credits.
+
+    Attributes:
+        allowance, period: what the allowance paid, and the number of its period.
+        grants: what grants paid, in the order in which they did; the rest came from the account's pool.
+        caps: what was counted towards spend caps.
+        crossed: caps that let it pass, though it took them over their limits.
+        low: low-balance levels that it took the balance below.
+        member: who spent it, of a team.
+        operation_type: of a lease's charge; empty for the default.
+        plan: the plan that it was priced under.
+        refund_of: the transaction that was refunded.
+        lost: of a refund, what could not be returned: its grant had expired, its allowance's period was over.
+        late: whether the lease had expired.
+        at_ms: of what the expiry of a lease charged, when that was; entries have their own time.
+    """
+
+    allowance: int = 0
+    period: int = 0
+    grants: tuple[GrantPart, ...] = ()
+    caps: tuple[CapPart, ...] = ()
+    crossed: tuple[Crossing, ...] = ()
+    low: tuple[int, ...] = ()
+    member: str = ""
+    operation_type: str = ""
+    plan: str = ""
+    refund_of: str = ""
+    lost: int = 0
+    late: bool = False
+    at_ms: int = 0
+
+    @classmethod
+    def decode(cls, text: str, separator: str = _RECORD_SEPARATOR) -> "Details":
+        """Read the details of an entry. Raises UnreadableEntryError."""
+        if not text:
+            return _NO_DETAILS
+        parts = text.split(separator)
+        try:
+            return _read_details(zip(parts[::2], parts[1::2], strict=True))
+        except ValueError as error:
+            raise UnreadableEntryError(f"the details of a journal entry are wrong: {error}") from None
+
+    def encode(self) -> str:
+        """The text that `decode` reads, for stores that are not written in Lua."""
+        pairs = [
+            (f"grant/{part.number}", f"{part.amount} {part.expires_ms} {part.priority} {part.type}")
+            for part in self.grants
+        ]
+        pairs += [(f"cap/{part.cap_id}", f"{part.amount} {part.scope}") for part in self.caps]
+        pairs += [(f"crossed/{crossing.cap_id}", f"{crossing.action} {crossing.scope}") for crossing in self.crossed]
+        pairs += [("low", str(level)) for level in self.low]
+        if self.allowance:
+            pairs.append(("allowance", f"{self.allowance} {self.period}"))
+        single = {"member": self.member, "operation_type": self.operation_type, "plan": self.plan}
+        single |= {"refund_of": self.refund_of, "lost": str(self.lost or ""), "late": "1" if self.late else ""}
+        single["at"] = str(self.at_ms or "")
+        pairs += [(name, value) for name, value in single.items() if value]
+        return _RECORD_SEPARATOR.join(chain.from_iterable(pairs))
+
+
+def _read_details(pairs: Iterable[tuple[str, str]]) -> Details:
+    single: dict[str, Any] = {}
+    grants, caps, crossed, low = [], [], [], []
+    for name, value in pairs:
+        kind, _, number = name.partition("/")
+        if kind == "grant":
+            amount, expires_ms, priority, credits_type = value.split(" ", 3)
+            grants.append(GrantPart(int(number), int(amount), int(expires_ms), int(priority), credits_type))
+        elif kind == "cap":
+            amount, scope = value.split(" ", 1)
+            caps.append(CapPart(number, int(amount), scope))
+        elif kind == "crossed":
+            action, scope = value.split(" ", 1)
+            crossed.append(Crossing(number, action, scope))
+        elif name == "low":
+            low.append(int(value))
+        elif name == "allowance":
+            amount, period = value.split(" ")
+            single["allowance"], single["period"] = int(amount), int(period)
+        elif name == "lost":
+            single["lost"] = int(value)
+        elif name == "at":
+            single["at_ms"] = int(value)
+        elif name == "late":
+            single["late"] = value == "1"
+        elif name in ("member", "operation_type", "plan", "refund_of"):
+            single[name] = value
+        else:
+            raise ValueError(f"there is no detail {name!r:.40}")
+    return Details(grants=tuple(grants), caps=tuple(caps), crossed=tuple(crossed), low=tuple(low), **single)
+
+
+_NO_DETAILS = Details()
+
+
+class LeaseGrounds(Struct, frozen=True):
+    """What a lease stands on besides the balance: all empty for a lease of a plain account.
+
+    Attributes:
+        allowance, period: the part of its amount that rests on the allowance, and the number of that period.
+        plan: the plan that it was priced under.
+        member: who holds it, of a team.
+        models: what each model's part of it is, in micro-credits.
+        caps: what is held of it in each spend cap.
+        paid: what its expiry charged, and from where.
+    """
+
+    allowance: int = 0
+    period: int = 0
+    plan: str = ""
+    member: str = ""
+    models: tuple[tuple[str, int], ...] = ()
+    caps: tuple[CapPart, ...] = ()
+    paid: Details = _NO_DETAILS
+
+    @classmethod
+    def decode(cls, text: str) -> "LeaseGrounds":
+        """Read the grounds of a lease's record. Raises UnreadableEntryError."""
+        if not text:
+            return _NO_GROUNDS
+        parts = text.split(_LIST_SEPARATOR)
+        if len(parts) != _GROUND_PARTS:
+            raise UnreadableEntryError(f"the grounds of a lease have {_GROUND_PARTS} parts, got {len(parts)}")
+        models = parts[4].split(_ITEM_SEPARATOR) if parts[4] else []
+        caps = parts[5].split(_ITEM_SEPARATOR) if parts[5] else []
+        try:
+            return cls(
+                int(parts[0]),
+                int(parts[1]),
+                parts[2],
+                parts[3],
+                tuple((name, int(amount)) for name, amount in zip(models[::2], models[1::2], strict=True)),
+                tuple(
+                    CapPart(cap_id, int(amount), scope)
+                    for scope, cap_id, amount in zip(caps[::3], caps[1::3], caps[2::3], strict=True)
+                ),
+                Details.decode(parts[6], _ITEM_SEPARATOR),
+            )
+        except ValueError as error:
+            raise UnreadableEntryError(f"the grounds of a lease are wrong: {error}") from None
+
+
+_NO_GROUNDS = LeaseGrounds()
 
 
 class LeaseRecord(Struct, frozen=True):
@@ -111,15 +314,21 @@ class LeaseRecord(Struct, frozen=True):
     version: int
     on_expiry: str
     fingerprint: str
+    grounds: str
     operation_type: str
     owner: str
     metadata: str
     entry_id: str
 
+    @property
+    def balance_part(self) -> int:
+        """Micro-credits of its amount that rest on the balance; the others rest on the plan's allowance."""
+        return self.amount - LeaseGrounds.decode(self.grounds).allowance
+
     @classmethod
     def decode(cls, text: str) -> "LeaseRecord":
         """Read a record. Raises UnreadableEntryError."""
-        parts = text.split(_LEASE_SEPARATOR)
+        parts = text.split(_RECORD_SEPARATOR)
         if len(parts) != _LEASE_PARTS:
             raise UnreadableEntryError(f"a lease record has {_LEASE_PARTS} parts, got {len(parts)}")
         state, *numbers = parts[:7]
@@ -137,7 +346,7 @@ def decode_entry(partition: int, entry_id: str, text: bytes) -> JournalEntry:
     except UnicodeDecodeError as error:
         raise UnreadableEntryError(f"a journal entry is not UTF-8: {error}") from None
     account = parts[1] if len(parts) > 1 and parts[1] else None
-    if account is None or len(parts) < _HEAD or len(parts) % 2:
+    if account is None or len(parts) < _HEAD or (len(parts) - _HEAD) % 2:
         raise UnreadableEntryError(
             f"a journal entry has {_HEAD} parts and pairs of changes, got {len(parts)}", account=account
         )
@@ -155,7 +364,8 @@ def decode_entry(partition: int, entry_id: str, text: bytes) -> JournalEntry:
             int(parts[7]),
             int(parts[8]),
             parts[9],
-            tuple(zip(parts[10::2], parts[11::2], strict=True)),
+            parts[10],
+            tuple(zip(parts[11::2], parts[12::2], strict=True)),
         )
     except ValueError as error:
         raise UnreadableEntryError(f"a journal entry holds a number that is none: {error}", account=account) from None
@@ -169,3 +379,15 @@ def encode_cause(cause: Cause) -> bytes:
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _cause_decoder = msgspec.json.Decoder(Cause)
+
+
+class _Measured(Struct):
+    measures: Mapping[str, int | Decimal] = {}
+
+
+class _MeasuredCause(Struct):
+    usage: _Measured | list[_Measured] = []
+
+
+# A number that may be a float is read as one, which holds fewer digits than were written.
+_measures_decoder = msgspec.json.Decoder(_MeasuredCause)

@@ -14,6 +14,11 @@ Per partition:
     <ns>:{tag}:due                     sorted set  accounts by the time at which something of theirs falls due
     <ns>:{tag}:claim:<group>           hash        the worker that owns the partition, and its fencing token
     <ns>:{tag}:dead_letters:<group>    stream      entries that a consumer gave up
+    <ns>:{tag}:signals                 stream      the latest refusals, a bounded number
+    <ns>:{tag}:signal_claim:<group>    hash        as claim, of the partition's signals
+    <ns>:{tag}:signal_letters:<group>  stream      as dead_letters, of the partition's signals
+    <ns>:{tag}:listening               string      there while somebody listens to the signals, expires
+    <ns>:{tag}:top_up:<event id>       string      how far an automatic top-up is, expires
 Per namespace, in partition 0:
     <ns>:{tag}:workers:<group>         sorted set  live workers by the time until which they are believed alive
 """
@@ -117,6 +122,26 @@ class Namespace:
     def dead_letters(self, partition: int, group: str) -> bytes:
         """The entries of the partition that a consumer group gave up."""
         return self.key(partition, b"dead_letters:" + group.encode())
+
+    def signals(self, partition: int) -> bytes:
+        """The stream of the partition's latest refusals."""
+        return self.key(partition, b"signals")
+
+    def signal_claim(self, partition: int, group: str) -> bytes:
+        """Who owns the partition's signals for a consumer group."""
+        return self.key(partition, b"signal_claim:" + group.encode())
+
+    def signal_letters(self, partition: int, group: str) -> bytes:
+        """The signals of the partition that a consumer group gave up."""
+        return self.key(partition, b"signal_letters:" + group.encode())
+
+    def listening(self, partition: int) -> bytes:
+        """Whether somebody listens to the partition's signals."""
+        return self.key(partition, b"listening")
+
+    def top_up(self, account: str, event_id: str) -> bytes:
+        """How far the automatic top-up of an account is that an event caused."""
+        return self.key(self.partition_of(account), b"top_up:" + event_id.encode())
 
     def workers(self, group: str) -> bytes:
         """The live workers of a consumer group."""

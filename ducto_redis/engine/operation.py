@@ -14,6 +14,9 @@ from ducto_redis.results import Lease, PricingVersion
 
 R = TypeVar("R")
 
+DEFAULT_PRIORITY = 50
+"""Of credits: those with a lower number are spent first."""
+
 CALLERS_KEY = "key/"
 """What begins the operation key of a call that the caller gave an idempotency key."""
 
@@ -45,6 +48,114 @@ class Price(Struct, frozen=True):
     activation: int = 0
 
 
+class Bounds(Struct, frozen=True):
+    """When a period or a window begins and ends, in milliseconds; the end is not in it."""
+
+    start_ms: int
+    end_ms: int
+
+
+class CapRule(Struct, frozen=True):
+    """A spend cap: what it counts, for how long, and what passing it does.
+
+    Attributes:
+        scope: `account`, `member/<id>` or `model/<name>`; in a plan also `members`, each of them.
+        window: minute, hour, day, week, month or total.
+        limit: micro-credits.
+        action: deny, warn or notify.
+        rolling: whether the window ends now instead of following the calendar.
+        time_zone: where the calendar is read.
+    """
+
+    scope: str
+    window: str
+    limit: int
+    action: str = "deny"
+    rolling: bool = False
+    time_zone: str = "UTC"
+
+
+class Terms(Struct, frozen=True):
+    """What an account's plan means at a time: sent where the engine asks for it.
+
+    Attributes:
+        plan: its id, empty for none.
+        activation: of the document that says so.
+        time_zone: the plan's.
+        allowance: micro-credits per period.
+        rollover: micro-credits that an unused allowance may add to the next one.
+        period: the running period; None where there is no allowance.
+        caps: the plan's own spend caps.
+        bounds: of windows, by `day@Europe/Berlin`.
+    """
+
+    plan: str
+    activation: int = 0
+    time_zone: str = "UTC"
+    allowance: int = 0
+    rollover: int = 0
+    period: Bounds | None = None
+    caps: tuple[CapRule, ...] = ()
+    bounds: tuple[tuple[str, Bounds], ...] = ()
+
+
+class Conditions(Struct, frozen=True):
+    """What a call is made under, besides its price. All empty for a plain account.
+
+    Attributes:
+        opens: whether the document opens new accounts with a bonus or a plan.
+        bonus: micro-credits that a new account begins with.
+        activation: of the document that says so, 0 for one that was not published.
+        plan: the account's plan, as the caller knows it.
+        terms: what that plan means now; only where the engine asked.
+        member: who spends, of a team.
+        models: what each model's part of the price is, in micro-credits.
+        max_concurrent: how many leases of the operation type may be open; None for any number.
+        low_levels: micro-credits below which the balance is reported as low.
+        skip_allowance: whether the allowance is left alone.
+    """
+
+    opens: bool = False
+    bonus: int = 0
+    activation: int = 0
+    plan: str = ""
+    terms: Terms | None = None
+    member: str = ""
+    models: tuple[tuple[str, int], ...] = ()
+    max_concurrent: int | None = None
+    low_levels: tuple[int, ...] = ()
+    skip_allowance: bool = False
+
+
+PLAIN = Conditions()
+"""The conditions of a plain account."""
+
+
+class NewGrant(Struct, frozen=True):
+    """Credits that come in. `expires_ms` 0: never. Without expiry and at the default priority they join the pool."""
+
+    amount: int
+    type: str
+    expires_ms: int = 0
+    priority: int = DEFAULT_PRIORITY
+
+
+class Charge(Struct, frozen=True):
+    """A charge that may be refunded, as its journal entry says it.
+
+    Attributes:
+        transaction_id: names it.
+        amount: micro-credits that were charged, whoever paid for them.
+        details: of the entry, as text.
+        time_ms: when it happened.
+    """
+
+    transaction_id: str
+    amount: int
+    details: str
+    time_ms: int
+
+
 class LeaseTerms(Struct, frozen=True):
     """What a lease is opened with, besides its price.
 
@@ -74,9 +185,11 @@ class Page(Struct, frozen=True):
 
 
 class Sweep(Struct, frozen=True):
-    """What a sweep of one account did."""
+    """What a sweep of one account did, or would do: leases and grants that expired, micro-credits that went."""
 
-    expired: int
+    leases: int
+    grants: int
+    credits: int
     more: bool
 
 

@@ -3,17 +3,23 @@
 Every amount here is in micro-credits and every time in milliseconds; ids and amounts have been checked by who calls.
 """
 
+from typing import TypeVar
+
+from ducto_redis.engine.administration import Administration
 from ducto_redis.engine.answers import (
     read_accounts,
     read_activated,
     read_add,
+    read_adjust,
     read_balance,
     read_deduct,
+    read_description,
     read_extend,
     read_leases,
     read_partition,
     read_pricing,
     read_published,
+    read_refund,
     read_release,
     read_renew,
     read_reserve,
@@ -21,10 +27,14 @@ from ducto_redis.engine.answers import (
     read_sweep,
     read_text,
 )
+from ducto_redis.engine.conditions import encode_conditions
+from ducto_redis.engine.entry import JournalEntry, decode_entry
 from ducto_redis.engine.ids import RESERVED_ACCOUNT
-from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.operation import (
+    Charge,
+    Conditions,
     LeaseTerms,
+    NewGrant,
     Operation,
     OperationKey,
     Page,
@@ -33,48 +43,125 @@ from ducto_redis.engine.operation import (
     PricingState,
     Sweep,
 )
-from ducto_redis.engine.scripts import Scripts
 from ducto_redis.results import (
+    AccountDescription,
     AddResult,
+    AdjustResult,
     Balance,
     DeductResult,
     ExtendResult,
     PricingVersion,
+    RefundResult,
     ReleaseResult,
     RenewResult,
     ReserveResult,
     SettleResult,
 )
 
+R = TypeVar("R")
 
-class Operations:
+
+class Operations(Administration):
     """Makes the operations of one namespace."""
 
-    def __init__(self, namespace: Namespace, scripts: Scripts) -> None:
-        self.namespace = namespace
-        self.scripts = scripts
-
     def add_credits(
-        self, account: str, amount: int, key: OperationKey, *, cause: bytes, journal_limit: int
+        self,
+        account: str,
+        grant: NewGrant,
+        key: OperationKey,
+        *,
+        conditions: Conditions,
+        cause: bytes,
+        journal_limit: int,
     ) -> Operation[AddResult]:
-        """Credits come in. Errors: IdempotencyConflict, RecoveryNeeded, InvalidAmount, JournalFull."""
-        keys = self.namespace.account(account)
-        return Operation(
-            self.scripts["add_credits"],
-            keys.partition,
-            (*keys.keys, keys.operation(key.text)),
-            (account, amount, key.text, key.kept_ms, key.fingerprint, journal_limit, cause),
-            read_add,
-            account=account,
-            operation_key=key.for_callers,
+        """Credits come in.
+
+        Errors: IdempotencyConflict, RecoveryNeeded, StalePricing, TermsNeeded, Config (expired), InvalidAmount,
+        JournalFull.
+        """
+        args = (
+            account,
+            grant.amount,
+            key.text,
+            key.kept_ms,
+            key.fingerprint,
+            journal_limit,
+            cause,
+            encode_conditions(conditions),
+            grant.type,
+            grant.expires_ms,
+            grant.priority,
         )
+        return self._change("add_credits", account, key, args, read_add)
+
+    def adjust_credits(
+        self,
+        account: str,
+        amount: int,
+        key: OperationKey,
+        *,
+        force: bool,
+        conditions: Conditions,
+        cause: bytes,
+        journal_limit: int,
+    ) -> Operation[AdjustResult]:
+        """A correction by hand. Errors: those of add_credits, InsufficientCredits."""
+        args = (
+            account,
+            amount,
+            int(force),
+            key.text,
+            key.kept_ms,
+            key.fingerprint,
+            journal_limit,
+            cause,
+            encode_conditions(conditions),
+        )
+        return self._change("adjust_credits", account, key, args, read_adjust)
+
+    def refund(
+        self,
+        account: str,
+        charge: Charge,
+        amount: int | None,
+        key: OperationKey,
+        *,
+        expired_to_balance: bool,
+        cause: bytes,
+        journal_limit: int,
+    ) -> Operation[RefundResult]:
+        """Give a charge back. Errors: IdempotencyConflict, RecoveryNeeded, Refund, InvalidAmount, JournalFull."""
+        args = (
+            account,
+            charge.transaction_id,
+            charge.amount,
+            charge.details,
+            charge.time_ms,
+            "" if amount is None else amount,
+            int(expired_to_balance),
+            key.text,
+            key.kept_ms,
+            key.fingerprint,
+            journal_limit,
+            cause,
+        )
+        return self._change("refund", account, key, args, read_refund)
 
     def deduct(
-        self, account: str, price: Price, key: OperationKey, *, floor: int, cause: bytes, journal_limit: int
+        self,
+        account: str,
+        price: Price,
+        key: OperationKey,
+        *,
+        floor: int,
+        conditions: Conditions,
+        cause: bytes,
+        journal_limit: int,
     ) -> Operation[DeductResult]:
         """Charge in one step.
 
-        Errors: IdempotencyConflict, RecoveryNeeded, StalePricing, InsufficientCredits, JournalFull.
+        Errors: IdempotencyConflict, RecoveryNeeded, StalePricing, TermsNeeded, AccountFrozen, MemberNotFound,
+        CapReached, InsufficientCredits, JournalFull.
         """
         keys = self.namespace.account(account)
         return Operation(
@@ -92,6 +179,7 @@ class Operations:
                 key.fingerprint,
                 journal_limit,
                 cause,
+                encode_conditions(conditions),
             ),
             read_deduct,
             account=account,
@@ -99,12 +187,21 @@ class Operations:
         )
 
     def reserve(
-        self, account: str, lease_id: str, price: Price, terms: LeaseTerms, *, cause: bytes, journal_limit: int
+        self,
+        account: str,
+        lease_id: str,
+        price: Price,
+        terms: LeaseTerms,
+        *,
+        conditions: Conditions,
+        cause: bytes,
+        journal_limit: int,
+        dry_run: bool = False,
     ) -> Operation[ReserveResult]:
         """Open a lease.
 
-        Errors: RecoveryNeeded, IdempotencyConflict, LeaseClosed, StalePricing, InsufficientCredits, InvalidAmount,
-        JournalFull.
+        Errors: RecoveryNeeded, IdempotencyConflict, LeaseClosed, StalePricing, TermsNeeded, AccountFrozen,
+        MemberNotFound, ConcurrencyLimit, CapReached, InsufficientCredits, InvalidAmount, JournalFull.
         """
         keys = self.namespace.account(account)
         return Operation(
@@ -126,6 +223,8 @@ class Operations:
                 terms.metadata,
                 journal_limit,
                 cause,
+                encode_conditions(conditions),
+                int(dry_run),
             ),
             read_reserve,
             account=account,
@@ -134,7 +233,7 @@ class Operations:
         )
 
     def settle(
-        self, account: str, lease_id: str, price: Price, *, fingerprint: str, cause: bytes
+        self, account: str, lease_id: str, price: Price, *, conditions: Conditions, fingerprint: str, cause: bytes
     ) -> Operation[SettleResult]:
         """Close a lease and charge.
 
@@ -145,7 +244,7 @@ class Operations:
             self.scripts["settle"],
             keys.partition,
             (*keys.keys, keys.closed(lease_id)),
-            (account, lease_id, price.amount, price.version, fingerprint, cause),
+            (account, lease_id, price.amount, price.version, fingerprint, cause, encode_conditions(conditions)),
             read_settle,
             account=account,
             operation_key=lease_id,
@@ -184,11 +283,20 @@ class Operations:
         )
 
     def extend(
-        self, account: str, lease_id: str, price: Price, key: OperationKey, *, cause: bytes, journal_limit: int
+        self,
+        account: str,
+        lease_id: str,
+        price: Price,
+        key: OperationKey,
+        *,
+        conditions: Conditions,
+        cause: bytes,
+        journal_limit: int,
     ) -> Operation[ExtendResult]:
         """Let a lease hold more.
 
-        Errors: those of renew, RepriceLease, InsufficientCredits, InvalidAmount, JournalFull.
+        Errors: those of renew, RepriceLease, TermsNeeded, AccountFrozen, MemberNotFound, CapReached,
+        InsufficientCredits, InvalidAmount, JournalFull.
         """
         keys = self.namespace.account(account)
         return Operation(
@@ -205,6 +313,7 @@ class Operations:
                 key.fingerprint,
                 journal_limit,
                 cause,
+                encode_conditions(conditions),
             ),
             read_extend,
             account=account,
@@ -212,11 +321,38 @@ class Operations:
             lease_id=lease_id,
         )
 
-    def get_balance(self, account: str) -> Operation[Balance]:
-        """What an account has. Errors: RecoveryNeeded."""
+    def get_balance(self, account: str, *, conditions: Conditions) -> Operation[Balance]:
+        """What an account has. Errors: RecoveryNeeded, StalePricing, TermsNeeded."""
         keys = self.namespace.account(account)
         return Operation(
-            self.scripts["get_balance"], keys.partition, keys.keys, (account,), read_balance, account=account
+            self.scripts["get_balance"],
+            keys.partition,
+            keys.keys,
+            (account, encode_conditions(conditions)),
+            read_balance,
+            account=account,
+        )
+
+    def describe(self, account: str, *, conditions: Conditions) -> Operation[AccountDescription]:
+        """All that an account is. Errors: RecoveryNeeded, StalePricing, TermsNeeded."""
+        keys = self.namespace.account(account)
+        return Operation(
+            self.scripts["describe"],
+            keys.partition,
+            keys.keys,
+            (account, encode_conditions(conditions)),
+            read_description,
+            account=account,
+        )
+
+    def read_entry(self, partition: int, entry_id: str) -> Operation[JournalEntry | None]:
+        """An entry of a partition's journal, or None."""
+        return Operation(
+            self.scripts["read_entry"],
+            partition,
+            (self.namespace.journal(partition),),
+            (entry_id,),
+            lambda operation, reply: decode_entry(partition, entry_id, reply[0]) if reply else None,
         )
 
     def list_leases(self, account: str, *, cursor: int, count: int) -> Operation[Page]:
@@ -231,15 +367,28 @@ class Operations:
             account=account,
         )
 
-    def sweep(self, account: str) -> Operation[Sweep]:
+    def sweep(self, account: str, *, dry_run: bool = False) -> Operation[Sweep]:
         """Apply what has fallen due on an account. Errors: RecoveryNeeded."""
         keys = self.namespace.account(account)
-        return Operation(self.scripts["sweep"], keys.partition, keys.keys, (account,), read_sweep, account=account)
+        return Operation(
+            self.scripts["sweep"], keys.partition, keys.keys, (account, int(dry_run)), read_sweep, account=account
+        )
 
-    def due_accounts(self, partition: int, limit: int) -> Operation[list[str]]:
+    def due_accounts(self, partition: int, limit: int, skip: int = 0) -> Operation[list[str]]:
         """The accounts of a partition on which something has fallen due."""
         return Operation(
-            self.scripts["due_accounts"], partition, (self.namespace.due(partition),), (limit,), read_accounts
+            self.scripts["due_accounts"], partition, (self.namespace.due(partition),), (limit, skip), read_accounts
+        )
+
+    def signal(self, account: str, event: bytes, kept: int, *, unheard: bool) -> Operation[bool]:
+        """Tell that something was refused to an account. The result is whether somebody listens."""
+        partition = self.namespace.partition_of(account)
+        return Operation(
+            self.scripts["signal"],
+            partition,
+            (self.namespace.signals(partition), self.namespace.listening(partition)),
+            (event, kept, int(unheard)),
+            lambda _, reply: bool(reply),
         )
 
     def create_partition(self, partition: int, namespace_id: str, state: str) -> Operation[str]:

@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from ducto_redis.display import format_credits
 from ducto_redis.errors import (
+    AccountFrozenError,
+    CapNotFoundError,
+    CapReachedError,
+    ConcurrencyLimitError,
     ConfigError,
     IdempotencyConflictError,
     InsufficientCreditsError,
@@ -13,11 +18,15 @@ from ducto_redis.errors import (
     LeaseClosedError,
     LeaseExpiredError,
     LeaseNotFoundError,
+    MemberNotFoundError,
     PricingNotLoadedError,
     RecoveryNeededError,
+    RefundError,
     RepriceLease,
     StalePricing,
     StoreError,
+    TeamNotFoundError,
+    TermsNeeded,
 )
 from ducto_redis.money import MAX_MICRO, from_micro
 
@@ -42,17 +51,69 @@ class _Refused(NamedTuple):
     details: list[str]
 
 
+def _time(milliseconds: str) -> datetime | None:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC) if milliseconds not in ("", "0") else None
+
+
 def _insufficient(refused: _Refused) -> Exception:
     needed, balance, held, floor = (int(number) for number in refused.details[:4])
-    due = refused.details[4]
     return InsufficientCreditsError(
         refused.account,
         needed=from_micro(needed),
         available=from_micro(balance - held),
         held=from_micro(held),
         floor=from_micro(floor),
-        next_expiry=datetime.fromtimestamp(int(due) / 1000, UTC) if due else None,
+        next_expiry=_time(refused.details[4]),
+        allowance=from_micro(int(refused.details[5])),
     )
+
+
+def _cap_reached(refused: _Refused) -> Exception:
+    cap_id, scope, window, limit, used, held, end, needed = refused.details
+    return CapReachedError(
+        refused.account,
+        cap_id=cap_id,
+        scope=scope,
+        window=window,
+        limit=from_micro(int(limit)),
+        used=from_micro(int(used)),
+        held=from_micro(int(held)),
+        needed=from_micro(int(needed)),
+        window_end=_time(end),
+    )
+
+
+def _too_many_leases(refused: _Refused) -> Exception:
+    operation_type, limit, running = refused.details
+    return ConcurrencyLimitError(refused.account, operation_type, limit=int(limit), running=int(running))
+
+
+def _terms(refused: _Refused) -> Exception:
+    plan, assigned_ms, time_zone, now_ms, windows = refused.details
+    return TermsNeeded(plan, int(assigned_ms), time_zone, int(now_ms), windows.split("\x1f") if windows else ())
+
+
+def _refund_exceeds(refused: _Refused) -> Exception:
+    charged, refunded = (from_micro(int(number)) for number in refused.details)
+    if refunded == charged:
+        return RefundError(
+            f"all {format_credits(charged)} credits of the charge were refunded already", account=refused.account
+        )
+    return RefundError(
+        f"the charge was of {format_credits(charged)} credits, {format_credits(refunded)} of them were refunded"
+        f" already; at most {format_credits(charged - refunded)} can be",
+        account=refused.account,
+    )
+
+
+def _no_cap(refused: _Refused) -> Exception:
+    _, cap_id, caps = refused.details
+    return CapNotFoundError(refused.account, cap_id, caps.split("\x1f") if caps else ())
+
+
+def _past(refused: _Refused) -> Exception:
+    now = datetime.fromtimestamp(int(refused.details[0]) / 1000, UTC)
+    return ConfigError(f"the time is over already: by the server's clock it is {now.isoformat()}")
 
 
 def _conflict(refused: _Refused) -> Exception:
@@ -86,6 +147,28 @@ def _journal_full(refused: _Refused) -> Exception:
 _FAILURES: dict[str, Callable[[_Refused], Exception]] = {
     "insufficient": _insufficient,
     "conflict": _conflict,
+    "cap": _cap_reached,
+    "concurrency": _too_many_leases,
+    "frozen": lambda refused: AccountFrozenError(refused.account, refused.details[0]),
+    "not_member": lambda refused: MemberNotFoundError(refused.account, refused.details[0]),
+    "not_team": lambda refused: TeamNotFoundError(refused.account),
+    "is_team": lambda refused: ConfigError(f"account {refused.account!r} is a team already: {refused.details[0]!r}"),
+    "last_owner": lambda refused: ConfigError(
+        f"{refused.details[0]!r} is the last owner of team {refused.account!r}; make somebody else an owner first"
+    ),
+    "no_cap": _no_cap,
+    "plan_cap": lambda refused: ConfigError(
+        f"cap {refused.details[0]!r} of account {refused.account!r} comes from its plan; change the plan"
+    ),
+    "too_many_caps": lambda refused: InvalidAmountError(
+        f"account {refused.account!r} has {refused.details[0]} spend caps of that scope already; remove one"
+    ),
+    "too_many_grants": lambda refused: InvalidAmountError(
+        f"account {refused.account!r} has {refused.details[0]} grants already; wait until some are spent or expire"
+    ),
+    "past": _past,
+    "refund_exceeds": _refund_exceeds,
+    "terms": _terms,
     "closed": lambda refused: LeaseClosedError(refused.account, refused.lease_id, refused.details[0]),
     "not_found": _not_found,
     "expired": lambda refused: LeaseExpiredError(refused.account, refused.lease_id),
@@ -94,6 +177,6 @@ _FAILURES: dict[str, Callable[[_Refused], Exception]] = {
     "journal_full": _journal_full,
     "none": lambda _: PricingNotLoadedError(),
     "stale": lambda refused: StalePricing(int(refused.details[0])),
-    "reprice": lambda refused: RepriceLease(int(refused.details[0])),
+    "reprice": lambda refused: RepriceLease(int(refused.details[0]), refused.details[1]),
     "again": lambda _: MoreIsDue(),
 }

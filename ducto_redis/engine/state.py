@@ -31,7 +31,10 @@ class AccountState:
         self.fields["seq"] = str(entry.seq)
         for name, value in entry.changes:
             if not name.startswith(LEASE_CHANGE):
-                self.fields[name] = value
+                if not value and "/" in name:  # one of many of its kind, and gone
+                    self.fields.pop(name, None)
+                else:
+                    self.fields[name] = value
             elif not value:
                 self.leases.pop(name.removeprefix(LEASE_CHANGE), None)
             else:
@@ -53,7 +56,7 @@ class AccountState:
     def held_by_leases(self) -> int:
         """Micro-credits that open leases hold, added up from their records."""
         records = (LeaseRecord.decode(record) for record in self.leases.values())
-        return sum(record.amount for record in records if record.state == "open")
+        return sum(record.balance_part for record in records if record.state == "open")
 
     @property
     def seq(self) -> int:

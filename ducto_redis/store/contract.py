@@ -10,14 +10,31 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.engine.keys import Namespace
-from ducto_redis.engine.operation import LeaseTerms, OperationKey, Page, Price, PricingState
+from ducto_redis.engine.operation import (
+    PLAIN,
+    CapRule,
+    Charge,
+    Conditions,
+    LeaseTerms,
+    NewGrant,
+    OperationKey,
+    Page,
+    Price,
+    PricingState,
+)
+from ducto_redis.errors import ConfigError
 from ducto_redis.results import (
+    AccountChange,
+    AccountDescription,
     AddResult,
+    AdjustResult,
     Balance,
     DeductResult,
     ExtendResult,
     PricingVersion,
+    RefundResult,
     ReleaseResult,
     RenewResult,
     ReserveResult,
@@ -69,47 +86,104 @@ class CreditStore(ABC):
         """Let go of connections and servers."""
 
     @abstractmethod
-    async def add_credits(self, account: str, amount: int, key: OperationKey, *, cause: bytes) -> AddResult:
-        """Add credits to the balance.
+    async def add_credits(
+        self, account: str, grant: NewGrant, key: OperationKey, *, conditions: Conditions, cause: bytes
+    ) -> AddResult:
+        """Add credits: to the balance's pool, or as a grant of their own where they expire or have a priority.
 
         Raises:
-            IdempotencyConflictError, RecoveryNeededError, InvalidAmountError (over the limit), JournalFullError,
-            StoreUnavailableError
+            IdempotencyConflictError, RecoveryNeededError, TermsNeeded, InvalidAmountError (over the limit, or more than
+            256 grants), ConfigError (they have expired already), JournalFullError, StoreUnavailableError
         """
 
     @abstractmethod
-    async def get_balance(self, account: str) -> Balance:
-        """What the account has; zero for one that nothing ever happened to. What has fallen due is counted.
+    async def adjust_credits(
+        self, account: str, amount: int, key: OperationKey, *, force: bool, conditions: Conditions, cause: bytes
+    ) -> AdjustResult:
+        """Correct the balance by a signed amount; below what is available only with `force`.
 
         Raises:
-            RecoveryNeededError, StoreUnavailableError
+            those of add_credits, InsufficientCreditsError
         """
 
     @abstractmethod
-    async def deduct(self, account: str, price: Price, key: OperationKey, *, floor: int, cause: bytes) -> DeductResult:
-        """Charge if the available credits do not fall below the floor by it.
+    async def refund(
+        self,
+        account: str,
+        charge: Charge,
+        amount: int | None,
+        key: OperationKey,
+        *,
+        expired_to_balance: bool,
+        cause: bytes,
+    ) -> RefundResult:
+        """Give a charge back, all that is left of it or `amount`, to where it came from.
 
         Raises:
-            IdempotencyConflictError, RecoveryNeededError, StalePricing, InsufficientCreditsError, JournalFullError,
-            StoreUnavailableError
+            IdempotencyConflictError, RecoveryNeededError, RefundError (more than is left), InvalidAmountError (over the
+            limit), JournalFullError, StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def read_entry(self, partition: int, entry_id: str) -> JournalEntry | None:
+        """An entry that the partition's journal still holds, or None. Raises StoreUnavailableError."""
+
+    @abstractmethod
+    async def get_balance(self, account: str, *, conditions: Conditions) -> Balance:
+        """What the account has; what it would begin with for one that nothing ever happened to. What has fallen due is
+        counted.
+
+        Raises:
+            RecoveryNeededError, TermsNeeded, StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def describe(self, account: str, *, conditions: Conditions) -> AccountDescription:
+        """All that the account is, as it stands now. What has fallen due is counted, and nothing is written.
+
+        Raises:
+            RecoveryNeededError, TermsNeeded, StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def deduct(
+        self, account: str, price: Price, key: OperationKey, *, floor: int, conditions: Conditions, cause: bytes
+    ) -> DeductResult:
+        """Charge if allowance and available credits together do not fall below the floor by it.
+
+        Raises:
+            IdempotencyConflictError, RecoveryNeededError, StalePricing, TermsNeeded, AccountFrozenError,
+            MemberNotFoundError, CapReachedError, InsufficientCreditsError, JournalFullError, StoreUnavailableError
         """
 
     @abstractmethod
     async def reserve(
-        self, account: str, lease_id: str, price: Price, terms: LeaseTerms, *, cause: bytes
+        self,
+        account: str,
+        lease_id: str,
+        price: Price,
+        terms: LeaseTerms,
+        *,
+        conditions: Conditions,
+        cause: bytes,
+        dry_run: bool = False,
     ) -> ReserveResult:
-        """Open a lease if the available credits do not fall below its floor by it. The lease id is the key.
+        """Open a lease if allowance and available credits together do not fall below its floor by it. The lease id is
+        the key. With `dry_run` nothing is written: the answer is what would be.
 
         Raises:
-            RecoveryNeededError, IdempotencyConflictError, LeaseClosedError, StalePricing, InsufficientCreditsError,
+            RecoveryNeededError, IdempotencyConflictError, LeaseClosedError, StalePricing, TermsNeeded,
+            AccountFrozenError, MemberNotFoundError, ConcurrencyLimitError, CapReachedError, InsufficientCreditsError,
             InvalidAmountError (over the limit), JournalFullError, StoreUnavailableError
         """
 
     @abstractmethod
     async def settle(
-        self, account: str, lease_id: str, price: Price, *, fingerprint: str, cause: bytes
+        self, account: str, lease_id: str, price: Price, *, conditions: Conditions, fingerprint: str, cause: bytes
     ) -> SettleResult:
         """Close the lease and charge what the work cost, from its hold and from what is available above its floor.
+
+        Of the conditions plan, models, low_levels and skip_allowance count.
 
         Raises:
             IdempotencyConflictError (settled for something else), LeaseClosedError (released), RecoveryNeededError,
@@ -135,13 +209,100 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def extend(
-        self, account: str, lease_id: str, price: Price, key: OperationKey, *, cause: bytes
+        self, account: str, lease_id: str, price: Price, key: OperationKey, *, conditions: Conditions, cause: bytes
     ) -> ExtendResult:
-        """Let the lease hold that much more, under the floor that it was admitted under.
+        """Let the lease hold that much more, under the floor that it was admitted under, for the same member.
 
         Raises:
-            those of renew, RepriceLease, InsufficientCreditsError, InvalidAmountError (over the limit),
-            JournalFullError
+            those of renew, RepriceLease, TermsNeeded, AccountFrozenError, CapReachedError, InsufficientCreditsError,
+            InvalidAmountError (over the limit), JournalFullError
+        """
+
+    @abstractmethod
+    async def set_plan(
+        self, account: str, plan: str, time_zone: str, key: OperationKey, *, conditions: Conditions, cause: bytes
+    ) -> AccountChange:
+        """Assign a plan, or take it away (""). The conditions hold the new plan's terms. An empty time zone leaves the
+        account's own as it is.
+
+        Raises:
+            IdempotencyConflictError, RecoveryNeededError, TermsNeeded (of the new plan), JournalFullError,
+            StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def set_cap(
+        self, account: str, rule: CapRule, key: OperationKey, *, conditions: Conditions, cause: bytes
+    ) -> AccountChange:
+        """Set a spend cap. One of the same scope, window, kind (calendar or rolling), time zone and action gets the
+        new limit, and keeps what it has counted.
+
+        Raises:
+            IdempotencyConflictError, RecoveryNeededError, TermsNeeded (bounds of its window), MemberNotFoundError,
+            InvalidAmountError (more than 16 of a scope), JournalFullError, StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def remove_cap(
+        self, account: str, scope: str, cap_id: str, key: OperationKey, *, cause: bytes
+    ) -> AccountChange:
+        """Remove a spend cap of the account's own. Raises CapNotFoundError and what set_cap raises."""
+
+    @abstractmethod
+    async def raise_cap(
+        self,
+        account: str,
+        scope: str,
+        cap_id: str,
+        limit: int,
+        until_ms: int,
+        key: OperationKey,
+        *,
+        conditions: Conditions = PLAIN,
+        cause: bytes,
+    ) -> AccountChange:
+        """Give a spend cap another limit until a time, then its own again. Raises what remove_cap raises.
+
+        `conditions`, of raise_cap and clear_cap, are needed for a cap of the plan that the account did not spend
+        against yet: with them the terms are asked for, as by set_cap.
+        """
+
+    @abstractmethod
+    async def clear_cap(
+        self, account: str, scope: str, cap_id: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
+    ) -> AccountChange:
+        """Forget what was used of a spend cap's window; what is held stays. Raises what remove_cap raises."""
+
+    @abstractmethod
+    async def freeze(
+        self, account: str, reason: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
+    ) -> AccountChange:
+        """Freeze an account, or, with an empty reason, let it spend again.
+
+        Raises:
+            IdempotencyConflictError, RecoveryNeededError, TermsNeeded (of a new account), StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def create_team(
+        self, account: str, name: str, owner: str, key: OperationKey, *, cause: bytes
+    ) -> AccountChange:
+        """Make an account a team with its first member, the owner ("" for none). It gets no plan and no bonus by that.
+
+        Raises:
+            IdempotencyConflictError, RecoveryNeededError, ConfigError (it is a team already), JournalFullError,
+            StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def set_member(
+        self, account: str, member: str, role: str, key: OperationKey, *, cause: bytes
+    ) -> AccountChange:
+        """Add a member, change a member's role, or remove a member (role `removed`).
+
+        Raises:
+            TeamNotFoundError, MemberNotFoundError (nobody to remove), ConfigError (the last owner cannot go),
+            IdempotencyConflictError, RecoveryNeededError, JournalFullError, StoreUnavailableError
         """
 
     @abstractmethod
@@ -153,8 +314,12 @@ class CreditStore(ABC):
         """
 
     @abstractmethod
-    async def sweep_partition(self, partition: int, *, limit: int = 100) -> SweepResult:
+    async def sweep_partition(
+        self, partition: int, *, limit: int = 100, dry_run: bool = False, skip: int = 0
+    ) -> SweepResult:
         """Apply what has fallen due on at most `limit` accounts of a partition.
+
+        With `dry_run` say what would be, without the first `skip` accounts: they stay due.
 
         Raises:
             RecoveryNeededError, StoreUnavailableError
@@ -185,8 +350,35 @@ class CreditStore(ABC):
             StoreUnavailableError
         """
 
+    async def signal(self, account: str, event: bytes, *, unheard: bool = False) -> bool:
+        """Tell those who listen that something was refused to the account, as an event in JSON. Nothing else changes.
+
+        A store may leave it as it is, if it has nobody to tell.
+
+        Args:
+            unheard: whether it is kept for a while where nobody listens now.
+
+        Returns:
+            Whether it was told, or kept.
+
+        Raises:
+            StoreError
+        """
+        return False
+
+    def partitions(self) -> Sequence[int]:
+        """The numbers of the namespace's partitions."""
+        return range(self.namespace.partitions)
+
+
+class JournalledStore(CreditStore):
+    """A store whose journal is streams of a Redis, which consumers read: workers of the ledger, handlers, `ducto`.
+
+    A manager with a ledger needs one; without, any `CreditStore` will do.
+    """
+
     @abstractmethod
-    def blocking_twin(self) -> "CreditStore":
+    def blocking_twin(self) -> "JournalledStore":
         """A store of the same accounts that blocks, for a thread of its own. It is closed by itself."""
 
     @abstractmethod
@@ -206,6 +398,17 @@ class CreditStore(ABC):
     def scripts(self) -> Any:
         """The scripts that run on `redis()`."""
 
-    def partitions(self) -> Sequence[int]:
-        """The numbers of the namespace's partitions."""
-        return range(self.namespace.partitions)
+
+def journalled(store: CreditStore, what: str) -> JournalledStore:
+    """The store, where its journal can be read by consumers.
+
+    Args:
+        store: any store.
+        what: what needs the journal, for the message.
+
+    Raises:
+        ConfigError: if it is no `JournalledStore`.
+    """
+    if not isinstance(store, JournalledStore):
+        raise ConfigError(f"{what} reads the journal, and {type(store).__name__} has none that consumers can read")
+    return store

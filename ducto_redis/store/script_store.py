@@ -2,34 +2,53 @@
 
 import secrets
 
+from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.link import Link
-from ducto_redis.engine.operation import LeaseTerms, OperationKey, Page, PartitionRecord, Price, PricingState
+from ducto_redis.engine.operation import (
+    PLAIN,
+    CapRule,
+    Charge,
+    Conditions,
+    LeaseTerms,
+    NewGrant,
+    OperationKey,
+    Page,
+    PartitionRecord,
+    Price,
+    PricingState,
+)
 from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import Scripts
 from ducto_redis.errors import CreditError, PartitionMismatchError, RecoveryNeededError, StoreUnavailableError
+from ducto_redis.money import from_micro
 from ducto_redis.results import (
+    AccountChange,
+    AccountDescription,
     AddResult,
+    AdjustResult,
     Balance,
     DeductResult,
     ExtendResult,
     PricingVersion,
+    RefundResult,
     ReleaseResult,
     RenewResult,
     ReserveResult,
     SettleResult,
     SweepResult,
 )
-from ducto_redis.store.contract import CreditStore, NamespaceState
+from ducto_redis.store.contract import JournalledStore, NamespaceState
 
 DEFAULT_JOURNAL_LIMIT = 1_000_000
 """Entries in a partition's journal above which nothing new is admitted."""
 
+_SIGNALS_KEPT = 1000
 _OPEN = "open"
 _CREATING = "creating"
 
 
-class ScriptStore(CreditStore):
+class ScriptStore(JournalledStore):
     """Runs every method as one Lua script over a link."""
 
     def __init__(self, link: Link, namespace: Namespace, scripts: Scripts, *, journal_limit: int) -> None:
@@ -88,31 +107,107 @@ class ScriptStore(CreditStore):
     async def close(self) -> None:
         await self.link.close()
 
-    async def add_credits(self, account: str, amount: int, key: OperationKey, *, cause: bytes) -> AddResult:
+    async def add_credits(
+        self, account: str, grant: NewGrant, key: OperationKey, *, conditions: Conditions, cause: bytes
+    ) -> AddResult:
         return await self.link.run(
-            self.operations.add_credits(account, amount, key, cause=cause, journal_limit=self.journal_limit)
+            self.operations.add_credits(
+                account, grant, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
+            )
         )
 
-    async def get_balance(self, account: str) -> Balance:
-        return await self.link.run(self.operations.get_balance(account))
-
-    async def deduct(self, account: str, price: Price, key: OperationKey, *, floor: int, cause: bytes) -> DeductResult:
+    async def adjust_credits(
+        self, account: str, amount: int, key: OperationKey, *, force: bool, conditions: Conditions, cause: bytes
+    ) -> AdjustResult:
         return await self.link.run(
-            self.operations.deduct(account, price, key, floor=floor, cause=cause, journal_limit=self.journal_limit)
+            self.operations.adjust_credits(
+                account,
+                amount,
+                key,
+                force=force,
+                conditions=conditions,
+                cause=cause,
+                journal_limit=self.journal_limit,
+            )
+        )
+
+    async def refund(
+        self,
+        account: str,
+        charge: Charge,
+        amount: int | None,
+        key: OperationKey,
+        *,
+        expired_to_balance: bool,
+        cause: bytes,
+    ) -> RefundResult:
+        return await self.link.run(
+            self.operations.refund(
+                account,
+                charge,
+                amount,
+                key,
+                expired_to_balance=expired_to_balance,
+                cause=cause,
+                journal_limit=self.journal_limit,
+            )
+        )
+
+    async def read_entry(self, partition: int, entry_id: str) -> JournalEntry | None:
+        return await self.link.run(self.operations.read_entry(partition, entry_id))
+
+    async def get_balance(self, account: str, *, conditions: Conditions) -> Balance:
+        return await self.link.run(self.operations.get_balance(account, conditions=conditions))
+
+    async def describe(self, account: str, *, conditions: Conditions) -> AccountDescription:
+        return await self.link.run(self.operations.describe(account, conditions=conditions))
+
+    async def deduct(
+        self, account: str, price: Price, key: OperationKey, *, floor: int, conditions: Conditions, cause: bytes
+    ) -> DeductResult:
+        return await self.link.run(
+            self.operations.deduct(
+                account,
+                price,
+                key,
+                floor=floor,
+                conditions=conditions,
+                cause=cause,
+                journal_limit=self.journal_limit,
+            )
         )
 
     async def reserve(
-        self, account: str, lease_id: str, price: Price, terms: LeaseTerms, *, cause: bytes
+        self,
+        account: str,
+        lease_id: str,
+        price: Price,
+        terms: LeaseTerms,
+        *,
+        conditions: Conditions,
+        cause: bytes,
+        dry_run: bool = False,
     ) -> ReserveResult:
         return await self.link.run(
-            self.operations.reserve(account, lease_id, price, terms, cause=cause, journal_limit=self.journal_limit)
+            self.operations.reserve(
+                account,
+                lease_id,
+                price,
+                terms,
+                conditions=conditions,
+                cause=cause,
+                journal_limit=self.journal_limit,
+                dry_run=dry_run,
+            )
         )
 
     async def settle(
-        self, account: str, lease_id: str, price: Price, *, fingerprint: str, cause: bytes
+        self, account: str, lease_id: str, price: Price, *, conditions: Conditions, fingerprint: str, cause: bytes
     ) -> SettleResult:
         return await self.link.run(
-            self.operations.settle(account, lease_id, price, fingerprint=fingerprint, cause=cause)
+            self.operations.settle(
+                account, lease_id, price, conditions=conditions, fingerprint=fingerprint, cause=cause
+            )
         )
 
     async def release(self, account: str, lease_id: str, *, cause: bytes) -> ReleaseResult:
@@ -122,33 +217,129 @@ class ScriptStore(CreditStore):
         return await self.link.run(self.operations.renew(account, lease_id, key, ttl_ms=ttl_ms))
 
     async def extend(
-        self, account: str, lease_id: str, price: Price, key: OperationKey, *, cause: bytes
+        self, account: str, lease_id: str, price: Price, key: OperationKey, *, conditions: Conditions, cause: bytes
     ) -> ExtendResult:
         return await self.link.run(
-            self.operations.extend(account, lease_id, price, key, cause=cause, journal_limit=self.journal_limit)
+            self.operations.extend(
+                account,
+                lease_id,
+                price,
+                key,
+                conditions=conditions,
+                cause=cause,
+                journal_limit=self.journal_limit,
+            )
+        )
+
+    async def set_plan(
+        self, account: str, plan: str, time_zone: str, key: OperationKey, *, conditions: Conditions, cause: bytes
+    ) -> AccountChange:
+        return await self.link.run(
+            self.operations.set_plan(
+                account, plan, time_zone, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
+            )
+        )
+
+    async def set_cap(
+        self, account: str, rule: CapRule, key: OperationKey, *, conditions: Conditions, cause: bytes
+    ) -> AccountChange:
+        return await self.link.run(
+            self.operations.set_cap(
+                account, rule, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
+            )
+        )
+
+    async def remove_cap(
+        self, account: str, scope: str, cap_id: str, key: OperationKey, *, cause: bytes
+    ) -> AccountChange:
+        return await self.link.run(
+            self.operations.remove_cap(account, scope, cap_id, key, cause=cause, journal_limit=self.journal_limit)
+        )
+
+    async def raise_cap(
+        self,
+        account: str,
+        scope: str,
+        cap_id: str,
+        limit: int,
+        until_ms: int,
+        key: OperationKey,
+        *,
+        conditions: Conditions = PLAIN,
+        cause: bytes,
+    ) -> AccountChange:
+        return await self.link.run(
+            self.operations.raise_cap(
+                account,
+                scope,
+                cap_id,
+                limit,
+                until_ms,
+                key,
+                conditions=conditions,
+                cause=cause,
+                journal_limit=self.journal_limit,
+            )
+        )
+
+    async def clear_cap(
+        self, account: str, scope: str, cap_id: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
+    ) -> AccountChange:
+        return await self.link.run(
+            self.operations.clear_cap(
+                account, scope, cap_id, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
+            )
+        )
+
+    async def freeze(
+        self, account: str, reason: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
+    ) -> AccountChange:
+        return await self.link.run(self.operations.freeze(account, reason, key, conditions=conditions, cause=cause))
+
+    async def create_team(
+        self, account: str, name: str, owner: str, key: OperationKey, *, cause: bytes
+    ) -> AccountChange:
+        return await self.link.run(
+            self.operations.create_team(account, name, owner, key, cause=cause, journal_limit=self.journal_limit)
+        )
+
+    async def set_member(
+        self, account: str, member: str, role: str, key: OperationKey, *, cause: bytes
+    ) -> AccountChange:
+        return await self.link.run(
+            self.operations.set_member(account, member, role, key, cause=cause, journal_limit=self.journal_limit)
         )
 
     async def list_leases(self, account: str, *, cursor: int = 0, count: int = 100) -> Page:
         return await self.link.run(self.operations.list_leases(account, cursor=cursor, count=count))
 
-    async def sweep_partition(self, partition: int, *, limit: int = 100) -> SweepResult:
-        accounts = await self.link.run(self.operations.due_accounts(partition, limit))
-        expired = 0
+    async def sweep_partition(
+        self, partition: int, *, limit: int = 100, dry_run: bool = False, skip: int = 0
+    ) -> SweepResult:
+        accounts = await self.link.run(self.operations.due_accounts(partition, limit, skip))
+        leases = grants = credits = 0
         failed: CreditError | None = None
         for account in accounts:
             try:
                 more = True
                 while more:
-                    swept = await self.link.run(self.operations.sweep(account))
-                    expired += swept.expired
-                    more = swept.more
+                    swept = await self.link.run(self.operations.sweep(account, dry_run=dry_run))
+                    leases += swept.leases
+                    grants += swept.grants
+                    credits += swept.credits
+                    more = swept.more and not dry_run
             except StoreUnavailableError:
                 raise
             except CreditError as error:  # one account that cannot be swept must not keep the others from it
                 failed = failed or error
         if failed is not None:
             raise failed
-        return SweepResult(accounts=len(accounts), leases_expired=expired)
+        return SweepResult(
+            accounts=len(accounts),
+            leases_expired=leases,
+            grants_expired=grants,
+            credits_expired=from_micro(credits),
+        )
 
     async def publish_pricing(self, document: str, key: OperationKey, *, cause: bytes) -> PricingVersion:
         return await self.link.run(self.operations.publish_pricing(document, key, cause=cause))
@@ -158,6 +349,9 @@ class ScriptStore(CreditStore):
 
     async def read_pricing(self, version: int = 0, *, known: int = 0) -> PricingState:
         return await self.link.run(self.operations.read_pricing(version, known=known))
+
+    async def signal(self, account: str, event: bytes, *, unheard: bool = False) -> bool:
+        return await self.link.run(self.operations.signal(account, event, _SIGNALS_KEPT, unheard=unheard))
 
     def live_workers(self, group: str) -> int:
         client = self.redis()

@@ -3,7 +3,7 @@
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.errors import ConfigError
-from ducto_redis.store.contract import CreditStore
+from ducto_redis.store.contract import JournalledStore
 from ducto_redis.store.memory import MemoryStore
 from ducto_redis.store.redis import RedisStore
 from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
@@ -57,7 +57,7 @@ def store_from_url(
     blocking: bool = False,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     journal_limit: int = DEFAULT_JOURNAL_LIMIT,
-) -> CreditStore:
+) -> JournalledStore:
     """The store that a URL names.
 
     Args:

@@ -1,55 +1,63 @@
+-- include lib/caps
+-- include lib/funds
 -- include lib/lease
+-- include lib/members
+-- include lib/terms
 
--- What stands before every reserve, deduct and extend, and the words of the refusals.
+-- What stands before every reserve, deduct and extend, in this order, and the words of the refusals.
 
--- The account keeps the highest activation of a pricing document that any call carried: a call that was priced under an
--- older one is told to price again. '0' is a call that nothing was priced for.
-local function stale(account, activation)
-  if activation ~= 0 and activation < account.activation then
-    return 'stale\t' .. integer(account.activation)
+local function frozen(account)
+  if account.frozen ~= '' then
+    return 'frozen\t' .. account.frozen
   end
 end
 
--- Adds the raised activation, if it is one, to the fields that change.
-local function raise_activation(account, activation, fields)
-  if activation > account.activation then
-    fields[#fields + 1] = 'activation'
-    fields[#fields + 1] = integer(activation)
+-- Refuses one lease too many of an operation type. Those that have expired do not count, applied or not.
+local function too_many_leases(account, operation_type, limit)
+  if not limit or redis.call('HLEN', KEYS[2]) < limit then
+    return nil
   end
-end
-
--- When the first open lease expires, as text, empty where none is open. Of an account with very many leases it is the
--- time before which none expires: a refusal must stay cheap.
-local LEASES_LOOKED_AT = 256
-
-local function next_expiry(account)
-  if account.held == 0 then
-    return ''
-  end
-  if redis.call('HLEN', KEYS[2]) > LEASES_LOOKED_AT then
-    return integer(account.due)
-  end
-  local first
+  local running = 0
   for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
     local lease = parse_lease(record)
-    if lease.state == 'open' and (not first or lease.expires < first) then
-      first = lease.expires
+    if lease.state == 'open' and lease.expires > account.time and lease.operation_type == operation_type then
+      running = running + 1
     end
   end
-  return first and integer(first) or ''
-end
-
--- Refuses what would take the available credits below the floor.
-local function short_of(account, amount, floor)
-  if account.balance - account.held - amount < floor then
-    return 'insufficient\t' .. integer(amount) .. '\t' .. integer(account.balance) .. '\t' .. integer(account.held) ..
-      '\t' .. integer(floor) .. '\t' .. next_expiry(account)
+  if running >= limit then
+    return 'concurrency\t' .. operation_type .. '\t' .. integer(limit) .. '\t' .. integer(running)
   end
 end
 
--- Refuses new work while the journal (KEYS[3]) waits for its consumers.
-local function journal_full(limit)
-  if redis.call('XLEN', KEYS[3]) >= limit then
-    return 'journal_full\t' .. integer(limit)
+-- What of an amount the allowance pays: all that it can. The rest comes from the balance.
+local function from_allowance(account, conditions, amount)
+  return conditions.skip_allowance and 0 or math.min(amount, allowance_left(account))
+end
+
+-- Whether the account may be charged, or hold, an amount: everything but the journal's limit. Returns nil, or the refusal.
+--   counted         see lib/caps
+--   operation_type  of a lease that is to be opened, or nil
+local function refuse(account, conditions, counted, amount, floor, activation, operation_type)
+  local allowance, refused = 0, stale(account, activation)
+  if refused then
+    return refused
   end
+  load_counted(account, counted)
+  if account.extras or conditions ~= NO_CONDITIONS then
+    if conditions == NO_CONDITIONS then
+      return ask_terms(account, account.plan.id, account.plan.assigned)
+    end
+    refused = take_terms(account, conditions) or frozen(account) or not_a_member(account, conditions.member) or
+      (operation_type and too_many_leases(account, operation_type, conditions.max_concurrent))
+    if refused then
+      return refused
+    end
+    refused = cap_reached(account, counted)
+    allowance = conditions.skip_allowance and 0 or allowance_left(account)
+  end
+  refused = refused or short_of(account, amount, floor, allowance)
+  if refused and account.more_is_due then
+    return 'again'
+  end
+  return refused
 end

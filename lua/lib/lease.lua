@@ -9,26 +9,65 @@
 --   version     pricing document that it was priced under, 0 for none
 --   on_expiry   release | charge
 --   fingerprint of the request that opened it
+--   grounds     what it stands on besides the balance, '' for a lease of a plain account; separated by \30:
+--     allowance, period   the part of its amount that rests on the allowance, and the number of that period
+--     plan        that it was priced under
+--     member      who holds it, of a team
+--     models      each model's part of it: model, \29, amount, \29, ...
+--     caps        what is held of it in spend caps: scope, \29, cap id, \29, amount, \29, ...
+--     paid        what its expiry charged, and from where: the details of that entry, with \29 between
 --   operation type, owner, metadata
 --   entry       id of the journal entry that opened it
-local LEASE = '^(%a+)\31(%d+)\31(%d+)\31(%d+)\31(%d+)\31(%-?%d+)\31(%d+)\31(%a+)\31([^\31]*)\31(.*)$'
+local LEASE = '^(%a+)\31(%d+)\31(%d+)\31(%d+)\31(%d+)\31(%-?%d+)\31(%d+)\31(%a+)\31([^\31]*)\31([^\31]*)\31(([^\31]*)\31.*)$'
+local GROUNDS = '^(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)$'
+local NO_GROUNDS = {allowance = 0, period = 0, plan = '', member = '', models = '', caps = '', paid = ''}
+
+local function parse_grounds(text)
+  if text == '' then
+    return NO_GROUNDS
+  end
+  local allowance, period, plan, member, models, caps, paid = string.match(text, GROUNDS)
+  return {
+    allowance = tonumber(allowance), period = tonumber(period), plan = plan, member = member, models = models, caps = caps,
+    paid = paid,
+  }
+end
 
 local function parse_lease(record)
-  local state, amount, charged, created, expires, floor, version, on_expiry, fingerprint, rest = string.match(record, LEASE)
+  local state, amount, charged, created, expires, floor, version, on_expiry, fingerprint, grounds, rest, operation_type =
+    string.match(record, LEASE)
   return {
     state = state, amount = tonumber(amount), charged = tonumber(charged), created = created, expires = tonumber(expires),
-    floor = tonumber(floor), version = version, on_expiry = on_expiry, fingerprint = fingerprint, rest = rest,
+    floor = tonumber(floor), version = version, on_expiry = on_expiry, fingerprint = fingerprint,
+    grounds = parse_grounds(grounds), rest = rest, operation_type = operation_type,
   }
+end
+
+local function format_grounds(grounds)
+  if grounds.allowance == 0 and grounds.plan == '' and grounds.member == '' and grounds.models == '' and grounds.caps == '' and
+    grounds.paid == '' then
+    return ''
+  end
+  return integer(grounds.allowance) .. '\30' .. integer(grounds.period) .. '\30' .. grounds.plan .. '\30' .. grounds.member ..
+    '\30' .. grounds.models .. '\30' .. grounds.caps .. '\30' .. grounds.paid
 end
 
 local function format_lease(lease)
   return lease.state .. '\31' .. integer(lease.amount) .. '\31' .. integer(lease.charged) .. '\31' .. lease.created ..
     '\31' .. integer(lease.expires) .. '\31' .. integer(lease.floor) .. '\31' .. lease.version .. '\31' ..
-    lease.on_expiry .. '\31' .. lease.fingerprint .. '\31' .. lease.rest
+    lease.on_expiry .. '\31' .. lease.fingerprint .. '\31' .. format_grounds(lease.grounds) .. '\31' .. lease.rest
 end
 
 -- Milliseconds that a closed lease is remembered.
 local CLOSED_LEASE_KEPT = 86400000
+
+-- Whether a price of that version and plan is one that the lease was promised; '-1' asks for what it was.
+local function priced_alike(lease, version, plan)
+  if version == '-1' then
+    return false
+  end
+  return version == '0' or lease.version == '0' or (version == lease.version and plan == lease.grounds.plan)
+end
 
 -- When something happens to the lease by itself: an open one expires, an expired one is forgotten.
 local function lease_due(lease)

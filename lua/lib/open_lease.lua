@@ -1,12 +1,8 @@
--- include lib/due
+-- include lib/credit_model
 
--- The open lease of that id, and the time; or nil and the reply that says why there is none.
+-- The open lease of that id; or nil and the reply that says why there is none.
 --   KEYS[7] closed lease
-local function open_lease(account, lease_id)
-  local time = now()
-  if account.due and account.due <= time then
-    apply_due(account, time, lease_id)
-  end
+local function open_lease(lease_id)
   local record = redis.call('HGET', KEYS[2], lease_id)
   if not record then
     local closed = redis.call('GET', KEYS[7])
@@ -16,5 +12,5 @@ local function open_lease(account, lease_id)
   if lease.state ~= 'open' then
     return nil, 'expired'
   end
-  return lease, nil, time
+  return lease
 end

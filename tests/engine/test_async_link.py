@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from ducto_redis.engine.async_link import AsyncLink
-from ducto_redis.engine.operation import Price
+from ducto_redis.engine.operation import PLAIN, NewGrant, Price
 from ducto_redis.errors import ConfigError, StoreError, StoreUnavailableError
 from ducto_redis.store import RedisStore
 from ducto_redis.store.conformance import assert_fold
@@ -114,7 +114,9 @@ async def test_unknown_outcome(store: RedisStore, proxy: Proxy) -> None:
     proxy.hold_replies()
     price, operation_key = Price(10), key("a charge")
     with pytest.raises(StoreUnavailableError) as unknown:
-        charge = store.operations.deduct(ACCOUNT, price, operation_key, floor=0, cause=b"", journal_limit=100)
+        charge = store.operations.deduct(
+            ACCOUNT, price, operation_key, floor=0, conditions=PLAIN, cause=b"", journal_limit=100
+        )
         await store.link.run(charge, timeout_seconds=0.2)
     assert unknown.value.operation_key == "a charge"
     await asyncio.to_thread(proxy.wait_for_replies)
@@ -219,6 +221,6 @@ def test_refused_urls(url: str) -> None:
 
 async def test_price_is_sent_digit_for_digit(store: RedisStore) -> None:
     """The largest amount arrives as it was sent."""
-    await store.add_credits(ACCOUNT, 2**53 - 1, key("all"), cause=b"")
-    charged = await store.deduct(ACCOUNT, Price(2**53 - 2), key("nearly all"), floor=0, cause=b"")
+    await store.add_credits(ACCOUNT, NewGrant(2**53 - 1, "purchase"), key("all"), conditions=PLAIN, cause=b"")
+    charged = await store.deduct(ACCOUNT, Price(2**53 - 2), key("nearly all"), floor=0, conditions=PLAIN, cause=b"")
     assert (str(charged.amount), str(charged.balance_after)) == ("9007199254.740990", "0.000001")

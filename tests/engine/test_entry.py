@@ -6,12 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ducto_redis.engine.entry import Cause, JournalEntry, LeaseRecord, UnreadableEntryError, decode_entry, encode_cause
+from ducto_redis.engine.entry import (
+    CapPart,
+    Cause,
+    Crossing,
+    Details,
+    GrantPart,
+    JournalEntry,
+    LeaseGrounds,
+    LeaseRecord,
+    UnreadableEntryError,
+    decode_entry,
+    encode_cause,
+)
 from ducto_redis.engine.state import AccountState
 from ducto_redis.metrics import ToolCall, UsageMetrics
 
-HEAD = ["deduct", "u1", "2", "7", "key/a", "5", "-4", "1", "3", ""]
-RECORD = ["open", "5", "0", "1000", "2000", "-3", "2", "charge", "f", "chat", "host:1", '{"a":1}', "1-0"]
+HEAD = ["deduct", "u1", "2", "7", "key/a", "5", "-4", "1", "3", "", ""]
+RECORD = ["open", "5", "0", "1000", "2000", "-3", "2", "charge", "f", "", "chat", "host:1", '{"a":1}', "1-0"]
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 
 
@@ -21,7 +33,7 @@ def entry(*parts: str) -> JournalEntry:
 
 def test_decode_entry() -> None:
     """Each part has its place, and what is derived from them too."""
-    decoded = entry(*HEAD[:-1], '{"flags":["x"]}', "balance", "6", "lease/l 1", "")
+    decoded = entry(*HEAD[:-2], '{"flags":["x"]}', "member\x1fann", "balance", "6", "lease/l 1", "")
     assert decoded == JournalEntry(
         3,
         "1700000000000-5",
@@ -35,17 +47,19 @@ def test_decode_entry() -> None:
         1,
         3,
         '{"flags":["x"]}',
+        "member\x1fann",
         (("balance", "6"), ("lease/l 1", "")),
     )
     assert (decoded.transaction_id, decoded.time_ms) == ("3-2-1700000000000-5", 1_700_000_000_000)
     assert decoded.read_cause().flags == ["x"]
     assert decoded.usage() == []
+    assert decoded.read_details() == Details(member="ann")
 
 
 @given(account=TEXT.filter(bool), key=TEXT, name=TEXT, value=TEXT)
 def test_any_text_survives(account: str, key: str, name: str, value: str) -> None:
     """Text without control characters needs no escaping."""
-    decoded = entry("deduct", account, "1", "1", key, "0", "0", "0", "0", "", name, value)
+    decoded = entry("deduct", account, "1", "1", key, "0", "0", "0", "0", "", "", name, value)
     assert (decoded.account, decoded.operation_key, decoded.changes) == (account, key, ((name, value),))
 
 
@@ -55,7 +69,7 @@ def test_any_text_survives(account: str, key: str, name: str, value: str) -> Non
         ([], None),
         (["deduct"], None),
         (["deduct", ""], None),
-        (HEAD[:9], "u1"),
+        (HEAD[:10], "u1"),
         ([*HEAD, "balance"], "u1"),
         ([*HEAD[:3], "seven", *HEAD[4:]], "u1"),
         ([*HEAD[:5], "5.0", *HEAD[6:]], "u1"),
@@ -77,7 +91,7 @@ def test_entry_that_is_no_text() -> None:
 def test_decode_lease_record() -> None:
     """Each part has its place."""
     record = LeaseRecord.decode("\x1f".join(RECORD))
-    assert record == LeaseRecord("open", 5, 0, 1000, 2000, -3, 2, "charge", "f", "chat", "host:1", '{"a":1}', "1-0")
+    assert record == LeaseRecord("open", 5, 0, 1000, 2000, -3, 2, "charge", "f", "", "chat", "host:1", '{"a":1}', "1-0")
 
 
 @pytest.mark.parametrize("parts", [RECORD[:-1], [*RECORD, "x"], ["open", "five", *RECORD[2:]], []])
@@ -100,7 +114,7 @@ def test_cause_survives(usage: UsageMetrics | list[UsageMetrics] | None) -> None
     cause = Cause(usage=usage, type="bonus", operation_type="chat", flags=("x",), metadata={"a": ["ü\t", 1]})
     encoded = encode_cause(cause)
     assert b"\t" not in encoded
-    read = entry(*HEAD[:-1], encoded.decode())
+    read = entry(*HEAD[:-2], encoded.decode(), "")
     assert read.read_cause().metadata == {"a": ["ü\t", 1]}
     assert read.usage() == ([] if usage is None else usage if isinstance(usage, list) else [usage])
 
@@ -119,7 +133,7 @@ def test_measures_keep_their_digits() -> None:
 
 
 def change(seq: int, *changes: str, epoch: int = 1) -> JournalEntry:
-    return entry("reserve", "u1", str(epoch), str(seq), "k", "0", "0", "0", "0", "", *changes)
+    return entry("reserve", "u1", str(epoch), str(seq), "k", "0", "0", "0", "0", "", "", *changes)
 
 
 def test_fold() -> None:
@@ -147,3 +161,68 @@ def test_nothing_folds_to_nothing() -> None:
     """An account without entries has nothing."""
     state = AccountState.fold([])
     assert (state.balance, state.held, state.seq, state.fields, state.leases) == (0, 0, 0, {}, {})
+
+
+def test_fields_of_many_of_a_kind_are_removed() -> None:
+    """An empty field that is named with a slash is gone; any other stays, empty."""
+    state = AccountState.fold([change(1, "grant/1", "x", "plan", "pro"), change(2, "grant/1", "", "plan", "")])
+    assert state.fields == {"epoch": "1", "seq": "2", "plan": ""}
+
+
+def test_details_are_read() -> None:
+    """Each name has its place, and repeated ones keep their order."""
+    pairs = [
+        "allowance", "5 7", "grant/9", "3 0 10 welcome gift", "grant/4", "1 2000 50 promo", "cap/12", "9 model/a b",
+        "crossed/plan-day", "warn account", "member", "ann", "operation_type", "chat", "plan", "pro", "low", "10",
+        "low", "5", "late", "1", "refund_of", "3-1-5-0", "lost", "2",
+    ]  # fmt: skip
+    assert Details.decode("\x1f".join(pairs)) == Details(
+        allowance=5,
+        period=7,
+        grants=(GrantPart(9, 3, 0, 10, "welcome gift"), GrantPart(4, 1, 2000, 50, "promo")),
+        caps=(CapPart("12", 9, "model/a b"),),
+        crossed=(Crossing("plan-day", "warn", "account"),),
+        low=(10, 5),
+        member="ann",
+        operation_type="chat",
+        plan="pro",
+        refund_of="3-1-5-0",
+        lost=2,
+        late=True,
+    )
+    assert Details.decode("") == Details()
+
+
+@pytest.mark.parametrize(
+    "text", ["allowance", "allowance\x1ffive 1", "grant/1\x1f5", "colour\x1fred", "cap/1\x1fx account"]
+)
+def test_unreadable_details(text: str) -> None:
+    """Details that are none are refused, not passed over."""
+    with pytest.raises(UnreadableEntryError):
+        Details.decode(text)
+
+
+def test_what_a_lease_stands_on() -> None:
+    """Only what does not rest on the allowance is held of the balance."""
+    grounds = "\x1e".join(["2", "7", "pro", "ann", "m\x1d5", "account\x1d12\x1d5", "allowance\x1d2 7"])
+    assert LeaseGrounds.decode(grounds) == LeaseGrounds(
+        2, 7, "pro", "ann", (("m", 5),), (CapPart("12", 5, "account"),), Details(allowance=2, period=7)
+    )
+    record = "\x1f".join([*RECORD[:9], grounds, *RECORD[10:]])
+    assert LeaseRecord.decode(record).balance_part == 3
+    assert AccountState.fold([change(1, "lease/a", record)]).held_by_leases == 3
+
+
+@pytest.mark.parametrize(
+    ("operation", "parts", "charged"),
+    [
+        ("deduct", ("5", "-3", "0"), 5),
+        ("settle", ("5", "-3", "2"), 3),
+        ("expire", ("5", "-3", "0"), 5),
+        ("reserve", ("5", "0", "0"), 0),
+    ],
+)
+def test_charged(operation: str, parts: tuple[str, str, str], charged: int) -> None:
+    """What an entry charged is what allowance and balance paid together."""
+    details = "allowance\x1f2 1"
+    assert entry(operation, "u1", "1", "1", "k", *parts, "0", "", details).charged == charged

@@ -23,7 +23,7 @@ OF_THE_JOURNAL = {
     "release_partition",
 }
 ERRORS = {
-    "insufficient": (errors.InsufficientCreditsError, ["5", "9", "6", "-2", "1500"]),
+    "insufficient": (errors.InsufficientCreditsError, ["5", "9", "6", "-2", "1500", "4"]),
     "conflict": (errors.IdempotencyConflictError, []),
     "closed": (errors.LeaseClosedError, ["settled"]),
     "not_found": (errors.LeaseNotFoundError, []),
@@ -33,7 +33,21 @@ ERRORS = {
     "journal_full": (errors.JournalFullError, ["100"]),
     "none": (errors.PricingNotLoadedError, []),
     "stale": (errors.StalePricing, ["4"]),
-    "reprice": (errors.RepriceLease, ["3"]),
+    "reprice": (errors.RepriceLease, ["3", "pro"]),
+    "terms": (errors.TermsNeeded, ["pro", "1000", "", "2000", "day@UTC\x1fhour@UTC"]),
+    "cap": (errors.CapReachedError, ["12", "account", "day", "9", "5", "1", "2000", "4"]),
+    "concurrency": (errors.ConcurrencyLimitError, ["chat", "2", "2"]),
+    "frozen": (errors.AccountFrozenError, ["ann: why"]),
+    "not_member": (errors.MemberNotFoundError, ["ann"]),
+    "not_team": (errors.TeamNotFoundError, []),
+    "is_team": (errors.ConfigError, ["Team"]),
+    "last_owner": (errors.ConfigError, ["ann"]),
+    "no_cap": (errors.CapNotFoundError, ["account", "12", "3\x1f4"]),
+    "plan_cap": (errors.ConfigError, ["plan-day"]),
+    "too_many_caps": (errors.InvalidAmountError, ["16"]),
+    "too_many_grants": (errors.InvalidAmountError, ["256"]),
+    "past": (errors.ConfigError, ["2000"]),
+    "refund_exceeds": (errors.RefundError, ["5", "2"]),
     "again": (MoreIsDue, []),
 }
 
@@ -62,7 +76,8 @@ def test_every_word_of_every_header_is_an_error(name: str) -> None:
 def test_headers_are_read() -> None:
     """The reading of headers finds what is there."""
     assert words_of("reserve", read_sources()["reserve"]) == {
-        "recovery_needed", "conflict", "closed", "stale", "again", "insufficient", "over_limit", "journal_full",
+        "recovery_needed", "conflict", "closed", "stale", "terms", "frozen", "not_member", "concurrency", "again",
+        "cap", "insufficient", "over_limit", "journal_full",
     }  # fmt: skip
 
 
@@ -83,15 +98,35 @@ def test_every_returned_word_is_in_the_header(name: str) -> None:
 
 def test_insufficient() -> None:
     """What was needed, what there was, and until when to wait."""
-    error = refused("insufficient", ["5", "9", "6", "-2", "1500"])
+    error = refused("insufficient", ["5", "9", "6", "-2", "1500", "4"])
     assert isinstance(error, errors.InsufficientCreditsError)
     assert (error.needed, error.available, error.held, error.floor) == tuple(
         Decimal(micro).scaleb(-6) for micro in (5, 3, 6, -2)
     )
     assert error.next_expiry == datetime.fromtimestamp(1.5, UTC)
-    nothing_held = refused("insufficient", ["5", "3", "0", "0", ""])
+    assert error.allowance == Decimal("0.000004")
+    nothing_held = refused("insufficient", ["5", "3", "0", "0", "", "0"])
     assert isinstance(nothing_held, errors.InsufficientCreditsError)
     assert nothing_held.next_expiry is None
+
+
+def test_terms() -> None:
+    """The manager is told which plan, as of when, and which windows."""
+    error = refused("terms", ["pro", "1000", "Europe/Berlin", "2000", "day@UTC\x1fhour@UTC"])
+    assert isinstance(error, errors.TermsNeeded)
+    assert (error.plan, error.assigned_ms, error.time_zone, error.now_ms) == ("pro", 1000, "Europe/Berlin", 2000)
+    assert error.windows == ("day@UTC", "hour@UTC")
+
+
+def test_cap() -> None:
+    """The refusal names the cap, its limit, what is used and held, and when the window ends."""
+    error = refused("cap", ["12", "member/ann", "day", "9", "5", "1", "2000", "4"])
+    assert isinstance(error, errors.CapReachedError)
+    assert (error.cap_id, error.scope, error.window) == ("12", "member/ann", "day")
+    assert (error.limit, error.used, error.held, error.needed) == tuple(
+        Decimal(micro).scaleb(-6) for micro in (9, 5, 1, 4)
+    )
+    assert error.window_end == datetime.fromtimestamp(2, UTC)
 
 
 def test_conflict_names_the_caller_s_key() -> None:

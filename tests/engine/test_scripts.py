@@ -37,8 +37,19 @@ def test_piece_is_included_once() -> None:
 
 def test_only_whole_lines_are_includes() -> None:
     """An include inside a line is a comment like any other."""
-    text = "x -- include lib/x\n  -- include lib/x\n"
+    text = "x -- include lib/x\n-- include lib/x, perhaps\n"
     assert text_of({"main": text}) == text
+
+
+def test_indented_include_is_known_inside_its_function_only() -> None:
+    """A piece that is included inside a function is included again outside; one from outside is known inside."""
+    sources = {
+        "main": "-- include lib/a\nfunction f\n  -- include lib/x\nend\n-- include lib/y\n",
+        "lib/a": "a\n",
+        "lib/x": "-- include lib/a\n-- include lib/y\nx\n",
+        "lib/y": "y\n",
+    }
+    assert text_of(sources) == "a\nfunction f\ny\nx\nend\ny\n"
 
 
 def test_circular_include() -> None:

@@ -1,150 +1,244 @@
-"""Drives the model and a store side by side with random operations, and compares every reply and the whole state."""
+"""Random operations on a few accounts: credits that come in, charges, leases, refunds, and time."""
 
-import itertools
-from collections.abc import Callable, Coroutine
-from typing import Any
-
+import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from ducto_redis.driving import drive
-from ducto_redis.engine.entry import ENTRY_FIELD, JournalEntry, LeaseRecord, decode_entry
-from ducto_redis.engine.operation import LeaseTerms, OperationKey, Price
-from ducto_redis.engine.operations import Operations
-from ducto_redis.engine.scripts import Scripts, load_scripts, read_sources
-from ducto_redis.engine.state import AccountState
-from ducto_redis.errors import (
-    IdempotencyConflictError,
-    InsufficientCreditsError,
-    InvalidAmountError,
-    LeaseClosedError,
-    LeaseExpiredError,
-    LeaseNotFoundError,
-    RepriceLease,
-    StalePricing,
-)
+from ducto_redis.engine.operation import Charge, LeaseTerms, NewGrant, OperationKey, Price
 from ducto_redis.money import to_signed_micro
-from ducto_redis.store.script_store import ScriptStore
-from tests.model.model import DAY, LIMIT, Answer, Entry, Lease, Model, Refused
+from tests.model.account import DAY, LIMIT, Lease
+from tests.model.driver import CHARGES, Call, Driver, in_milliseconds
+from tests.model.plans import plans
 
-START = 1_700_000_000_000
 SECOND = 1000
-BY_ITSELF = ("expire", "forget", "sweep")
+HOUR = 3600 * SECOND
 
-ACCOUNTS = st.sampled_from(["u1", "u1", "u1", "{u}:2"])
-NEW_LEASES = st.integers(0, 12).map("lease {}".format)
+USER, PLAIN_USER, TEAM = "u1", "{u}:2", "t1"
+"""An account that may have everything, one that has nothing special and huge amounts, and a team."""
+
+ACCOUNTS = st.sampled_from([USER, USER, USER, TEAM, TEAM, PLAIN_USER])
+NEW_LEASES = st.integers(0, 20)
+"""The lease's number: a few come again, the others are new ones."""
 NO_LEASE = 15
 LEASES = st.integers(0, NO_LEASE)
-"""Which lease, see `SideBySide.pick`."""
-KEYS = st.integers(0, 15).map("key/{}".format)
+"""Which lease, see `pick`."""
+KEYS = st.integers(0, 150).map("key/{}".format)
 FINGERPRINTS = st.sampled_from(["this"] * 7 + ["that"])
-AMOUNTS = st.integers(0, 999).map(lambda number: number % 32 if number < 970 else LIMIT - number + 970)
-ADDED = st.integers(0, 999).map(lambda number: number % 30 + 1 if number < 970 else LIMIT - number + 970)
-"""Small ones mostly, and some next to the limit."""
+AMOUNTS = st.integers(0, 999)
+HUGE = 970
+"""Of 1000 amounts, those from here on are next to the limit, on the plain account."""
 FLOORS = st.sampled_from([0] * 6 + [10, -20, -20, -LIMIT])
-VERSIONS = st.sampled_from([0, 0, 0, 1, 2])
-TTLS = st.sampled_from([1, 10 * SECOND, 60 * SECOND, DAY])
-STEPS = st.sampled_from([1, 10 * SECOND, 60 * SECOND, DAY, DAY + 60 * SECOND, 3 * DAY])
+BEHIND = st.sampled_from([0, 0, 0, 0, 0, 1])
+TTLS = st.sampled_from([1, 10 * SECOND, 60 * SECOND, HOUR, DAY, 5 * DAY])
+STEPS = st.sampled_from(
+    [1, 1, 10 * SECOND, 10 * SECOND, 60 * SECOND, HOUR, HOUR, DAY, DAY + 60 * SECOND, 3 * DAY, 16 * DAY]
+)
+MEMBERS = st.sampled_from(["m1", "m1", "m2", "m2", "nobody"])
+CALLS = st.builds(
+    Call,
+    plain=st.sampled_from([False, False, False, True]),
+    plan=st.sampled_from([None] * 6 + ["", "pro"]),
+    behind=BEHIND,
+    member=st.sampled_from(["m1", "m2", "nobody", "", ""]),
+    models=st.integers(0, 3),
+    max_concurrent=st.sampled_from([None, None, 1, 2]),
+    low_levels=st.sampled_from([(), (), (10,), (5, 25)]),
+    skip_allowance=st.sampled_from([False, False, False, True]),
+)
+SCOPES = st.sampled_from(["account", "account", "member/m1", "model/gpt"])
 
 
-def scripts_at(now: int, *, sources: dict[str, str] | None = None, shebang: bool = False) -> Scripts:
-    """The scripts with a clock that stands still."""
-    stopped = {**(sources or read_sources()), "lib/now": f"local function now()\n  return {now}\nend\n"}
-    return load_scripts(sources=stopped, shebang=shebang)
+def small(number: int, account: str, lowest: int = 0) -> int:
+    """An amount: a small one mostly, and some next to the limit."""
+    if number >= HUGE and account == PLAIN_USER:
+        return LIMIT - number + HUGE
+    return (number % 32 if number % 3 else number % 11) + lowest
 
 
-def has_leases(machine: "SideBySide") -> bool:
+def has_leases(machine: Driver) -> bool:
     """Whether some account has or had a lease: most steps on none would be the same refusal."""
     return any(account.leases or account.closed for account in machine.model.accounts.values())
 
 
-class SideBySide(RuleBasedStateMachine):
-    """The model and a store; a subclass says which store, and with which scripts."""
+def now_and_then(machine: Driver) -> bool:
+    """What must not happen so often that charges are rare."""
+    return machine.steps % 3 == 0
 
-    make_store: Callable[[], ScriptStore]
-    sources: dict[str, str] | None = None
-    shebang = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = Model(START)
-        self.store = type(self).make_store()
-        self.client = self.store.redis()
-        self.seen: dict[int, bytes] = {}
-        self.entries: dict[str, list[JournalEntry]] = {}
-        self.compared = 0
-        self.set_clock()
+def has_charges(machine: Driver) -> bool:
+    return any(entry.operation in CHARGES for entry in machine.model.journal)
 
-    @initialize()
-    def create(self) -> None:
+
+class MoneyRules(Driver):
+    """What moves credits."""
+
+    @initialize(opens=st.booleans(), plan=st.sampled_from(["", *plans(1)]), team=st.booleans())
+    def create(self, opens: bool, plan: str, team: bool) -> None:
         drive(self.store.create_namespace())
-        self.add_credits("u1", 60, "key/first", "this")
+        self.opens = opens
+        if team:
+            self.make_team(TEAM, "key/team")
+            self.add_credits(TEAM, 80, "key/first", "this", 0, 50, Call())
+        self.add_credits(USER, 95, "key/first", "this", 0, 50, Call())
+        if plan:
+            self.assign(USER, plan, "", "key/plan", "this", Call())
 
-    def teardown(self) -> None:
-        drive(self.store.close())
+    def make_team(self, account: str, key: str) -> None:
+        raise NotImplementedError
 
-    def set_clock(self) -> None:
-        scripts = scripts_at(self.model.now, sources=self.sources, shebang=self.shebang)
-        self.store.operations = Operations(self.store.namespace, scripts)
+    def assign(self, account: str, plan: str, zone: str, key: str, fingerprint: str, call: Call) -> None:
+        raise NotImplementedError
 
     @rule(milliseconds=STEPS)
     def time_passes(self, milliseconds: int) -> None:
         self.model.now += milliseconds
         self.set_clock()
 
-    @rule(account=ACCOUNTS, amount=ADDED, key=KEYS, fingerprint=FINGERPRINTS)
-    def add_credits(self, account: str, amount: int, key: str, fingerprint: str) -> None:
+    @rule(
+        account=ACCOUNTS,
+        number=AMOUNTS,
+        key=KEYS,
+        fingerprint=FINGERPRINTS,
+        lives=st.sampled_from([0, 0, 10 * SECOND, 60 * SECOND, DAY, -1]),
+        priority=st.sampled_from([50, 50, 10, 60]),
+        call=CALLS,
+    )
+    def add_credits(
+        self, account: str, number: int, key: str, fingerprint: str, lives: int, priority: int, call: Call
+    ) -> None:
         fingerprint = f"add {fingerprint}"
-        self.compare(
-            lambda: self.model.add_credits(account, amount, key, fingerprint),
-            self.store.add_credits(account, amount, OperationKey(key, DAY, fingerprint), cause=b""),
+        if account == PLAIN_USER:
+            lives, priority = 0, 50
+        amount = small(number, account, 1)
+        grant = NewGrant(amount, "bonus", self.model.now + lives if lives else 0, priority)
+        self.ask(
+            lambda conditions: self.model.add_credits(account, grant, key, fingerprint, conditions),
+            lambda conditions: self.store.add_credits(
+                account, grant, OperationKey(key, DAY, fingerprint), conditions=conditions, cause=b""
+            ),
+            self.conditions(account, call),
         )
 
-    @rule(account=ACCOUNTS, amount=AMOUNTS, key=KEYS, fingerprint=FINGERPRINTS, floor=FLOORS, version=VERSIONS)
-    def deduct(self, account: str, amount: int, key: str, fingerprint: str, floor: int, version: int) -> None:
-        fingerprint = f"deduct {fingerprint}"
-        price = Price(amount, version, version)
-        self.compare(
-            lambda: self.model.deduct(account, amount, key, fingerprint, floor, version, version),
-            self.store.deduct(account, price, OperationKey(key, DAY, fingerprint), floor=floor, cause=b""),
+    @precondition(now_and_then)
+    @rule(
+        account=ACCOUNTS,
+        amount=st.integers(-40, 30).filter(bool),
+        key=KEYS,
+        fingerprint=FINGERPRINTS,
+        force=st.booleans(),
+        call=CALLS,
+    )
+    def adjust_credits(self, account: str, amount: int, key: str, fingerprint: str, force: bool, call: Call) -> None:
+        fingerprint = f"adjust {fingerprint}"
+        answer = self.ask(
+            lambda conditions: self.model.adjust_credits(account, amount, key, fingerprint, force, conditions),
+            lambda conditions: self.store.adjust_credits(
+                account, amount, OperationKey(key, DAY, fingerprint), force=force, conditions=conditions, cause=b""
+            ),
+            self.conditions(account, call),
         )
+        if isinstance(answer, dict) and force:
+            self.lowest[account] = min(self.lowest.get(account, 0), answer["available"])
+
+    @rule(
+        account=ACCOUNTS, number=AMOUNTS, key=KEYS, fingerprint=FINGERPRINTS, floor=FLOORS, priced=st.booleans(),
+        call=CALLS,
+    )  # fmt: skip
+    def deduct(
+        self, account: str, number: int, key: str, fingerprint: str, floor: int, priced: bool, call: Call
+    ) -> None:
+        fingerprint = f"deduct {fingerprint}"
+        amount = small(number, account)
+        version = max(1, self.active - call.behind) if priced else 0
+        call = self.for_account(account, call)
+        answer = self.ask(
+            lambda conditions: self.model.deduct(
+                account, amount, key, fingerprint, floor, self.now_at(version, conditions),
+                self.now_at(version, conditions), conditions,
+            ),
+            lambda conditions: self.store.deduct(
+                account,
+                Price(amount, self.now_at(version, conditions), self.now_at(version, conditions)),
+                OperationKey(key, DAY, fingerprint),
+                floor=floor,
+                conditions=conditions,
+                cause=b"",
+            ),
+            self.conditions(account, call, amount),
+        )  # fmt: skip
+        self.admitted(account, floor, answer)
 
     @rule(
         account=ACCOUNTS,
-        lease_id=NEW_LEASES,
-        amount=AMOUNTS,
+        lease_number=NEW_LEASES,
+        number=AMOUNTS,
         floor=FLOORS,
         ttl=TTLS,
         on_expiry=st.sampled_from(["release", "charge"]),
+        operation_type=st.sampled_from(["default", "chat"]),
         fingerprint=FINGERPRINTS,
-        version=VERSIONS,
+        priced=st.booleans(),
+        call=CALLS,
+        dry_run=st.sampled_from([False, False, False, True]),
     )
     def reserve(
         self,
         account: str,
-        lease_id: str,
-        amount: int,
+        lease_number: int,
+        number: int,
         floor: int,
         ttl: int,
         on_expiry: str,
+        operation_type: str,
         fingerprint: str,
-        version: int,
+        priced: bool,
+        call: Call,
+        dry_run: bool,
     ) -> None:
-        now = self.model.now
-        lease = Lease(amount, now, now + ttl, floor, version, on_expiry, fingerprint)
-        terms = LeaseTerms(floor, ttl, on_expiry, "chat", "owner", b"", fingerprint)
-        self.compare(
-            lambda: self.model.reserve(account, lease_id, lease, version),
-            self.store.reserve(account, lease_id, Price(amount, version, version), terms, cause=b""),
-        )
+        now, amount = self.model.now, small(number, account)
+        lease_id = f"lease {lease_number if lease_number < 4 else 100 + self.steps}"
+        version = max(1, self.active - call.behind) if priced else 0
+        call = self.for_account(account, call)
+        terms = LeaseTerms(floor, ttl, on_expiry, operation_type, "owner", b"", fingerprint)
+
+        def lease(version: int) -> Lease:
+            return Lease(amount, now, now + ttl, floor, version, on_expiry, fingerprint, operation_type)
+
+        answer = self.ask(
+            lambda conditions: self.model.reserve(
+                account, lease_id, lease(self.now_at(version, conditions)), self.now_at(version, conditions),
+                conditions, dry_run,
+            ),
+            lambda conditions: self.store.reserve(
+                account,
+                lease_id,
+                Price(amount, self.now_at(version, conditions), self.now_at(version, conditions)),
+                terms,
+                conditions=conditions,
+                cause=b"",
+                dry_run=dry_run,
+            ),
+            self.conditions(account, call, amount),
+        )  # fmt: skip
+        if not dry_run:
+            self.admitted(account, floor, answer)
 
     @precondition(has_leases)
-    @rule(number=LEASES, cost=st.integers(0, 90), fingerprint=FINGERPRINTS, version=VERSIONS)
-    def settle(self, number: int, cost: int, fingerprint: str, version: int) -> None:
+    @rule(number=LEASES, cost=st.integers(0, 45), fingerprint=FINGERPRINTS, priced=st.booleans(), call=CALLS)
+    def settle(self, number: int, cost: int, fingerprint: str, priced: bool, call: Call) -> None:
         account, lease_id = self.pick(number)
+        lease = self.model.account(account).leases.get(lease_id)
+        version = 0
+        if priced and lease is not None:
+            version = lease.version or self.active
+            call = call if call.plan is not None else _knowing(call, lease.plan)
+        conditions = self.conditions(account, self.for_account(account, call), cost)
         self.compare(
-            lambda: self.model.settle(account, lease_id, cost, fingerprint, version),
-            self.store.settle(account, lease_id, Price(cost, version), fingerprint=fingerprint, cause=b""),
+            lambda: self.model.settle(account, lease_id, cost, fingerprint, version, conditions),
+            self.store.settle(
+                account, lease_id, Price(cost, version), conditions=conditions, fingerprint=fingerprint, cause=b""
+            ),
         )
 
     @precondition(has_leases)
@@ -164,32 +258,87 @@ class SideBySide(RuleBasedStateMachine):
         )
 
     @precondition(has_leases)
-    @rule(number=LEASES, amount=AMOUNTS, key=KEYS, fingerprint=FINGERPRINTS, version=VERSIONS)
-    def extend(self, number: int, amount: int, key: str, fingerprint: str, version: int) -> None:
+    @rule(number=LEASES, size=AMOUNTS, key=KEYS, fingerprint=FINGERPRINTS, priced=st.booleans(), call=CALLS)
+    def extend(self, number: int, size: int, key: str, fingerprint: str, priced: bool, call: Call) -> None:
         account, lease_id = self.pick(number)
         fingerprint = f"extend {lease_id} {fingerprint}"
-        price = Price(amount, version)
-        self.compare(
-            lambda: self.model.extend(account, lease_id, amount, key, fingerprint, version),
-            self.store.extend(account, lease_id, price, OperationKey(key, DAY, fingerprint), cause=b""),
+        lease = self.model.account(account).leases.get(lease_id)
+        amount = small(size, account)
+        version = lease.version + call.behind if priced and lease is not None else 0
+        self.ask(
+            lambda conditions: self.model.extend(account, lease_id, amount, key, fingerprint, version, conditions),
+            lambda conditions: self.store.extend(
+                account,
+                lease_id,
+                Price(amount, version),
+                OperationKey(key, DAY, fingerprint),
+                conditions=conditions,
+                cause=b"",
+            ),
+            self.conditions(account, self.for_account(account, call), amount),
         )
 
-    @rule(account=ACCOUNTS)
-    def look(self, account: str) -> None:
-        self.compare(lambda: self.model.get_balance(account), self.store.get_balance(account))
+    @precondition(has_charges)
+    @rule(
+        number=st.integers(0, 30),
+        amount=st.sampled_from([None, None, 1, 3, 7, 20]),
+        key=KEYS,
+        fingerprint=FINGERPRINTS,
+        to_balance=st.booleans(),
+    )
+    def refund(self, number: int, amount: int | None, key: str, fingerprint: str, to_balance: bool) -> None:
+        charges = [entry for entry in self.model.journal if entry.operation in CHARGES]
+        charge = charges[-1 - number % len(charges)]
+        entry = self.entries[charge.account][charge.seq - 1]
+        fingerprint = f"refund {charge.seq} {fingerprint}"
+        self.compare(
+            lambda: self.model.refund(charge.account, charge, charge.at, amount, key, fingerprint, to_balance),
+            self.store.refund(
+                charge.account,
+                Charge(entry.transaction_id, entry.charged, entry.details, charge.at),
+                amount,
+                OperationKey(key, DAY, fingerprint),
+                expired_to_balance=to_balance,
+                cause=b"",
+            ),
+        )
+
+    @precondition(now_and_then)
+    @rule(account=ACCOUNTS, call=CALLS)
+    def look(self, account: str, call: Call) -> None:
+        self.ask(
+            lambda conditions: self.model.get_balance(account, conditions),
+            lambda conditions: self.store.get_balance(account, conditions=conditions),
+            self.conditions(account, call),
+        )
         page = drive(self.store.list_leases(account))
         listed = {
-            lease.lease_id: (to_signed_micro(lease.amount), round(lease.expires_at.timestamp() * 1000))
-            for lease in page.leases
+            lease.lease_id: (to_signed_micro(lease.amount), in_milliseconds(lease.expires_at)) for lease in page.leases
         }
         assert listed == self.model.list_leases(account)
 
-    @rule()
-    def sweep(self) -> None:
-        expected = self.model.sweep()
-        swept = [drive(self.store.sweep_partition(partition)) for partition in self.store.partitions()]
-        assert sum(sweep.accounts for sweep in swept) == expected["accounts"]
-        assert sum(sweep.leases_expired for sweep in swept) == expected["leases_expired"]
+    @precondition(now_and_then)
+    @rule(dry_run=st.booleans())
+    def sweep(self, dry_run: bool) -> None:
+        expected = self.model.sweep(dry_run=dry_run)
+        swept = [drive(self.store.sweep_partition(partition, dry_run=dry_run)) for partition in self.store.partitions()]
+        for what in ("accounts", "leases_expired", "grants_expired"):
+            assert sum(getattr(sweep, what) for sweep in swept) == expected[what]
+        assert sum(to_signed_micro(sweep.credits_expired) for sweep in swept) == expected["credits_expired"]
+
+    def now_at(self, version: int, conditions: object) -> int:
+        """A price's version: of the active document, once its terms were asked for."""
+        return self.active if version and getattr(conditions, "terms", None) is not None else version
+
+    def for_account(self, account: str, call: Call) -> Call:
+        """Members spend from teams; a stranger does elsewhere, now and then."""
+        if account == PLAIN_USER:
+            return Call(plain=True)
+        return call if account == TEAM or call.member == "nobody" else _alone(call)
+
+    def admitted(self, account: str, floor: int, answer: object) -> None:
+        if isinstance(answer, dict):
+            self.lowest[account] = min(self.lowest.get(account, 0), floor)
 
     def pick(self, number: int) -> tuple[str, str]:
         """An account and a lease of its: one that is there, now and then one that was closed, or none."""
@@ -197,156 +346,14 @@ class SideBySide(RuleBasedStateMachine):
         there = sorted((account.name, lease_id) for account in accounts for lease_id in account.leases)
         closed = sorted((account.name, lease_id) for account in accounts for lease_id in account.closed)
         if number == NO_LEASE:
-            return "u1", "none"
+            return USER, "none"
         known = (there or closed) if number % 4 else (closed or there)
         return known[number % len(known)]
 
-    def compare(self, expected: Callable[[], Answer], work: Coroutine[Any, Any, Any]) -> None:
-        """Both answer the same, or both refuse for the same reason."""
-        try:
-            answer: Any = expected()
-        except Refused as refused:
-            answer = refused.args
-        try:
-            result = drive(work)
-        except Exception as error:  # what is no refusal is raised again there
-            given: Any = words_of(error)
-        else:
-            self.read_journals()
-            given = self.answer_of(result, answer) if isinstance(answer, dict) else result
-        assert given == answer
 
-    def answer_of(self, result: Any, wanted: Answer) -> Answer:
-        """The result in the words of the model."""
-        answer: Answer = {}
-        for name in wanted:
-            match name:
-                case "transaction":
-                    entry = next(
-                        entry for entry in self.entries[result.account] if entry.transaction_id == result.transaction_id
-                    )
-                    answer[name] = entry.seq
-                case "expires":
-                    answer[name] = round(result.expires_at.timestamp() * 1000)
-                case "balance":
-                    balance = result.balance if hasattr(result, "balance") else result.balance_after
-                    answer[name] = to_signed_micro(balance)
-                case "amount" | "available" | "shortfall" | "held":
-                    answer[name] = to_signed_micro(getattr(result, name))
-                case _:
-                    answer[name] = getattr(result, name)
-        return answer
-
-    def read_journals(self) -> None:
-        """Take in what was journalled since the last look."""
-        for partition in self.store.partitions():
-            after = self.seen.get(partition, b"0-0")
-            for entry_id, fields in self.client.xrange(self.store.namespace.journal(partition), b"(" + after):
-                entry = decode_entry(partition, entry_id.decode(), fields[ENTRY_FIELD])
-                self.entries.setdefault(entry.account, []).append(entry)
-                self.seen[partition] = entry_id
-
-    @invariant()
-    def journal_is_the_model_s(self) -> None:
-        """Every entry is the model's; what fell due at the same moment has no order of its own."""
-        self.read_journals()
-        for name, account in self.model.accounts.items():
-            entries = self.entries.get(name, [])
-            assert [entry.seq for entry in entries] == list(range(1, account.seq + 1))
-        for name in {entry.account for entry in self.model.journal[self.compared :]}:
-            expected = [entry for entry in self.model.journal[self.compared :] if entry.account == name]
-            made = [as_model(entry) for entry in self.entries[name][expected[0].seq - 1 :]]
-            assert unordered(made) == unordered(expected)
-        self.compared = len(self.model.journal)
-
-    @invariant()
-    def state_is_the_model_s(self) -> None:
-        """Every field and every lease is the model's, and what folding the journal gives."""
-        for name, account in self.model.accounts.items():
-            keys = self.store.namespace.account(name).keys
-            stored = AccountState(text(self.client.hgetall(keys[0])), text(self.client.hgetall(keys[1])))
-            folded = AccountState.fold(self.entries.get(name, []))
-            assert (stored.fields, stored.leases) == (folded.fields, folded.leases)
-            assert (stored.balance, stored.held, stored.seq) == (account.balance, account.held, account.seq)
-            assert int(stored.fields.get("activation", 0)) == account.activation
-            assert stored.fields.get("due", "") == ("" if account.due is None else str(account.due))
-            due = self.client.zscore(keys[3], name)
-            assert due == account.due
-            assert {lease_id: lease_of(record) for lease_id, record in stored.leases.items()} == {
-                lease_id: (
-                    lease.open,
-                    lease.amount,
-                    lease.charged,
-                    lease.created,
-                    lease.expires,
-                    lease.floor,
-                    lease.version,
-                )
-                for lease_id, lease in account.leases.items()
-            }
+def _knowing(call: Call, plan: str) -> Call:
+    return msgspec.structs.replace(call, plan=plan, plain=call.plain and not plan)
 
 
-def words_of(error: Exception) -> tuple[Any, ...]:
-    """A refusal in the words of the model; anything else is raised again."""
-    match error:
-        case InsufficientCreditsError():
-            numbers = (error.needed, error.available, error.held, error.floor)
-            return ("insufficient", *(to_signed_micro(number) for number in numbers))
-        case LeaseClosedError():
-            return ("closed", error.how)
-        case StalePricing():
-            return ("stale", error.activation)
-        case RepriceLease():
-            return ("reprice", error.version)
-        case IdempotencyConflictError():
-            return ("conflict",)
-        case LeaseNotFoundError():
-            return ("not_found",)
-        case LeaseExpiredError():
-            return ("expired",)
-        case InvalidAmountError():
-            return ("over_limit",)
-    raise error
-
-
-def as_model(entry: JournalEntry) -> Entry:
-    return Entry(
-        entry.operation,
-        entry.account,
-        entry.seq,
-        entry.operation_key,
-        entry.amount,
-        entry.balance_change,
-        entry.shortfall,
-        entry.version,
-    )
-
-
-def unordered(entries: list[Entry]) -> list[Any]:
-    """The entries, where those of what fell due at once are a set without their seq."""
-    grouped: list[Any] = []
-    for by_itself, group in itertools.groupby(entries, lambda entry: entry.operation in BY_ITSELF[:2]):
-        if by_itself:
-            grouped.append(
-                {(entry.operation, entry.operation_key, entry.amount, entry.balance_change) for entry in group}
-            )
-        else:
-            grouped += group
-    return grouped
-
-
-def lease_of(record: str) -> tuple[Any, ...]:
-    lease = LeaseRecord.decode(record)
-    return (
-        lease.state == "open",
-        lease.amount,
-        lease.charged,
-        lease.created_ms,
-        lease.expires_ms,
-        lease.floor,
-        lease.version,
-    )
-
-
-def text(fields: dict[bytes, bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in fields.items()}
+def _alone(call: Call) -> Call:
+    return msgspec.structs.replace(call, member="")

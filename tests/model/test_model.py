@@ -5,24 +5,26 @@ import random
 import uuid
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from ducto_redis.store import MemoryStore, RedisStore
-from tests.model.machine import SideBySide
+from tests.model.account_rules import SideBySide
 
-SEED = int(os.environ.get("DUCTO_MODEL_SEED") or random.randrange(2**32))
+GIVEN_SEED = os.environ.get("DUCTO_MODEL_SEED")
+SEED = int(GIVEN_SEED or random.randrange(2**32))
 
 
 def run(machine: type[SideBySide], *, examples: int, steps: int) -> None:
-    """Run the machine, from a seed that is printed where it fails."""
-    print(f"to repeat: DUCTO_MODEL_SEED={SEED}")
+    """Run the machine, from a seed that is printed where it fails; with a seed that was given, a failure is shrunk."""
+    print(f"to repeat, and to shrink: DUCTO_MODEL_SEED={SEED}")
     bounds = settings(
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
         database=None,
         print_blob=True,
+        phases=(Phase.generate, Phase.shrink) if GIVEN_SEED else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(seed(SEED)(machine), settings=bounds)
@@ -34,9 +36,10 @@ class OverMemory(SideBySide):
         return MemoryStore(partitions=1)
 
 
+@pytest.mark.timeout(600)
 def test_memory_store() -> None:
     """MemoryStore and the model agree on every reply and on the whole state."""
-    run(OverMemory, examples=150, steps=30)
+    run(OverMemory, examples=100, steps=30)
 
 
 @pytest.mark.long
@@ -58,4 +61,4 @@ def test_redis_store(server_url: str) -> None:
                 self.client.delete(*keys)
             super().teardown()
 
-    run(OverRedis, examples=3000, steps=50)
+    run(OverRedis, examples=2000, steps=50)

@@ -13,17 +13,47 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ducto_redis.driving import drive
-from ducto_redis.errors import CreditError, InsufficientCreditsError
+from ducto_redis.engine.entry import JournalEntry
+from ducto_redis.engine.operation import Charge
+from ducto_redis.engine.scripts import load_scripts
+from ducto_redis.errors import (
+    CapReachedError,
+    ConcurrencyLimitError,
+    CreditError,
+    InsufficientCreditsError,
+    MemberNotFoundError,
+    RefundError,
+)
 from ducto_redis.money import to_signed_micro
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance.calls import ACCOUNT, add, deduct, extend, reserve, settle, terms
+from ducto_redis.store.conformance.caller import Caller, Document, Plan
+from ducto_redis.store.conformance.calls import (
+    ACCOUNT,
+    HOUR_MS,
+    add,
+    deduct,
+    extend,
+    key,
+    numbers_of,
+    reserve,
+    settle,
+    terms,
+)
+from ducto_redis.store.conformance.inspection import read_journal
 from ducto_redis.store.contract import NamespaceState
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
 
 SHARED_KEYS = 40
+PROCESSES = 8
 STEPS = 120
+NEW_ACCOUNTS = 30
+BONUS = 100
+ALLOWANCE = 40
+CONCURRENT = 3
+MEMBERS = ("ann", "bob", "cy")
+PARTS = (1, 2, 3, 5, 8, 13)
 
 
 def spend(store: RedisStore, number: int, chance: random.Random) -> int:
@@ -78,7 +108,116 @@ def create(store: RedisStore, number: int, chance: random.Random) -> int:
         drive(store.create_namespace())
     assert drive(store.read_namespace()) is NamespaceState.OPEN
     drive(add(store, 50, "a bonus"))
-    return to_signed_micro(drive(store.get_balance(ACCOUNT)).balance)
+    return drive(numbers_of(store))[0]
+
+
+def first_requests(store: RedisStore, number: int, chance: random.Random) -> int:
+    """Be the first to charge many new accounts; what was charged of them all, in micro-credits."""
+    document = Document({"free": Plan(ALLOWANCE)}, default="free", bonus=BONUS)
+    accounts = [f"new {account}" for account in range(NEW_ACCOUNTS)]
+    chance.shuffle(accounts)
+    charged = 0
+    for account in accounts:
+        caller = Caller(store, document, account=account)
+        for step in range(3):
+            with suppress(InsufficientCreditsError):
+                amount = chance.randint(1, 20)
+                drive(caller.deduct(amount, f"{number}.{step}"))
+                charged += amount
+    return charged
+
+
+def spend_capped(store: RedisStore, number: int, chance: random.Random) -> int:
+    """Charge and hold under a cap until it refuses the smallest amount; what was charged, in micro-credits."""
+    caller, charged, step = Caller(store), 0, 0
+    while True:
+        step += 1
+        amount = chance.randint(1, 9)
+        try:
+            if chance.random() < 0.5:
+                drive(caller.deduct(amount, f"{number}.{step}"))
+                charged += amount
+            else:
+                drive(caller.reserve(f"{number}.{step}", amount))
+                if chance.random() < 0.3:
+                    drive(caller.release(f"{number}.{step}"))
+                else:
+                    cost = chance.randint(0, amount)
+                    drive(caller.settle(f"{number}.{step}", cost))
+                    charged += cost
+        except CapReachedError as refused:
+            if refused.used >= refused.limit:
+                return charged
+
+
+def spend_as_members(store: RedisStore, number: int, chance: random.Random) -> int:
+    """Spend as members whose roles come and go; what was charged, in micro-credits."""
+    caller, charged = Caller(store), 0
+    for step in range(STEPS):
+        member, amount = chance.choice(MEMBERS), chance.randint(1, 9)
+        if chance.random() < 0.1:
+            role = chance.choice(["removed", "member", "member"])
+            with suppress(MemberNotFoundError):
+                drive(store.set_member(ACCOUNT, member, role, key(f"role {number}.{step}"), cause=b""))
+        with suppress(MemberNotFoundError, CapReachedError, InsufficientCreditsError):
+            if chance.random() < 0.5:
+                drive(caller.deduct(amount, f"{number}.{step}", member=member))
+                charged += amount
+            else:
+                drive(caller.reserve(f"{number}.{step}", amount, member=member))
+                drive(caller.settle(f"{number}.{step}", amount))
+                charged += amount
+    return charged
+
+
+def refund_the_same(store: RedisStore, number: int, chance: random.Random) -> int:
+    """Refund the same charges as everybody, in parts; what came of it, in micro-credits."""
+    charges = [charge_of(entry) for entry in read_journal(store, ACCOUNT) if entry.charged]
+    refunded = 0
+    for step in range(STEPS):
+        charge, part = chance.choice(charges), chance.choice(PARTS)
+        with suppress(RefundError):
+            result = drive(
+                store.refund(
+                    ACCOUNT, charge, part, key(f"{number}.{step}", f"{part}"), expired_to_balance=True, cause=b""
+                )
+            )
+            refunded += to_signed_micro(result.amount)
+    return refunded
+
+
+def hold_a_few(store: RedisStore, number: int, chance: random.Random) -> int:
+    """Open leases of which only a few may be open at once; how many were opened."""
+    caller, opened = Caller(store), 0
+    for step in range(STEPS):
+        try:
+            drive(caller.reserve(f"{number}.{step}", 1, max_concurrent=CONCURRENT))
+        except ConcurrencyLimitError:
+            continue
+        opened += 1
+        if chance.random() < 0.5:
+            drive(caller.settle(f"{number}.{step}", 1))
+        else:
+            drive(caller.release(f"{number}.{step}"))
+    return opened
+
+
+def sweep_and_settle(store: RedisStore, number: int, chance: random.Random) -> int:
+    """Sweep what has expired while others settle the leases that rest on it; micro-credits that sweeps took."""
+    went = 0
+    mine = [f"{lease}" for lease in range(number, STEPS, PROCESSES)]
+    while mine:
+        if chance.random() < 0.5:
+            swept = drive(store.sweep_partition(store.namespace.partition_of(ACCOUNT), limit=1))
+            went += to_signed_micro(swept.credits_expired)
+        else:
+            drive(Caller(store).settle(mine.pop(), chance.randint(0, 12)))
+    return went
+
+
+def charge_of(entry: JournalEntry) -> Charge:
+    """A charge, as its entry says it."""
+    return Charge(entry.transaction_id, entry.charged, entry.details, entry.time_ms)
 
 
 def go_on(store: RedisStore, number: int, chance: random.Random) -> int:
@@ -87,8 +226,25 @@ def go_on(store: RedisStore, number: int, chance: random.Random) -> int:
 
 
 WORK: dict[str, Callable[[RedisStore, int, random.Random], int]] = {
-    work.__name__: work for work in (spend, work_with_leases, share_keys, create, go_on)
+    work.__name__: work
+    for work in (
+        spend,
+        work_with_leases,
+        share_keys,
+        create,
+        first_requests,
+        spend_capped,
+        spend_as_members,
+        refund_the_same,
+        hold_a_few,
+        sweep_and_settle,
+        go_on,
+    )
 }
+
+
+CLOCKS = {"sweep_and_settle": 2 * HOUR_MS}
+"""Work that is done later than it is: milliseconds by which its clock is ahead."""
 
 
 def say(what: object) -> None:
@@ -96,9 +252,15 @@ def say(what: object) -> None:
     os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")
 
 
+def store_of(url: str, namespace: str, *, clock_offset_ms: int = 0) -> RedisStore:
+    """A blocking store."""
+    scripts = load_scripts(clock_offset_ms=clock_offset_ms)
+    return RedisStore(url, namespace=namespace, partitions=4, blocking=True, timeout_seconds=30, scripts=scripts)
+
+
 def run(url: str, namespace: str, work: str, number: int, start: "Barrier") -> None:
     """One of the processes."""
-    store = RedisStore(url, namespace=namespace, partitions=4, blocking=True, timeout_seconds=30)
+    store = store_of(url, namespace, clock_offset_ms=CLOCKS.get(work, 0))
     drive(store.link.run(store.operations.read_partition(0)))
     start.wait()
     say(WORK[work](store, number, random.Random(number)))

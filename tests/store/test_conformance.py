@@ -1,8 +1,10 @@
-"""The conformance suite, over every store of ours, every link and every server."""
+"""The conformance suite, over every store of ours, every link and every server, and over the example of the docs."""
 
 import copy
+import importlib
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,9 @@ from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import Scripts, load_scripts
 from ducto_redis.store import CreditStore, MemoryStore, RedisStore
-from ducto_redis.store.conformance import StoreConformance, StoreFactory
+from ducto_redis.store.conformance import MakeStore, StoreConformance
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 @cache
@@ -23,12 +27,12 @@ class TestMemoryStore(StoreConformance):
     """MemoryStore: the scripts under fakeredis and lupa."""
 
     @pytest.fixture
-    def store_factory(self) -> StoreFactory:
+    def make_store(self) -> MakeStore:
         first = MemoryStore()
 
-        def make(*, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
+        def make(namespace: str, *, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
             store = copy.copy(first)
-            store.namespace = Namespace("ducto", partitions)
+            store.namespace = Namespace(namespace, partitions)
             store.operations = Operations(store.namespace, scripts_at(clock_offset_ms, shebang=False))
             store.journal_limit = journal_limit
             return store
@@ -40,12 +44,13 @@ class TestRedisStore(StoreConformance):
     """RedisStore on Valkey and on Redis, over the link of an event loop and the link of threads."""
 
     @pytest.fixture(params=["event loop", "threads"])
-    def store_factory(self, request: pytest.FixtureRequest, server_url: str, namespace: str) -> Iterator[StoreFactory]:
+    def make_store(self, request: pytest.FixtureRequest, server_url: str) -> Iterator[MakeStore]:
         blocking = request.param == "threads"
-        opened: list[RedisStore] = []
+        used: set[str] = set()
 
-        def make(*, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
-            store = RedisStore(
+        def make(namespace: str, *, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
+            used.add(namespace)
+            return RedisStore(
                 server_url,
                 namespace=namespace,
                 partitions=partitions,
@@ -54,12 +59,20 @@ class TestRedisStore(StoreConformance):
                 journal_limit=journal_limit,
                 scripts=scripts_at(clock_offset_ms),
             )
-            opened.append(store)
-            return store
 
         yield make
-        client = RedisStore(server_url, namespace=namespace).redis()
-        keys = list(client.scan_iter(f"{namespace}:*", count=10_000))
-        if keys:
-            client.delete(*keys)
+        client = RedisStore(server_url).redis()
+        for namespace in used:
+            if keys := list(client.scan_iter(f"{namespace}:*", count=10_000)):
+                client.delete(*keys)
         client.close()
+
+
+class TestDictStore(StoreConformance):
+    """The example of docs/custom-stores.md."""
+
+    @pytest.fixture
+    def make_store(self, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
+        monkeypatch.syspath_prepend(EXAMPLES)
+        make: MakeStore = importlib.import_module("dict_store").make_store
+        return make

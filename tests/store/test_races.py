@@ -12,14 +12,26 @@ from pathlib import Path
 import pytest
 
 from ducto_redis.driving import drive
+from ducto_redis.engine.entry import LEASE_CHANGE, LeaseRecord
 from ducto_redis.engine.state import AccountState
-from ducto_redis.money import to_signed_micro
+from ducto_redis.journal import LedgerWorker
+from ducto_redis.ledger import Ledger
 from ducto_redis.store import RedisStore
 from ducto_redis.store.conformance import assert_fold, read_journal
-from ducto_redis.store.conformance.calls import ACCOUNT, add, deduct, numbers_of
-from tests.store.racer import SHARED_KEYS
+from ducto_redis.store.conformance.caller import Caller
+from ducto_redis.store.conformance.calls import ACCOUNT, DAY_MS, HOUR_MS, add, deduct, key, micro, numbers_of, terms
+from tests.store.racer import (
+    ALLOWANCE,
+    BONUS,
+    CONCURRENT,
+    MEMBERS,
+    NEW_ACCOUNTS,
+    PROCESSES,
+    SHARED_KEYS,
+    STEPS,
+    store_of,
+)
 
-PROCESSES = 8
 ROOT = Path(__file__).parents[2]
 CREDITS = 2000
 
@@ -79,6 +91,20 @@ def assert_never_overspent(store: RedisStore) -> None:
         assert state.balance - state.held >= 0, entry
 
 
+def assert_proved(store: RedisStore, folder: Path) -> None:
+    """Folding the journal gives the accounts, and a ledger that a worker writes from it proves every balance."""
+    assert_fold(store)
+    accounts = len({entry.account for entry in read_journal(store)})
+    with Ledger.from_url(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        ledger.migrate()
+        worker = LedgerWorker(store, ledger)
+        worker.start_thread()
+        worker.drain_and_stop(60)
+        report = ledger.verify(store.namespace.name, store=store)
+        assert report.ok, report
+        assert (report.accounts, report.compared, report.behind) == (accounts, accounts, 0)
+
+
 def test_deduct(funded: RedisStore, server_url: str, namespace: str) -> None:
     """What all processes together were admitted is exactly what there was."""
     admitted = race(server_url, namespace, "spend")
@@ -135,6 +161,121 @@ def test_killed_processes(funded: RedisStore, server_url: str, namespace: str) -
         assert racers.wait() == 1
     assert_never_overspent(funded)
     assert_fold(funded)
-    available = to_signed_micro(drive(funded.get_balance(ACCOUNT)).available)
+    _, _, available = drive(numbers_of(funded))
     drive(deduct(funded, available, "all that nobody holds"))
     assert_fold(funded)
+
+
+def test_first_requests(store: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
+    """Accounts whose first requests come from everywhere at once are opened once each, with one bonus and one plan."""
+    drive(store.create_namespace())
+    charged = race(server_url, namespace, "first_requests")
+    entries = read_journal(store)
+    opened = [entry for entry in entries if entry.operation == "open_account"]
+    assert len(opened) == NEW_ACCOUNTS == len({entry.account for entry in opened})
+    assert {(entry.seq, entry.balance_change) for entry in opened} == {(1, BONUS)}
+    assert sum(entry.charged for entry in entries) == sum(charged)
+    for entry in opened:
+        mine = [each for each in entries if each.account == entry.account]
+        assert sum(each.charged for each in mine) <= BONUS + ALLOWANCE
+        assert sum(each.read_details().allowance for each in mine) <= ALLOWANCE
+    assert_proved(store, tmp_path)
+
+
+def test_caps(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
+    """All processes together spend what a cap allows, to the last micro-credit, and at no moment more."""
+    caller, limit = Caller(funded), CREDITS // 2
+    drive(caller.set_cap("total", limit))
+    charged = race(server_url, namespace, "spend_capped")
+    assert sum(charged) == limit
+    (cap,) = drive(caller.describe()).caps
+    assert (micro(cap.used), micro(cap.held)) == (limit, 0)
+    used = held = 0
+    leases: dict[str, int] = {}
+    for entry in read_journal(funded, ACCOUNT):
+        used += entry.charged
+        for name, record in entry.changes:
+            if name.startswith(LEASE_CHANGE):
+                held -= leases.pop(name, 0)
+                if record:
+                    leases[name] = LeaseRecord.decode(record).amount
+                    held += leases[name]
+        assert used + held <= limit, entry
+    assert_never_overspent(funded)
+    assert_proved(funded, tmp_path)
+
+
+def test_members(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
+    """What members spent, each of them and together, is what was charged, whoever came and went meanwhile."""
+    caller, limit = Caller(funded), 300
+    drive(funded.create_team(ACCOUNT, "a team", "owner", key("founded"), cause=b""))
+    for member in MEMBERS:
+        drive(funded.set_member(ACCOUNT, member, "member", key(member), cause=b""))
+    drive(caller.set_cap("total", limit, scope=f"member/{MEMBERS[0]}"))
+    charged = race(server_url, namespace, "spend_as_members")
+    team = drive(caller.describe()).team
+    assert team is not None
+    spent = {member.user: micro(member.spent) for member in (*team.members, *team.removed)}
+    assert sum(spent.values()) == sum(charged)
+    assert spent[MEMBERS[0]] <= limit
+    by_member = dict.fromkeys(MEMBERS, 0)
+    for entry in read_journal(funded, ACCOUNT):
+        if entry.charged:
+            by_member[entry.read_details().member] += entry.charged
+    assert {"owner": 0, **by_member} == spent
+    assert_never_overspent(funded)
+    assert_proved(funded, tmp_path)
+
+
+def test_refunds(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
+    """Charges that everybody refunds in parts come back to the last micro-credit, and not one more than was charged."""
+    caller = Caller(funded)
+    drive(caller.add(100, "a bonus", type="bonus", priority=1))
+    charged = [drive(caller.deduct(60, f"charge {number}")) for number in range(4)]
+    refunded = race(server_url, namespace, "refund_the_same")
+    by_charge = dict.fromkeys((charge.transaction_id for charge in charged), 0)
+    for entry in read_journal(funded, ACCOUNT):
+        if entry.operation == "refund":
+            by_charge[entry.read_details().refund_of] += entry.amount
+    assert sum(by_charge.values()) == sum(refunded)
+    assert max(by_charge.values()) <= 60
+    assert drive(numbers_of(funded))[0] == CREDITS + 100 - 4 * 60 + sum(refunded)
+    assert_proved(funded, tmp_path)
+
+
+def test_concurrency(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
+    """However many ask at once, no more leases are open at any moment than the limit says, and every place is used."""
+    opened = race(server_url, namespace, "hold_a_few")
+    assert all(opened)
+    leases: set[str] = set()
+    most = 0
+    for entry in read_journal(funded, ACCOUNT):
+        for name, record in entry.changes:
+            if name.startswith(LEASE_CHANGE):
+                leases = leases | {name} if record else leases - {name}
+        most = max(most, len(leases))
+        assert len(leases) <= CONCURRENT, entry
+    assert most == CONCURRENT
+    assert_proved(funded, tmp_path)
+
+
+def test_grants_that_expire(store: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
+    """Sweepers that run beside each other, and beside the leases that rest on what they sweep, expire it once."""
+    drive(store.create_namespace())
+    caller = Caller(store)
+    drive(caller.add(500, "pool"))
+    now_ms = round(drive(caller.describe()).now.timestamp() * 1000)
+    for number in range(20):
+        drive(caller.add(100, f"{number}", type="bonus", expires_ms=now_ms + HOUR_MS + number))
+    for lease in range(STEPS):
+        drive(caller.reserve(f"{lease}", 10, terms(ttl_ms=DAY_MS)))
+    went = race(server_url, namespace, "sweep_and_settle")
+    later = store_of(server_url, namespace, clock_offset_ms=2 * HOUR_MS)
+    entries = read_journal(store, ACCOUNT)
+    expired = -sum(entry.balance_change for entry in entries if entry.operation == "expire_grant")
+    charged = sum(entry.charged for entry in entries)
+    assert sum(went) <= expired
+    assert drive(numbers_of(later)) == (500 + 2000 - expired - charged, 0, 500 + 2000 - expired - charged)
+    assert [grant for grant in drive(caller.at(later).describe()).grants if grant.number] == []
+    drive(later.close())
+    assert_proved(store, tmp_path)

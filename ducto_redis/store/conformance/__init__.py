@@ -1,50 +1,135 @@
-"""The conformance suite: what every store must do, as tests that a store's own test suite runs.
+"""The conformance suite: what every store must do, as tests.
 
-    import pytest
-    from ducto_redis.store.conformance import StoreConformance, StoreFactory
+    pytest --ducto-store=mypkg.testing:make_store
+
+runs it on the stores that a function makes, see `MakeStore`; docs/custom-stores.md shows one. Who wants the suite among
+tests of their own makes a subclass:
 
     class TestMyStore(StoreConformance):
         @pytest.fixture
-        def store_factory(self) -> StoreFactory:
-            return MyStores().open
+        def make_store(self) -> MakeStore:
+            return make_my_store
 
-It needs pytest and pytest-asyncio. A factory gives stores over the same data, empty at first, whose clocks may differ.
-After every operation of every test the whole state is looked at: folding the journal gives exactly the accounts' keys,
-a change is one entry, and a refusal, a replay or a read changes nothing.
+It needs pytest and pytest-asyncio: pip install 'ducto-redis[conformance]'. Every operation of every test is watched,
+see `WatchedStore`.
 """
 
 import pytest
 
 # Before the modules with the tests are imported: failed assertions in them are explained as in any test file.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("accounts", "expiry", "inspection", "leases", "namespace", "pricing"))
+_PARTS = (
+    "accounts",
+    "adjustments",
+    "allowance",
+    "asking",
+    "caller",
+    "caps",
+    "concurrency",
+    "describing",
+    "dry_runs",
+    "expiry",
+    "freezing",
+    "grant_expiry",
+    "grants",
+    "inspection",
+    "leases",
+    "loss",
+    "low_balance",
+    "namespace",
+    "new_accounts",
+    "own_caps",
+    "plans",
+    "pricing",
+    "refunds",
+    "rolling_caps",
+    "teams",
+    "watching",
 )
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from ducto_redis.store.conformance.accounts import AccountConformance  # noqa: E402
+from ducto_redis.store.conformance.adjustments import AdjustmentConformance  # noqa: E402
+from ducto_redis.store.conformance.allowance import AllowanceConformance  # noqa: E402
+from ducto_redis.store.conformance.asking import AskingConformance  # noqa: E402
+from ducto_redis.store.conformance.caps import CapConformance  # noqa: E402
+from ducto_redis.store.conformance.concurrency import ConcurrencyConformance  # noqa: E402
+from ducto_redis.store.conformance.describing import DescribingConformance  # noqa: E402
+from ducto_redis.store.conformance.dry_runs import DryRunConformance  # noqa: E402
 from ducto_redis.store.conformance.expiry import ExpiryConformance  # noqa: E402
+from ducto_redis.store.conformance.freezing import FreezingConformance  # noqa: E402
+from ducto_redis.store.conformance.grant_expiry import GrantExpiryConformance  # noqa: E402
+from ducto_redis.store.conformance.grants import GrantConformance  # noqa: E402
 from ducto_redis.store.conformance.inspection import Snapshot, assert_fold, dump, read_journal  # noqa: E402
 from ducto_redis.store.conformance.leases import LeaseConformance  # noqa: E402
+from ducto_redis.store.conformance.loss import LossConformance  # noqa: E402
+from ducto_redis.store.conformance.low_balance import LowBalanceConformance  # noqa: E402
 from ducto_redis.store.conformance.namespace import NamespaceConformance  # noqa: E402
-from ducto_redis.store.conformance.opening import OpenStore, StoreFactory  # noqa: E402
+from ducto_redis.store.conformance.new_accounts import NewAccountConformance  # noqa: E402
+from ducto_redis.store.conformance.opening import MakeStore, OpenStore  # noqa: E402
+from ducto_redis.store.conformance.own_caps import OwnCapConformance  # noqa: E402
+from ducto_redis.store.conformance.plans import PlanConformance  # noqa: E402
 from ducto_redis.store.conformance.pricing import PricingConformance  # noqa: E402
+from ducto_redis.store.conformance.refunds import RefundConformance  # noqa: E402
+from ducto_redis.store.conformance.rolling_caps import RollingCapConformance  # noqa: E402
+from ducto_redis.store.conformance.teams import TeamConformance  # noqa: E402
 
 
 class StoreConformance(
-    AccountConformance, LeaseConformance, ExpiryConformance, PricingConformance, NamespaceConformance
+    AccountConformance,
+    AdjustmentConformance,
+    AllowanceConformance,
+    AskingConformance,
+    CapConformance,
+    ConcurrencyConformance,
+    DescribingConformance,
+    DryRunConformance,
+    ExpiryConformance,
+    FreezingConformance,
+    GrantExpiryConformance,
+    GrantConformance,
+    LeaseConformance,
+    LossConformance,
+    LowBalanceConformance,
+    NamespaceConformance,
+    NewAccountConformance,
+    OwnCapConformance,
+    PlanConformance,
+    PricingConformance,
+    RefundConformance,
+    RollingCapConformance,
+    TeamConformance,
 ):
-    """Every test of the suite. A subclass gives the fixture `store_factory`."""
+    """Every test of the suite, on the stores of the fixture `make_store`."""
 
 
 __all__ = [
     "AccountConformance",
+    "AdjustmentConformance",
+    "AllowanceConformance",
+    "AskingConformance",
+    "CapConformance",
+    "ConcurrencyConformance",
+    "DescribingConformance",
+    "DryRunConformance",
     "ExpiryConformance",
+    "FreezingConformance",
+    "GrantConformance",
+    "GrantExpiryConformance",
     "LeaseConformance",
+    "LossConformance",
+    "LowBalanceConformance",
+    "MakeStore",
     "NamespaceConformance",
+    "NewAccountConformance",
     "OpenStore",
+    "OwnCapConformance",
+    "PlanConformance",
     "PricingConformance",
+    "RefundConformance",
+    "RollingCapConformance",
     "Snapshot",
     "StoreConformance",
-    "StoreFactory",
+    "TeamConformance",
     "assert_fold",
     "dump",
     "read_journal",

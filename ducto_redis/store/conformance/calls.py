@@ -2,9 +2,30 @@
 
 from decimal import Decimal
 
-from ducto_redis.engine.operation import LeaseTerms, OperationKey, Price
+from ducto_redis.engine.entry import JournalEntry
+from ducto_redis.engine.operation import (
+    DEFAULT_PRIORITY,
+    PLAIN,
+    Conditions,
+    LeaseTerms,
+    NewGrant,
+    OperationKey,
+    Price,
+)
 from ducto_redis.money import to_signed_micro
-from ducto_redis.results import AddResult, Balance, DeductResult, ExtendResult, ReserveResult, SettleResult
+from ducto_redis.results import (
+    AccountChange,
+    AddResult,
+    Balance,
+    Change,
+    DeductResult,
+    ExtendResult,
+    LeaseChange,
+    ReleaseResult,
+    RenewResult,
+    ReserveResult,
+    SettleResult,
+)
 from ducto_redis.store.contract import CreditStore
 
 ACCOUNT = "u1"
@@ -15,6 +36,8 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 NEVER = -(2**53) + 1
 """The lowest floor that there is."""
+KNOWN = Conditions()
+"""What a caller sends who knows that the account has no plan; `PLAIN` is sent by who knows nothing of it."""
 
 
 def key(name: str, fingerprint: str = "what was asked", kept_ms: int = DAY_MS) -> OperationKey:
@@ -27,11 +50,12 @@ def terms(
     floor: int = 0,
     ttl_ms: int = MINUTE_MS,
     on_expiry: str = "release",
+    operation_type: str = "chat",
     fingerprint: str = "what was asked",
     metadata: bytes = b"",
 ) -> LeaseTerms:
     """The terms of a lease."""
-    return LeaseTerms(floor, ttl_ms, on_expiry, "chat", OWNER, metadata, fingerprint)
+    return LeaseTerms(floor, ttl_ms, on_expiry, operation_type, OWNER, metadata, fingerprint)
 
 
 def micro(credits: Decimal) -> int:
@@ -39,36 +63,95 @@ def micro(credits: Decimal) -> int:
     return to_signed_micro(credits)
 
 
-async def add(store: CreditStore, amount: int, name: str = "a grant", account: str = ACCOUNT) -> AddResult:
+async def add(
+    store: CreditStore,
+    amount: int,
+    name: str = "a grant",
+    account: str = ACCOUNT,
+    *,
+    type: str = "purchase",
+    expires_ms: int = 0,
+    priority: int = DEFAULT_PRIORITY,
+    conditions: Conditions = PLAIN,
+    cause: bytes = b"",
+) -> AddResult:
     """Add credits."""
-    return await store.add_credits(account, amount, key(name), cause=b"")
+    grant = NewGrant(amount, type, expires_ms, priority)
+    return await store.add_credits(account, grant, key(name), conditions=conditions, cause=cause)
 
 
 async def deduct(
-    store: CreditStore, amount: int, name: str = "a charge", *, floor: int = 0, account: str = ACCOUNT
+    store: CreditStore,
+    amount: int | Price,
+    name: str = "a charge",
+    *,
+    floor: int = 0,
+    account: str = ACCOUNT,
+    fingerprint: str = "what was asked",
+    conditions: Conditions = PLAIN,
+    cause: bytes = b"",
 ) -> DeductResult:
     """Deduct credits."""
-    return await store.deduct(account, Price(amount), key(name), floor=floor, cause=b"")
+    operation_key = key(name, fingerprint)
+    return await store.deduct(account, _price(amount), operation_key, floor=floor, conditions=conditions, cause=cause)
 
 
 async def reserve(
-    store: CreditStore, lease_id: str, amount: int, lease_terms: LeaseTerms | None = None, account: str = ACCOUNT
+    store: CreditStore,
+    lease_id: str,
+    amount: int | Price,
+    lease_terms: LeaseTerms | None = None,
+    account: str = ACCOUNT,
+    *,
+    conditions: Conditions = PLAIN,
+    dry_run: bool = False,
+    cause: bytes = b"",
 ) -> ReserveResult:
     """Open a lease."""
-    return await store.reserve(account, lease_id, Price(amount), lease_terms or terms(), cause=b"")
+    return await store.reserve(
+        account, lease_id, _price(amount), lease_terms or terms(), conditions=conditions, cause=cause, dry_run=dry_run
+    )
 
 
 async def settle(
-    store: CreditStore, lease_id: str, cost: int, fingerprint: str | None = None, account: str = ACCOUNT
+    store: CreditStore,
+    lease_id: str,
+    cost: int | Price,
+    fingerprint: str | None = None,
+    account: str = ACCOUNT,
+    *,
+    conditions: Conditions = PLAIN,
+    cause: bytes = b"",
 ) -> SettleResult:
     """Settle a lease; another cost is another request unless the fingerprint says otherwise."""
-    passed = str(cost) if fingerprint is None else fingerprint
-    return await store.settle(account, lease_id, Price(cost), fingerprint=passed, cause=b"")
+    price = _price(cost)
+    passed = str(price.amount) if fingerprint is None else fingerprint
+    return await store.settle(account, lease_id, price, conditions=conditions, fingerprint=passed, cause=cause)
 
 
-async def extend(store: CreditStore, lease_id: str, amount: int, name: str = "more") -> ExtendResult:
+async def release(store: CreditStore, lease_id: str, account: str = ACCOUNT) -> ReleaseResult:
+    """Release a lease."""
+    return await store.release(account, lease_id, cause=b"")
+
+
+async def renew(store: CreditStore, lease_id: str, ttl_ms: int, name: str = "renewed") -> RenewResult:
+    """Let a lease live longer."""
+    return await store.renew(ACCOUNT, lease_id, key(name), ttl_ms=ttl_ms)
+
+
+async def extend(
+    store: CreditStore,
+    lease_id: str,
+    amount: int | Price,
+    name: str = "more",
+    *,
+    account: str = ACCOUNT,
+    fingerprint: str = "what was asked",
+    conditions: Conditions = PLAIN,
+) -> ExtendResult:
     """Let a lease hold more."""
-    return await store.extend(ACCOUNT, lease_id, Price(amount), key(name), cause=b"")
+    operation_key = key(name, fingerprint)
+    return await store.extend(account, lease_id, _price(amount), operation_key, conditions=conditions, cause=b"")
 
 
 def numbers(balance: Balance) -> tuple[int, int, int]:
@@ -76,6 +159,21 @@ def numbers(balance: Balance) -> tuple[int, int, int]:
     return micro(balance.balance), micro(balance.held), micro(balance.available)
 
 
-async def numbers_of(store: CreditStore, account: str = ACCOUNT) -> tuple[int, int, int]:
+async def numbers_of(
+    store: CreditStore, account: str = ACCOUNT, *, conditions: Conditions = KNOWN
+) -> tuple[int, int, int]:
     """Balance, held and available of an account."""
-    return numbers(await store.get_balance(account))
+    return numbers(await store.get_balance(account, conditions=conditions))
+
+
+async def entry_of(store: CreditStore, result: Change | LeaseChange | RenewResult | AccountChange) -> JournalEntry:
+    """The journal entry of a change."""
+    partition, _, entry_id = result.transaction_id.split("-", 2)
+    entry = await store.read_entry(int(partition), entry_id)
+    assert entry is not None, f"there is no entry {result.transaction_id}"
+    assert entry.transaction_id == result.transaction_id
+    return entry
+
+
+def _price(amount: int | Price) -> Price:
+    return amount if isinstance(amount, Price) else Price(amount)

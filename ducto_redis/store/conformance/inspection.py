@@ -1,4 +1,4 @@
-"""What a store holds, read from outside: its keys, its journal, and whether they agree."""
+"""What a `JournalledStore` holds, read from outside: its keys, its journal, and whether they agree."""
 
 from itertools import chain
 from typing import Any
@@ -7,10 +7,10 @@ from ducto_redis.engine.entry import ENTRY_FIELD, JournalEntry, decode_entry
 from ducto_redis.engine.ids import RESERVED_ACCOUNT
 from ducto_redis.engine.keys import AccountKeys, Namespace
 from ducto_redis.engine.state import AccountState
-from ducto_redis.store.contract import CreditStore
+from ducto_redis.store.contract import JournalledStore
 
-BY_ITSELF = frozenset({"expire", "forget", "sweep"})
-"""The operations that happen because time has passed, before whatever was asked for."""
+BY_ITSELF = frozenset({"expire", "expire_grant", "forget", "open_account", "sweep"})
+"""The operations that nobody asks for: time has passed, an account is new, a lease has closed."""
 
 
 class Snapshot:
@@ -70,14 +70,14 @@ class Snapshot:
         return self.namespace.reserved if account == RESERVED_ACCOUNT else self.namespace.account(account)
 
 
-def keys_of(store: CreditStore) -> list[bytes]:
+def keys_of(store: JournalledStore) -> list[bytes]:
     """All keys of the store's namespace."""
     prefix = store.namespace.name.encode() + b":{"
     pattern = b"".join(b"\\%c" % byte if byte in b"*?[]\\^-" else b"%c" % byte for byte in prefix) + b"*"
     return sorted(set(store.redis().scan_iter(pattern, count=10_000)))
 
 
-def dump(store: CreditStore) -> Snapshot:
+def dump(store: JournalledStore) -> Snapshot:
     """Everything that the store holds now."""
     keys, client = keys_of(store), store.redis()
     with client.pipeline(transaction=False) as pipeline:
@@ -95,12 +95,12 @@ def dump(store: CreditStore) -> Snapshot:
         return Snapshot(store.namespace, dict(zip(keys, pipeline.execute(), strict=True)))
 
 
-def read_journal(store: CreditStore, account: str | None = None) -> list[JournalEntry]:
+def read_journal(store: JournalledStore, account: str | None = None) -> list[JournalEntry]:
     """The entries of all journals, or those of one account, in order."""
     return [entry for entry in dump(store).journal() if account is None or entry.account == account]
 
 
-def assert_fold(store: CreditStore) -> None:
+def assert_fold(store: JournalledStore) -> None:
     """Folding the journal gives exactly the accounts' keys, and all that is derived from them agrees.
 
     Every account's seq grows by exactly 1 per entry, its balance is the sum of its changes, what it holds is what its

@@ -19,16 +19,17 @@ from ducto_redis.store.conformance.calls import (
     OWNER,
     add,
     deduct,
+    entry_of,
     extend,
-    key,
     micro,
     numbers_of,
+    release,
+    renew,
     reserve,
     settle,
     terms,
 )
-from ducto_redis.store.conformance.inspection import read_journal
-from ducto_redis.store.conformance.opening import ConformanceTests, OpenStore
+from ducto_redis.store.conformance.opening import ConformanceTests, OpenStore, unwatched
 from ducto_redis.store.contract import CreditStore
 
 LEASE = "a lease"
@@ -65,9 +66,9 @@ async def outcome(store: CreditStore, step: str) -> str:
             case "settle otherwise":
                 replayed = (await settle(store, LEASE, 5)).replayed
             case "release":
-                replayed = (await store.release(ACCOUNT, LEASE, cause=b"")).replayed
+                replayed = (await release(store, LEASE)).replayed
             case "renew":
-                replayed = (await store.renew(ACCOUNT, LEASE, key("renewed"), ttl_ms=HOUR_MS)).replayed
+                replayed = (await renew(store, LEASE, HOUR_MS)).replayed
             case _:
                 replayed = (await extend(store, LEASE, 2)).replayed
     except LeaseClosedError as closed:
@@ -94,7 +95,7 @@ class LeaseConformance(ConformanceTests):
         if state.startswith("settled"):
             await settle(store, LEASE, 4)
         elif state.startswith("released"):
-            await store.release(ACCOUNT, LEASE, cause=b"")
+            await release(store, LEASE)
         expected = TABLE[step].split()[STATES.index(state)]
         assert await outcome(store, step) == expected
         assert await outcome(store, step) == ("replayed" if expected == "done" else expected)
@@ -103,13 +104,12 @@ class LeaseConformance(ConformanceTests):
         """A lease holds its amount: it is no longer available, and still in the balance."""
         store = await open_store()
         await add(store, 100)
-        lease = await store.reserve(ACCOUNT, LEASE, Price(30, version=2, activation=3), terms(), cause=b"{}")
+        lease = await reserve(store, LEASE, Price(30, version=2, activation=3), terms(), cause=b"{}")
         assert (micro(lease.amount), micro(lease.balance_after), micro(lease.available)) == (30, 100, 70)
         assert (lease.lease_id, lease.version, lease.replayed) == (LEASE, 2, False)
-        entry = read_journal(store)[-1]
+        entry = await entry_of(store, lease)
         assert (entry.operation, entry.operation_key) == ("reserve", f"lease/{LEASE}/reserve")
         assert (entry.amount, entry.balance_change, entry.version, entry.cause) == (30, 0, 2, "{}")
-        assert lease.transaction_id == entry.transaction_id
         assert round(lease.expires_at.timestamp() * 1000) - entry.time_ms <= MINUTE_MS
 
     async def test_reserve_is_exact_at_the_floor(self, open_store: OpenStore) -> None:
@@ -138,7 +138,7 @@ class LeaseConformance(ConformanceTests):
         await add(store, 100)
         first = await reserve(store, LEASE, 10)
         await extend(store, LEASE, 5)
-        renewed = await store.renew(ACCOUNT, LEASE, key("renewed"), ttl_ms=HOUR_MS)
+        renewed = await renew(store, LEASE, HOUR_MS)
         again = await reserve(store, LEASE, 10)
         assert again.replayed
         assert (again.transaction_id, micro(again.amount)) == (first.transaction_id, 15)
@@ -149,13 +149,12 @@ class LeaseConformance(ConformanceTests):
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30)
-        settled = await store.settle(ACCOUNT, LEASE, Price(12), fingerprint="f", cause=b"{}")
+        settled = await settle(store, LEASE, Price(12), cause=b"{}")
         assert (micro(settled.amount), micro(settled.shortfall), settled.late) == (12, 0, False)
         assert (micro(settled.balance_after), micro(settled.available)) == (88, 88)
-        entry = read_journal(store)[-1]
+        entry = await entry_of(store, settled)
         assert (entry.operation, entry.operation_key) == ("settle", f"lease/{LEASE}/settle")
         assert (entry.amount, entry.balance_change, entry.shortfall, entry.cause) == (12, -12, 0, "{}")
-        assert settled.transaction_id == entry.transaction_id
 
     async def test_settle_for_nothing(self, open_store: OpenStore) -> None:
         """Work that cost nothing is settled for nothing."""
@@ -184,7 +183,7 @@ class LeaseConformance(ConformanceTests):
         settled = await settle(store, LEASE, 60)
         assert (micro(settled.amount), micro(settled.shortfall)) == (50, 10)
         assert await numbers_of(store) == (50, 50, 0)
-        entry = read_journal(store)[-1]
+        entry = await entry_of(store, settled)
         assert (entry.amount, entry.balance_change, entry.shortfall) == (60, -50, 10)
         assert micro((await settle(store, "another", 50)).shortfall) == 0
 
@@ -230,44 +229,45 @@ class LeaseConformance(ConformanceTests):
         store = await open_store()
         await add(store, 100)
         for lease_id in ("one", "two", "three"):
-            await store.reserve(ACCOUNT, lease_id, Price(10, version=2, activation=2), terms(), cause=b"")
+            await reserve(store, lease_id, Price(10, version=2, activation=2), terms())
         with pytest.raises(RepriceLease) as asked:
-            await store.settle(ACCOUNT, "one", Price(9, version=3), fingerprint="f", cause=b"")
+            await settle(store, "one", Price(9, version=3))
         assert asked.value.version == 2
         with pytest.raises(RepriceLease):
-            await store.extend(ACCOUNT, "one", Price(9, version=3), key("more"), cause=b"")
-        await store.extend(ACCOUNT, "one", Price(9, version=2), key("more"), cause=b"")
-        await store.settle(ACCOUNT, "one", Price(9, version=2), fingerprint="f", cause=b"")
-        await store.settle(ACCOUNT, "two", Price(9), fingerprint="f", cause=b"")
-        assert [entry.version for entry in read_journal(store)[-3:]] == [2, 2, 0]
+            await extend(store, "one", Price(9, version=3), "more")
+        extended = await extend(store, "one", Price(9, version=2), "more")
+        priced, unpriced = await settle(store, "one", Price(9, version=2)), await settle(store, "two", 9)
+        versions = [(await entry_of(store, result)).version for result in (extended, priced, unpriced)]
+        assert versions == [2, 2, 0]
 
     async def test_entries_carry_the_version_of_their_price(self, open_store: OpenStore) -> None:
         """A lease that was opened for credits can be settled for usage; the entry says under which version."""
         store = await open_store()
         await add(store, 100)
-        await reserve(store, LEASE, 10)
-        await store.extend(ACCOUNT, LEASE, Price(9, version=3), key("more"), cause=b"")
-        await store.settle(ACCOUNT, LEASE, Price(9, version=3), fingerprint="f", cause=b"")
-        assert [entry.version for entry in read_journal(store)] == [0, 0, 3, 3]
+        reserved = await reserve(store, LEASE, 10)
+        extended = await extend(store, LEASE, Price(9, version=3), "more")
+        settled = await settle(store, LEASE, Price(9, version=3))
+        versions = [(await entry_of(store, result)).version for result in (reserved, extended, settled)]
+        assert versions == [0, 3, 3]
 
     async def test_release(self, open_store: OpenStore) -> None:
         """A released lease holds nothing and costs nothing; released again it gives the same answer."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30)
-        released = await store.release(ACCOUNT, LEASE, cause=b"")
+        released = await release(store, LEASE)
         assert (micro(released.amount), micro(released.balance_after), micro(released.available)) == (30, 100, 100)
-        entry = read_journal(store)[-1]
+        entry = await entry_of(store, released)
         assert (entry.operation, entry.amount, entry.balance_change) == ("release", 30, 0)
-        assert (await store.release(ACCOUNT, LEASE, cause=b"")).transaction_id == released.transaction_id
+        assert (await release(store, LEASE)).transaction_id == released.transaction_id
 
     async def test_renew(self, open_store: OpenStore) -> None:
         """A renewed lease outlives its first time; renewing for less never shortens it."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30)
-        renewed = await store.renew(ACCOUNT, LEASE, key("one"), ttl_ms=HOUR_MS)
-        shorter = await store.renew(ACCOUNT, LEASE, key("two"), ttl_ms=MINUTE_MS)
+        renewed = await renew(store, LEASE, HOUR_MS, "one")
+        shorter = await renew(store, LEASE, MINUTE_MS, "two")
         assert shorter.expires_at == renewed.expires_at
         later = await open_store(clock_offset_ms=HOUR_MS // 2)
         assert await numbers_of(later) == (100, 30, 70)
@@ -283,7 +283,7 @@ class LeaseConformance(ConformanceTests):
         again = await extend(store, LEASE, 10)
         assert (again.replayed, again.transaction_id) == (True, extended.transaction_id)
         with pytest.raises(IdempotencyConflictError):
-            await store.extend(ACCOUNT, LEASE, Price(11), key("more", "something else"), cause=b"")
+            await extend(store, LEASE, 11, fingerprint="something else")
         with pytest.raises(InsufficientCreditsError):
             await extend(store, LEASE, 41, "too much")
         await extend(store, LEASE, 40, "all")
@@ -304,9 +304,8 @@ class LeaseConformance(ConformanceTests):
         """The open leases are listed with all that people want to know of them, the others are not."""
         store = await open_store()
         await add(store, 100)
-        opened = await store.reserve(
-            ACCOUNT, LEASE, Price(7, version=2, activation=2), terms(metadata=b'{"job":"x"}', ttl_ms=DAY_MS), cause=b""
-        )
+        price, lease_terms = Price(7, version=2, activation=2), terms(metadata=b'{"job":"x"}', ttl_ms=DAY_MS)
+        opened = await reserve(store, LEASE, price, lease_terms)
         await reserve(store, "expired by then", 1)
         await reserve(store, "settled by then", 1, terms(ttl_ms=DAY_MS))
         await settle(store, "settled by then", 1)
@@ -322,7 +321,7 @@ class LeaseConformance(ConformanceTests):
         """The pages together hold every open lease."""
         store = await open_store()
         await add(store, 1000)
-        raw = store.inner if hasattr(store, "inner") else store  # watching each takes long
+        raw = unwatched(store)
         for number in range(60):
             await reserve(raw, f"lease {number}", 1)
         found: set[str] = set()
@@ -344,6 +343,6 @@ class LeaseConformance(ConformanceTests):
         later = await open_store(clock_offset_ms=MINUTE_MS)
         for _ in range(2):
             with pytest.raises(LeaseExpiredError):
-                await later.renew(ACCOUNT, LEASE, key("renewed"), ttl_ms=MINUTE_MS)
+                await renew(later, LEASE, MINUTE_MS)
             with pytest.raises(LeaseExpiredError):
                 await extend(later, LEASE, 1)

@@ -1,116 +1,115 @@
-"""Opening the stores under test, each watched: after every operation the whole state is looked at."""
+"""Opening the stores under test, and saying what cannot be tested on them."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol, cast
+import inspect
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias, cast
 
 import pytest
 import pytest_asyncio
 
-from ducto_redis.errors import CreditError, RepriceLease, StalePricing
-from ducto_redis.store.conformance.inspection import BY_ITSELF, Snapshot, dump
-from ducto_redis.store.contract import CreditStore, NamespaceState
+from ducto_redis.store.conformance.watching import WatchedStore
+from ducto_redis.store.contract import CreditStore, JournalledStore, NamespaceState
 
 PARTITIONS = 2
 JOURNAL_LIMIT = 10_000
 
-_WITHOUT_MARK = {"publish_pricing", "activate_pricing", "sweep_partition"}
-"""Operations whose results do not say whether they changed something."""
-_CHANGES = {"add_credits", "deduct", "reserve", "settle", "release", "renew", "extend", *_WITHOUT_MARK}
-_READS = {"get_balance", "list_leases", "read_pricing"}
+MakeStore: TypeAlias = Callable[..., CreditStore | Awaitable[CreditStore]]
+"""Makes a store. It is a function, or a coroutine function, of as many of these arguments as the store can do:
 
+    namespace: text, another one for each test. Stores of one namespace have the same accounts, which are none at first.
+    clock_offset_ms: milliseconds by which the store's clock is ahead of the true time; stores of one namespace may have
+        different ones.
+    partitions: shares of the accounts.
+    journal_limit: entries in a partition's journal above which nothing new is admitted.
 
-class StoreFactory(Protocol):
-    """Makes stores over the same data, which is empty at first. Nothing is connected or created by it."""
+They are passed by name. Tests that need one that the function does not take are skipped, and say so.
+"""
 
-    def __call__(self, *, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
-        """A store.
-
-        Args:
-            clock_offset_ms: milliseconds by which its clock is ahead, as `load_scripts(clock_offset_ms=...)` has it.
-            journal_limit: entries in a partition's journal above which nothing new is admitted.
-            partitions: shares of the accounts.
-        """
+_WITHOUT = {
+    "clock_offset_ms": "the store's clock cannot be moved",
+    "partitions": "the number of partitions cannot be chosen",
+    "journal_limit": "the journal has no limit",
+}
 
 
 class OpenStore:
     """Opens the stores of one test over the same data, and closes them all at its end."""
 
-    def __init__(self, factory: StoreFactory) -> None:
-        self._factory = factory
+    def __init__(self, make_store: MakeStore) -> None:
+        self._make_store = make_store
+        self._parameters = inspect.signature(make_store).parameters
+        self._namespace = f"conformance-{uuid.uuid4().hex[:12]}"
         self._opened: list[CreditStore] = []
 
     async def __call__(
         self,
         *,
-        clock_offset_ms: int = 0,
-        journal_limit: int = JOURNAL_LIMIT,
-        partitions: int = PARTITIONS,
+        clock_offset_ms: int | None = None,
+        partitions: int | None = None,
+        journal_limit: int | None = None,
         create: bool = True,
     ) -> CreditStore:
-        """A watched store; the namespace is created where there is none, unless `create` is False."""
-        store = self._factory(clock_offset_ms=clock_offset_ms, journal_limit=journal_limit, partitions=partitions)
+        """A watched store. What is None is as the store likes it best.
+
+        Args:
+            clock_offset_ms, partitions, journal_limit: see `MakeStore`; the test is skipped where they cannot be had.
+            create: whether to create the namespace where there is none.
+        """
+        options: dict[str, Any] = {"namespace": self._namespace}
+        for name, asked, usual in (
+            ("clock_offset_ms", clock_offset_ms, 0),
+            ("partitions", partitions, PARTITIONS),
+            ("journal_limit", journal_limit, JOURNAL_LIMIT),
+        ):
+            if self._takes(name):
+                options[name] = usual if asked is None else asked
+            elif asked is not None:
+                pytest.skip(f"make_store takes no {name}: {_WITHOUT[name]}")
+        if not self._takes("namespace"):
+            del options["namespace"]
+        made = self._make_store(**options)
+        store = await made if inspect.isawaitable(made) else made
         self._opened.append(store)
         if create and await store.read_namespace() is NamespaceState.MISSING:
             await store.create_namespace()
         return cast("CreditStore", WatchedStore(store))
+
+    async def journalled(self, **options: Any) -> JournalledStore:
+        """The same, for a test of what is in the journal, or of its keys."""
+        store = await self(**options)
+        inner = unwatched(store)
+        if not isinstance(inner, JournalledStore):
+            pytest.skip(f"{type(inner).__name__} is no JournalledStore: its journal cannot be read from outside")
+        return cast("JournalledStore", store)
 
     async def close(self) -> None:
         """Close every store."""
         for store in reversed(self._opened):
             await store.close()
 
+    def _takes(self, name: str) -> bool:
+        parameters = self._parameters
+        return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-class WatchedStore:
-    """A store that looks at its whole state before and after every operation.
 
-    A change is one entry of its own name, after those of what has fallen due; a replay, a refusal and a read are none,
-    and touch nothing else either.
-    """
-
-    def __init__(self, store: CreditStore) -> None:
-        self.inner = store
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.inner, name)
-        return self._watched(name, method) if name in _CHANGES or name in _READS else method
-
-    def _watched(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(*args: Any, **options: Any) -> Any:
-            before = dump(self.inner)
-            try:
-                result = await method(*args, **options)
-            except (CreditError, StalePricing, RepriceLease):
-                self._check(name, before, changed=False)
-                raise
-            changed = None if name in _WITHOUT_MARK else name not in _READS and not result.replayed
-            self._check(name, before, changed=changed)
-            return result
-
-        return call
-
-    def _check(self, name: str, before: Snapshot, *, changed: bool | None) -> None:
-        after = dump(self.inner)
-        known = {entry.entry_id for entry in before.journal()}
-        made = [entry.operation for entry in after.journal() if entry.entry_id not in known]
-        own = [operation for operation in made if operation not in BY_ITSELF]
-        if changed is not None:
-            assert own == ([name] if changed else []), f"entries of {name}"
-        if name in _READS or not made:
-            assert after == before, f"{name} changed something"
-        after.check()
+def unwatched(store: CreditStore) -> CreditStore:
+    """The store itself: for many steps of which no one has to be looked at."""
+    return store.inner if isinstance(store, WatchedStore) else store
 
 
 class ConformanceTests:
     """What all parts of the suite share."""
 
+    @pytest.fixture
+    def make_store(self, request: pytest.FixtureRequest) -> MakeStore:
+        """The function under test: that of `--ducto-store`, unless a subclass gives its own."""
+        make_store: MakeStore = request.getfixturevalue("ducto_store")
+        return make_store
+
     @pytest_asyncio.fixture
-    async def open_store(self, store_factory: StoreFactory) -> AsyncIterator[OpenStore]:
+    async def open_store(self, make_store: MakeStore) -> AsyncIterator[OpenStore]:
         """Opens watched stores."""
-        open_store = OpenStore(store_factory)
+        open_store = OpenStore(make_store)
         yield open_store
         await open_store.close()
-
-    @pytest.fixture
-    def store_factory(self) -> StoreFactory:
-        """To be given by who uses the suite."""
-        raise NotImplementedError("a subclass of StoreConformance gives the fixture store_factory")

@@ -1,0 +1,50 @@
+-- include lib/allowance
+-- include lib/caps
+-- include lib/lease
+
+-- What an open lease takes from an account while it is open: a part of the balance, a part of the allowance, and its place
+-- in spend caps.
+
+local function balance_part(lease)
+  return lease.amount - lease.grounds.allowance
+end
+
+-- Whether the allowance that a lease rests on, or was charged from, belongs to the account's present period.
+local function of_this_period(account, lease)
+  return account.period ~= nil and lease.grounds.allowance > 0 and account.period.number == lease.grounds.period
+end
+
+local function take_hold(account, amount, allowance)
+  account.held = account.held + amount - allowance
+  if allowance > 0 then
+    account.period.held = account.period.held + allowance
+    save_period(account)
+  end
+end
+
+-- The lease no longer holds anything. What it took from an allowance whose period is over is gone with it.
+local function undo_hold(account, lease)
+  account.held = account.held - balance_part(lease)
+  if of_this_period(account, lease) then
+    account.period.held = account.period.held - lease.grounds.allowance
+    save_period(account)
+  end
+  release_hold(account, lease.grounds.caps)
+end
+
+-- What each model's part of a lease's charge is. Without models of its own the charge is for those of the lease.
+local function charged_models(lease, models, charged)
+  local parts = {}
+  if not models[1] then
+    models = parse_models(lease.grounds.models)
+    if models[1] then
+      models[#models].amount = charged
+    end
+  end
+  for index, model in ipairs(models) do
+    local part = math.min(model.amount, charged)
+    charged = charged - part
+    parts[index] = {name = model.name, amount = part}
+  end
+  return parts
+end

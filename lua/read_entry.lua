@@ -1,0 +1,13 @@
+#!lua flags=no-writes
+-- read_entry: one entry of a partition's journal.
+--
+-- KEYS[1] journal
+-- ARGV[1] entry id
+--
+-- Reply: {entry}, or {} where the journal does not hold it
+
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
+if not found[1] then
+  return {}
+end
+return {found[1][2][2]}
