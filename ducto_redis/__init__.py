@@ -1,5 +1,6 @@
 """ducto-redis: the credit and metering engine that AI products put in front of their models."""
 
+from ducto_redis.events import CreditEvent
 from ducto_redis.manager import AsyncCreditManager, CreditManager
 from ducto_redis.metrics import ToolCall, UsageMetrics
 from ducto_redis.payer import Payer
@@ -9,6 +10,7 @@ from ducto_redis.store import CreditStore, MemoryStore, RedisStore
 __all__ = [
     "AsyncCreditManager",
     "CostBreakdown",
+    "CreditEvent",
     "CreditManager",
     "CreditStore",
     "MemoryStore",

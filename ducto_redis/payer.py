@@ -8,12 +8,16 @@ class Payer(Struct, frozen=True):
 
     Attributes:
         account: the account id that is charged.
+        member: who spends, where the account is a team.
         operation_type: what the work is called in leases and in the ledger; None: what the API's recogniser calls it
             ("chat" for chat completions).
+        required_feature: that the account's plan must have; without it the request is answered with 403.
 
     >>> Payer("u1").account
     'u1'
     """
 
     account: str
+    member: str | None = None
     operation_type: str | None = None
+    required_feature: str | None = None

@@ -22,6 +22,7 @@ from ducto_redis.errors import (
     LeaseClosedError,
     LeaseExpiredError,
     LeaseNotFoundError,
+    MemberNotFoundError,
     NoAccountError,
     PricingNotLoadedError,
     RefundError,
@@ -118,11 +119,13 @@ def refusal_for(error: CreditError | BadRequestError | HTTPException) -> Refusal
         case CapReachedError():
             return _cap_reached(error)
         case ConcurrencyLimitError():
-            return Refusal(429, code, "too many requests of this account are running", True, 2)
+            return _too_many(error)
         case FeatureNotEntitledError():
             return Refusal(403, code, "the account's plan does not include this")
         case AccountFrozenError():
             return Refusal(403, code, "the account is frozen")
+        case MemberNotFoundError():
+            return Refusal(403, code, "whoever asks is no member of the account that pays")
         case UnpricedModelError():
             named = "a request that names no model" if error.model is None else f"the {error.what} {error.model!r}"
             return Refusal(
@@ -165,18 +168,34 @@ def _insufficient(error: InsufficientCreditsError) -> Refusal:
 
 
 def _cap_reached(error: CapReachedError) -> Refusal:
-    message = "a spend cap is reached"
+    details = {
+        "window": error.window,
+        "limit": format_credits(error.limit),
+        "used": format_credits(error.used),
+        "held": format_credits(error.held),
+        "needed": format_credits(error.needed),
+    }
+    message = (
+        f"this request may cost up to {details['needed']} credits, and a spend cap allows {details['limit']} per"
+        f" {details['window']}: {details['used']} are spent and {details['held']} held by requests that are running"
+    )
     if error.window_end is None:
-        return Refusal(429, error.code, message)
-    end = _timestamp(error.window_end)
+        return Refusal(429, error.code, message, details=details)
+    details["window_end"] = _timestamp(error.window_end)
     wait = max(1, round((error.window_end - datetime.now(UTC)).total_seconds()))
     return Refusal(
         429,
         error.code,
-        f"{message}; its window ends at {end}",
+        f"{message}; the window ends at {details['window_end']}",
         retry_after=wait if wait <= _LONGEST_RETRY_AFTER else None,
-        details={"window_end": end},
+        details=details,
     )
+
+
+def _too_many(error: ConcurrencyLimitError) -> Refusal:
+    details = {"limit": str(error.limit), "running": str(error.running)}
+    message = f"{details['running']} requests of this kind are running, and the account may have {details['limit']}"
+    return Refusal(429, error.code, message, True, 2, details)
 
 
 def _timestamp(time: datetime) -> str:

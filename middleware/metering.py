@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ducto_redis.engine.ids import check_account
 from ducto_redis.errors import ConfigError, CreditError, InvalidIdError, NoAccountError
 from ducto_redis.manager import AsyncCreditManager
-from ducto_redis.manager.requests import ttl_to_ms
+from ducto_redis.manager.requests import check_member, ttl_to_ms
 from ducto_redis.middleware.answers import BadRequestError, refusal_for
 from ducto_redis.middleware.body import ReplayedBody, WatchedReceive, read_body
 from ducto_redis.middleware.estimates import CountTokens, Estimates
@@ -173,8 +173,9 @@ class MeteringMiddleware:
                 raise ConfigError(f"account(scope) must return an id, a Payer or None, not {type(payer).__name__}")
             try:
                 check_account(payer.account)
+                check_member(payer.member)
             except InvalidIdError as error:
-                # What clients send often names the account: one that can't exist is theirs to correct.
+                # What clients send often names account and member: one that can't exist is theirs to correct.
                 raise NoAccountError from error
             return payer
 

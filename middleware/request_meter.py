@@ -12,8 +12,7 @@ from ducto_redis.errors import (
     StoreUnavailableError,
 )
 from ducto_redis.manager import AsyncCreditManager, AsyncMeter
-from ducto_redis.manager.base import total_micro
-from ducto_redis.manager.leases import PRICING_ERRORS
+from ducto_redis.manager.calls import PRICING_ERRORS
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.requests import UsageOrAmount, new_id, split
 from ducto_redis.metrics import UsageMetrics
@@ -169,6 +168,8 @@ class RequestMeter:
             estimate,
             operation_type=self._operation_type,
             ttl=self._ttl,
+            member=payer.member,
+            required_feature=payer.required_feature,
             lease_id=self._lease_id,
             metadata=metadata,
         )
@@ -200,7 +201,7 @@ class RequestMeter:
         elif grace.pricing_version:
             # The manager keeps the documents that it has priced by: this asks no engine.
             pricing = await self._manager.pricing.version(grace.pricing_version)
-            worst = total_micro(pricing, split(estimate)[0])
+            worst = pricing.total_micro(split(estimate)[0])
         else:
             worst = to_micro(await self._manager.price(estimate), zero=True)
         if not grace.take(worst):
@@ -223,6 +224,7 @@ class RequestMeter:
             self._unpaid_recorded,
             self._lease_id,
             operation_type=self._operation_type,
+            member=self._payer.member,
             flags=("unpaid", *self._unpaid_flags),
         )
 

@@ -10,13 +10,18 @@ from typing import Any, TypeVar, Unpack
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
-from ducto_redis.manager.base import BillingMode, ManagerOptions
-from ducto_redis.manager.core import ManagerCore, charge_for
+from ducto_redis.events import CreditEvent
+from ducto_redis.handlers import EventHandler
+from ducto_redis.manager.base import ManagerOptions
+from ducto_redis.manager.core import ManagerCore
+from ducto_redis.manager.handler_queue import HandlerQueue
+from ducto_redis.manager.later import charge_for
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
 from ducto_redis.manager.requests import Usage, UsageOrAmount
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import BilledResult
 from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
 from ducto_redis.store.urls import store_from_url
@@ -40,7 +45,9 @@ class AsyncCreditManager(ManagerCore):
     ...         await manager.settle("u1", lease.lease_id, "7.5")
     """
 
+    _runs_coroutines = True
     _flusher: asyncio.Task[None] | None = None
+    _handling: asyncio.Task[None] | None = None
 
     @classmethod
     def from_url(
@@ -78,7 +85,7 @@ class AsyncCreditManager(ManagerCore):
         return cls(store, ledger=ledger_for(redis_url, ledger_url), **options)
 
     async def close(self) -> None:
-        """Wait for settles, bounded, send what waits in the outbox, and let go of connections."""
+        """Wait for settles and coroutine handlers, bounded, send what waits in the outbox, let go of connections."""
         try:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
@@ -86,6 +93,7 @@ class AsyncCreditManager(ManagerCore):
             if self._flusher is not None:
                 self._flusher.cancel()
             await super().close()
+            self.event_counts.dropped += self._handler_queue.close()
 
     async def __aenter__(self) -> "AsyncCreditManager":
         await self.open()
@@ -109,6 +117,8 @@ class AsyncCreditManager(ManagerCore):
         *,
         operation_type: str = "default",
         ttl: float = DEFAULT_TTL_SECONDS,
+        member: str | None = None,
+        required_feature: str | None = None,
         lease_id: str | None = None,
         billing_mode: BillingMode | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -118,7 +128,7 @@ class AsyncCreditManager(ManagerCore):
         Args:
             account: who pays.
             estimate: the most that the work can consume, or credits.
-            operation_type, lease_id, billing_mode, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, billing_mode, metadata: as for `reserve`.
             ttl: seconds; the lease is renewed at half of them for as long as the work runs.
         """
         return AsyncMeter(
@@ -127,6 +137,8 @@ class AsyncCreditManager(ManagerCore):
             estimate,
             operation_type=operation_type,
             ttl=ttl,
+            member=member,
+            required_feature=required_feature,
             lease_id=lease_id,
             billing_mode=billing_mode,
             metadata=metadata,
@@ -139,6 +151,8 @@ class AsyncCreditManager(ManagerCore):
         do_work: Callable[[], Awaitable[tuple[T, UsageOrAmount]]],
         *,
         operation_type: str = "default",
+        member: str | None = None,
+        required_feature: str | None = None,
         lease_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> BilledResult[T]:
@@ -150,13 +164,19 @@ class AsyncCreditManager(ManagerCore):
             account: who pays.
             estimate: the most that the work can consume, or credits.
             do_work: returns its result, and what it consumed (usage, or credits).
-            operation_type, lease_id, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, metadata: as for `reserve`.
 
         Raises:
             what `reserve` and the work raise, and what `settle` raises besides StoreError.
         """
         lease = await self.reserve(
-            account, estimate, operation_type=operation_type, lease_id=lease_id, metadata=metadata
+            account,
+            estimate,
+            operation_type=operation_type,
+            member=member,
+            required_feature=required_feature,
+            lease_id=lease_id,
+            metadata=metadata,
         )
         try:
             result, consumed = await do_work()
@@ -191,17 +211,40 @@ class AsyncCreditManager(ManagerCore):
         key: str,
         *,
         operation_type: str = "default",
+        member: str | None = None,
         flags: Sequence[str] = (),
     ) -> None:
         """Charge usage for which nothing could be held, once the engine is back. The key makes it one charge."""
         usages = (usage,) if isinstance(usage, UsageMetrics) else tuple(usage)
         self.charge_later(
-            PendingCharge(account, key, usages, lease=False, operation_type=operation_type, flags=tuple(flags))
+            PendingCharge(
+                account,
+                key,
+                usages,
+                lease=False,
+                operation_type=operation_type,
+                member=member or "",
+                flags=tuple(flags),
+            )
         )
 
     @cached_property
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return set()
+
+    @cached_property
+    def _handler_queue(self) -> HandlerQueue:
+        return HandlerQueue()
+
+    def _await_later(self, handler: EventHandler, event: CreditEvent, result: Awaitable[None]) -> None:
+        if not self._handler_queue.put(handler, event, result):
+            self.event_counts.dropped += 1
+        loop, handling = asyncio.get_running_loop(), self._handling
+        if handling is None or handling.done() or handling.get_loop() is not loop:
+            self._handling = self.settle_task(self._handler_queue.run(self._handler_failed))
+
+    def _in_background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.settle_task(work())
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.to_thread(function)

@@ -1,30 +1,37 @@
 """Credits that come in, what an account has, and charges in one step."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from msgspec import structs
 
 from ducto_redis.engine.ids import check_id
-from ducto_redis.engine.operation import Price
+from ducto_redis.engine.operation import Conditions, NewGrant, Price
 from ducto_redis.errors import ConfigError
-from ducto_redis.manager.base import BillingMode, Durability, ManagerBase
-from ducto_redis.manager.pricing_book import Pricing
+from ducto_redis.manager.base import Durability, ManagerBase
+from ducto_redis.manager.events import tells_added, tells_deducted
 from ducto_redis.manager.requests import (
     GRANT_KEY_KEPT_MS,
     KEY_KEPT_MS,
+    Request,
     Usage,
     UsageOrAmount,
+    check_feature,
+    check_member,
     check_operation_type,
+    check_priority,
+    expiry_to_ms,
     journal_cause,
     operation_key,
     split,
 )
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.money import Amount, from_micro, to_micro, to_signed_micro
+from ducto_redis.money import Amount, from_micro, to_micro
 from ducto_redis.pricing import CostBreakdown
-from ducto_redis.results import AddResult, Balance, DeductResult
+from ducto_redis.pricing.plans import BillingMode
+from ducto_redis.results import AccountDescription, AddResult, Balance, DeductResult, Grant
 
 PURCHASE = "purchase"
 """The type of credits that were paid for."""
@@ -35,31 +42,41 @@ _LEDGER_SECONDS = 10.0
 class Balances(ManagerBase):
     """The part of a manager that needs no lease."""
 
+    @tells_added
     async def add_credits(
         self,
         account: str,
         amount: Amount,
         *,
         type: str = PURCHASE,
+        expires_at: datetime | None = None,
+        priority: int | None = None,
         idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         durability: Durability | None = None,
     ) -> AddResult:
         """Add credits to an account's balance.
 
+        Those that expire, or have a priority of their own, are kept apart from the rest as a grant. Grants are spent by
+        priority, then soonest expiry, then oldest; the rest of the balance has priority 50 and never expires. Credits
+        that come in while the balance is below zero pay that debt first.
+
         Args:
             account: who gets them.
             amount: credits, above zero.
             type: what they are: purchase, bonus, adjustment...
+            expires_at: when what is left of them is gone; one without a time zone is in UTC. None: never.
+            priority: from 0, spent first; 50 by default.
             idempotency_key: the same key with the same request adds them once; remembered for 35 days.
             metadata: journalled with the change; at most 1 KiB of JSON.
             durability: `fast` returns once Redis has the credits; `ledger` once SQL has them too. Without it, a
                 purchase waits for the ledger where there is one and a worker writes it.
 
         Raises:
-            InvalidAmountError, InvalidIdError, InvalidMetadataError, IdempotencyConflictError, JournalFullError,
-            RecoveryNeededError, StoreUnavailableError
-            ConfigError: for durability `ledger` without a ledger; nothing is added then.
+            InvalidAmountError (also for more than 256 grants at a time), InvalidIdError, InvalidMetadataError,
+            IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
+            ConfigError: for credits that have expired already, for what is no time or priority, and for durability
+                `ledger` without a ledger; nothing is added then.
             LedgerError: if the ledger did not get the credits in time; they were added, and asking again with the same
                 key waits again.
         """
@@ -69,11 +86,22 @@ class Balances(ManagerBase):
         if durability == "ledger" and not self._ledger_access.exists:
             raise ConfigError("durability 'ledger' needs a ledger: give the manager a ledger_url")
         micro = to_micro(amount)
-        check_id(type, "a type of credits")
+        grant = NewGrant(micro, check_id(type, "a type of credits"), expiry_to_ms(expires_at), check_priority(priority))
         cause = journal_cause(type=type, metadata=metadata)
-        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "add_credits", micro, type, metadata or None)
+        key = operation_key(
+            idempotency_key,
+            GRANT_KEY_KEPT_MS,
+            "add_credits",
+            micro,
+            type,
+            metadata or None,
+            expires_ms=grant.expires_ms or None,
+            priority=priority,
+        )
         waits = durability == "ledger" or (durability is None and type == PURCHASE and await self._ledger_is_fed())
-        added = await self.store.add_credits(account, micro, key, cause=cause)
+        added = await self._conditioned(
+            account, lambda conditions: self.store.add_credits(account, grant, key, conditions=conditions, cause=cause)
+        )
         if waits:
             await self._in_thread(
                 lambda: self._ledger_access.wait_for_transaction(added.transaction_id, _LEDGER_SECONDS)
@@ -82,30 +110,36 @@ class Balances(ManagerBase):
         return added
 
     async def get_balance(self, account: str) -> Balance:
-        """What an account has: balance, held, available. An unknown account has nothing.
+        """What an account has: balance, held, available, and what is left of its plan's allowance.
+
+        An account that nothing ever happened to has what a new one begins with.
 
         Raises:
-            InvalidIdError, InvalidMetadataError, RecoveryNeededError, StoreUnavailableError
+            InvalidIdError, RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
-        return await self.store.get_balance(account)
+        return await self._conditioned(
+            account, lambda conditions: self.store.get_balance(account, conditions=conditions)
+        )
 
     async def get_available(self, account: str) -> Decimal:
-        """The credits of an account that are neither spent nor held."""
+        """The credits of an account that are neither spent nor held, without the allowance."""
         return (await self.get_balance(account)).available
 
-    async def can_afford(
-        self, account: str, usage_or_amount: UsageOrAmount, *, billing_mode: BillingMode | None = None
-    ) -> bool:
-        """Whether a reserve of it would be admitted now. Nothing is held.
+    async def describe(self, account: str) -> AccountDescription:
+        """All that an account is: balance, plan, allowance, grants, spend caps, team, and whether it is frozen.
+
+        What has fallen due is counted; nothing is written.
 
         Raises:
-            UnpricedModelError, PricingNotLoadedError, InvalidAmountError, InvalidUsageError, InvalidIdError
+            InvalidIdError, RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
-        price, pricing = await self._price(*split(usage_or_amount))
-        balance = await self.store.get_balance(account)
-        return to_signed_micro(balance.available) - price.amount >= self._floor(billing_mode, pricing)
+        return await self._describe(account)
+
+    async def list_grants(self, account: str) -> tuple[Grant, ...]:
+        """What an account's balance consists of, in the order in which it is spent. Raises what `describe` raises."""
+        return (await self.describe(account)).grants
 
     async def price(self, usage: Usage) -> Decimal:
         """What usage costs under the active pricing document, in credits. Nothing is held or charged.
@@ -114,14 +148,15 @@ class Balances(ManagerBase):
             UnpricedModelError, PricingNotLoadedError, ExpressionError, InvalidUsageError
         """
         await self._ready()
-        price, _ = await self._price(*split(usage))
-        return from_micro(price.amount)
+        usages, amount = split(usage)
+        return from_micro((await self.pricing.active()).total_micro(usages) if usages else amount)
 
     async def calculate(self, usage: UsageMetrics) -> CostBreakdown:
         """What usage costs under the active pricing document, part by part."""
         await self._ready()
         return (await self.pricing.active()).engine.calculate(usage)
 
+    @tells_deducted
     async def deduct(
         self,
         account: str,
@@ -129,7 +164,10 @@ class Balances(ManagerBase):
         *,
         idempotency_key: str | None = None,
         operation_type: str = "default",
+        member: str | None = None,
+        required_feature: str | None = None,
         billing_mode: BillingMode | None = None,
+        skip_allowance: bool = False,
         metadata: Mapping[str, Any] | None = None,
         flags: Sequence[str] = (),
     ) -> DeductResult:
@@ -140,27 +178,46 @@ class Balances(ManagerBase):
             usage_or_amount: what was consumed, or credits.
             idempotency_key: the same key with the same request charges once; remembered for 24 hours.
             operation_type: what the work was.
-            billing_mode: `strict` or `overdraft`, instead of the manager's policy.
+            member: who spends, of a team.
+            required_feature: that the account's plan must have.
+            billing_mode: `strict` or `overdraft`, instead of what the account's plan or the manager's policy says.
+            skip_allowance: whether the plan's allowance is left alone, so that the balance pays all of it.
             metadata: journalled with the charge; at most 1 KiB of JSON.
             flags: what is unusual about the usage, journalled with it.
 
         Raises:
-            InsufficientCreditsError, UnpricedModelError, PricingNotLoadedError, IdempotencyConflictError,
-            JournalFullError, RecoveryNeededError, StoreUnavailableError, InvalidAmountError, InvalidUsageError,
-            InvalidIdError, InvalidMetadataError
+            InsufficientCreditsError, CapReachedError, FeatureNotEntitledError, AccountFrozenError, MemberNotFoundError,
+            UnpricedModelError, PricingNotLoadedError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
+            StoreUnavailableError, InvalidAmountError, InvalidUsageError, InvalidIdError, InvalidMetadataError
         """
         await self._ready()
-        check_operation_type(operation_type)
+        request = Request(
+            operation_type=check_operation_type(operation_type),
+            billing_mode=billing_mode,
+            member=check_member(member),
+            required_feature=check_feature(required_feature),
+            skip_allowance=skip_allowance,
+            charges=True,
+        )
         usages, amount = split(usage_or_amount)
         cause = journal_cause(usages, operation_type=operation_type, flags=flags, metadata=metadata)
         key = operation_key(
-            idempotency_key, KEY_KEPT_MS, "deduct", amount or usages, operation_type, billing_mode, metadata or None
+            idempotency_key,
+            KEY_KEPT_MS,
+            "deduct",
+            amount or usages,
+            operation_type,
+            billing_mode,
+            metadata or None,
+            member=member,
+            required_feature=required_feature,
+            skip_allowance=skip_allowance,
         )
 
-        async def attempt(price: Price, pricing: Pricing | None) -> DeductResult:
-            return await self.store.deduct(account, price, key, floor=self._floor(billing_mode, pricing), cause=cause)
+        async def attempt(price: Price, floor: int, conditions: Conditions) -> DeductResult:
+            return await self.store.deduct(account, price, key, floor=floor, conditions=conditions, cause=cause)
 
-        return await self._with_active_price(usages, amount, key.for_callers, attempt)
+        return await self._calls.priced(account, usages, amount, request, key.for_callers, attempt)
 
     async def deduct_fixed(
         self,
@@ -168,11 +225,24 @@ class Balances(ManagerBase):
         job: str,
         *,
         idempotency_key: str | None = None,
+        operation_type: str = "default",
+        member: str | None = None,
+        required_feature: str | None = None,
+        billing_mode: BillingMode | None = None,
+        skip_allowance: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> DeductResult:
-        """Charge a job that the pricing document gives a fixed price. Raises what `deduct` raises."""
+        """Charge a job that the pricing document gives a fixed price. Arguments and errors are those of `deduct`."""
         return await self.deduct(
-            account, UsageMetrics(fixed_job=job), idempotency_key=idempotency_key, metadata=metadata
+            account,
+            UsageMetrics(fixed_job=job),
+            idempotency_key=idempotency_key,
+            operation_type=operation_type,
+            member=member,
+            required_feature=required_feature,
+            billing_mode=billing_mode,
+            skip_allowance=skip_allowance,
+            metadata=metadata,
         )
 
     async def _ledger_is_fed(self) -> bool:

@@ -1,4 +1,4 @@
-"""What all that a manager does stands on: settings, opening and closing, prices, floors.
+"""What all that a manager does stands on: settings, opening and closing.
 
 Every coroutine of a manager awaits the store, or `_in_thread`, and nothing else. Over a store that blocks, none of them
 suspends, so that all is written once for event loops and for threads.
@@ -11,24 +11,25 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, TypeVar
 
 from ducto_redis.engine.ids import NAME_BYTES, check_id
-from ducto_redis.engine.operation import Price
+from ducto_redis.engine.operation import Conditions
 from ducto_redis.errors import (
     ConfigError,
     RecoveryNeededError,
-    StalePricing,
     StoreError,
-    StoreUnavailableError,
 )
+from ducto_redis.events import EventType
+from ducto_redis.handlers import EventHandler
+from ducto_redis.manager.calls import Calls
+from ducto_redis.manager.events import Events
 from ducto_redis.manager.ledger_access import LedgerAccess
+from ducto_redis.manager.limits import Limits
 from ducto_redis.manager.outbox import Outbox
-from ducto_redis.manager.pricing_book import Pricing, PricingBook
-from ducto_redis.manager.requests import (
-    floor_to_micro,
-    ttl_to_ms,
-)
-from ducto_redis.metrics import UsageMetrics
-from ducto_redis.money import Amount
+from ducto_redis.manager.pricing_book import PricingBook
+from ducto_redis.manager.requests import check_max_concurrent, floor_to_micro, ttl_to_ms
+from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing import PricingEngine
+from ducto_redis.pricing.plans import BillingMode
+from ducto_redis.results import AccountDescription
 from ducto_redis.store.contract import CreditStore, NamespaceState
 
 if TYPE_CHECKING:
@@ -39,13 +40,11 @@ T = TypeVar("T")
 _log = logging.getLogger("ducto_redis.manager")
 
 Policy: TypeAlias = Literal["strict_prepaid", "overdraft"]
-BillingMode: TypeAlias = Literal["strict", "overdraft"]
 OnLeaseExpiry: TypeAlias = Literal["release", "charge"]
 Durability: TypeAlias = Literal["fast", "ledger"]
+RefundExpired: TypeAlias = Literal["balance", "nowhere"]
 
 _MODES: dict[str, BillingMode] = {"strict_prepaid": "strict", "overdraft": "overdraft"}
-# How often a call is priced again before it is given up: documents can be activated in quick succession, not for ever.
-_ASKED_AGAIN = 5
 
 
 class SharedOptions(TypedDict, total=False):
@@ -53,6 +52,10 @@ class SharedOptions(TypedDict, total=False):
 
     policy: Policy
     overdraft_floor: Amount | None
+    max_concurrent: int | None
+    low_balance_thresholds: Sequence[Amount] | None
+    on_low_balance: EventHandler | None
+    refund_expired: RefundExpired
     default_ttl_seconds: float
     on_lease_expiry: OnLeaseExpiry
     owner: str | None
@@ -71,15 +74,23 @@ class CoreOptions(SharedOptions, total=False):
     ledger: "Ledger | None"
 
 
-class ManagerBase:
+class ManagerBase(Events):
     """Prices, holds and charges.
 
     Args:
         store: where the accounts are.
         engine: prices by this document alone; without it, by the one that is active in the store.
         ledger: the SQL ledger, for what needs it.
-        policy: `strict_prepaid`, where no account goes below the document's `min_balance`, or `overdraft`.
-        overdraft_floor: credits, zero or below, to which accounts may go in overdraft.
+        policy: `strict_prepaid`, where no account goes below the document's `min_balance`, or `overdraft`. The plan of
+            an account may say otherwise, and so may a call.
+        overdraft_floor: credits, zero or below, to which accounts may go in overdraft where their plan does not say;
+            zero by default.
+        max_concurrent: how many leases of one operation type an account may have open where its plan does not say;
+            any number by default.
+        low_balance_thresholds: levels in credits. A charge that takes a balance to one or below says so, once until
+            credits come in.
+        on_low_balance: called with each such event, see `on`.
+        refund_expired: where a refund puts credits whose grant has expired meanwhile: to the `balance`, or `nowhere`.
         default_ttl_seconds: how long a lease holds unless the call says otherwise.
         on_lease_expiry: what becomes of a lease that nobody closed: `release` it, or `charge` its hold.
         owner: who opens leases, for people who list them; host and process by default.
@@ -97,17 +108,22 @@ class ManagerBase:
         ledger: "Ledger | None" = None,
         policy: Policy = "strict_prepaid",
         overdraft_floor: Amount | None = None,
+        max_concurrent: int | None = None,
+        low_balance_thresholds: Sequence[Amount] | None = None,
+        on_low_balance: EventHandler | None = None,
+        refund_expired: RefundExpired = "balance",
         default_ttl_seconds: float = 600,
         on_lease_expiry: OnLeaseExpiry = "release",
         owner: str | None = None,
         outbox_limit: int = 10_000,
     ) -> None:
+        super().__init__()
         if policy not in _MODES:
             raise ConfigError(f"policy is 'strict_prepaid' or 'overdraft', not {policy!r:.40}")
         if on_lease_expiry not in ("release", "charge"):
             raise ConfigError(f"on_lease_expiry is 'release' or 'charge', not {on_lease_expiry!r:.40}")
-        if policy == "overdraft" and overdraft_floor is None:
-            raise ConfigError("policy 'overdraft' needs an overdraft_floor")
+        if refund_expired not in ("balance", "nowhere"):
+            raise ConfigError(f"refund_expired is 'balance' or 'nowhere', not {refund_expired!r:.40}")
         ttl_to_ms(default_ttl_seconds)
         self.store = store
         self.ledger = ledger
@@ -115,8 +131,16 @@ class ManagerBase:
         self.outbox = Outbox(outbox_limit)
         self.default_ttl_seconds = default_ttl_seconds
         self.owner = check_id(owner or f"{socket.gethostname()}:{os.getpid()}", "an owner", NAME_BYTES)
-        self._mode = _MODES[policy]
-        self._overdraft_floor = None if overdraft_floor is None else floor_to_micro(overdraft_floor)
+        limits = Limits(
+            _MODES[policy],
+            0 if overdraft_floor is None else floor_to_micro(overdraft_floor),
+            check_max_concurrent(max_concurrent),
+        )
+        levels = {to_micro(level, zero=True) for level in low_balance_thresholds or ()}
+        self._calls = Calls(store, self.pricing, limits, tuple(sorted(levels, reverse=True)), self._check_open)
+        if on_low_balance is not None:
+            self.on(EventType.LOW_BALANCE, on_low_balance)
+        self._expired_refunds_to_balance = refund_expired == "balance"
         self._on_lease_expiry = on_lease_expiry
         self._ledger_access = LedgerAccess(store, ledger)
         self._opened = False
@@ -173,51 +197,15 @@ class ManagerBase:
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return function()
 
-    def _floor(self, billing_mode: BillingMode | None, pricing: Pricing | None) -> int:
-        mode = self._mode if billing_mode is None else billing_mode
-        if mode == "strict":
-            return 0 if pricing is None else pricing.engine.min_balance_micro
-        if mode != "overdraft":
-            raise ConfigError(f"billing_mode is 'strict' or 'overdraft', not {billing_mode!r:.40}")
-        if self._overdraft_floor is None:
-            raise ConfigError("billing_mode 'overdraft' needs the manager's overdraft_floor")
-        return self._overdraft_floor
-
-    async def _price(self, usages: Sequence[UsageMetrics], amount: int) -> tuple[Price, Pricing | None]:
-        if not usages:
-            return Price(amount), await self.pricing.active_or_none()
-        pricing = await self.pricing.active()
-        return Price(total_micro(pricing, usages), pricing.version, pricing.activation), pricing
-
-    async def _with_active_price(
+    async def _conditioned(
         self,
-        usages: Sequence[UsageMetrics],
-        amount: int,
-        key: str,
-        attempt: Callable[[Price, Pricing | None], Awaitable[T]],
+        account: str,
+        attempt: Callable[[Conditions], Awaitable[T]],
+        *,
+        plan: str | None = None,
+        member: str = "",
     ) -> T:
-        try:
-            for _ in range(_ASKED_AGAIN):
-                price, pricing = await self._price(usages, amount)
-                self._check_open()
-                try:
-                    return await attempt(price, pricing)
-                except StalePricing:
-                    await self.pricing.refresh()
-        except StoreUnavailableError as error:
-            add_key(error, key)
-            raise
-        raise StoreError("the pricing document was activated anew each time that the call was priced; try again")
+        return await self._calls.conditioned(account, attempt, plan=plan, member=member)
 
-
-def add_key(error: StoreUnavailableError, key: str) -> None:
-    """Say under which key it is safe to ask again, also where it was the price that could not be had."""
-    if error.operation_key is None:
-        error.operation_key = key
-
-
-def total_micro(pricing: Pricing, usages: Sequence[UsageMetrics]) -> int:
-    """What usages cost together, in micro-credits."""
-    if len(usages) == 1:
-        return pricing.engine.total_micro(usages[0])
-    return pricing.engine.total_micro_of(usages)
+    async def _describe(self, account: str) -> AccountDescription:
+        return await self._calls.describe(account)

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 from weakref import ref
 
 from ducto_redis.driving import drive
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.errors import ConfigError
+from ducto_redis.handlers import EventHandler, Handlers
 from ducto_redis.manager.background import Background, Planned
-from ducto_redis.manager.base import BillingMode, CoreOptions, ManagerOptions
-from ducto_redis.manager.core import ManagerCore, charge_for
+from ducto_redis.manager.base import CoreOptions, ManagerOptions
+from ducto_redis.manager.core import ManagerCore
+from ducto_redis.manager.events import EventCounts
+from ducto_redis.manager.later import charge_for
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
 from ducto_redis.manager.requests import UsageOrAmount
 from ducto_redis.pricing import PricingEngine
+from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import BilledResult
 from ducto_redis.store.contract import CreditStore
 from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
@@ -24,6 +28,7 @@ from ducto_redis.store.urls import store_from_url
 
 T = TypeVar("T")
 P = ParamSpec("P")
+H = TypeVar("H", bound=EventHandler)
 
 _OUTBOX_WAIT_SECONDS = 0.5
 
@@ -85,6 +90,8 @@ class CreditManager:
     add_credits = _blocking(ManagerCore.add_credits)
     get_balance = _blocking(ManagerCore.get_balance)
     get_available = _blocking(ManagerCore.get_available)
+    describe = _blocking(ManagerCore.describe)
+    list_grants = _blocking(ManagerCore.list_grants)
     can_afford = _blocking(ManagerCore.can_afford)
     price = _blocking(ManagerCore.price)
     calculate = _blocking(ManagerCore.calculate)
@@ -97,17 +104,85 @@ class CreditManager:
     deduct = _blocking(ManagerCore.deduct)
     deduct_fixed = _blocking(ManagerCore.deduct_fixed)
     sweep = _blocking(ManagerCore.sweep)
+    sweep_expired_credits = _blocking(ManagerCore.sweep_expired_credits)
+    set_user_plan = _blocking(ManagerCore.set_user_plan)
+    unset_user_plan = _blocking(ManagerCore.unset_user_plan)
+    get_user_plan = _blocking(ManagerCore.get_user_plan)
+    check_allowance = _blocking(ManagerCore.check_allowance)
+    check_feature = _blocking(ManagerCore.check_feature)
+    set_spend_cap = _blocking(ManagerCore.set_spend_cap)
+    remove_spend_cap = _blocking(ManagerCore.remove_spend_cap)
+    check_spend_cap = _blocking(ManagerCore.check_spend_cap)
+    raise_spend_cap = _blocking(ManagerCore.raise_spend_cap)
+    clear_spend_cap = _blocking(ManagerCore.clear_spend_cap)
+    create_team = _blocking(ManagerCore.create_team)
+    get_team = _blocking(ManagerCore.get_team)
+    add_team_member = _blocking(ManagerCore.add_team_member)
+    set_team_role = _blocking(ManagerCore.set_team_role)
+    remove_team_member = _blocking(ManagerCore.remove_team_member)
+    deduct_team = _blocking(ManagerCore.deduct_team)
+    deduct_personal_then_team = _blocking(ManagerCore.deduct_personal_then_team)
+    refund_credits = _blocking(ManagerCore.refund_credits)
+    adjust_credits = _blocking(ManagerCore.adjust_credits)
+    freeze = _blocking(ManagerCore.freeze)
+    unfreeze = _blocking(ManagerCore.unfreeze)
     publish_pricing = _blocking(ManagerCore.publish_pricing)
     load_pricing = _blocking(ManagerCore.load_pricing)
     pricing_history = _blocking(ManagerCore.pricing_history)
     get_pricing = _blocking(ManagerCore.get_pricing)
     activate_pricing = _blocking(ManagerCore.activate_pricing)
+    spend_by_user = _blocking(ManagerCore.spend_by_user)
+    top_users = _blocking(ManagerCore.top_users)
+    spend_by_model = _blocking(ManagerCore.spend_by_model)
+    spend_by_member = _blocking(ManagerCore.spend_by_member)
+    daily_spend = _blocking(ManagerCore.daily_spend)
+    aggregate_stats = _blocking(ManagerCore.aggregate_stats)
+    list_user_transactions = _blocking(ManagerCore.list_user_transactions)
+    usage = _blocking(ManagerCore.usage)
+    anomalies = _blocking(ManagerCore.anomalies)
     wait_for_ledger = _blocking(ManagerCore.wait_for_ledger)
+    explain = _blocking(ManagerCore.explain)
+    explain_balance = _blocking(ManagerCore.explain_balance)
+    replay_pricing = _blocking(ManagerCore.replay_pricing)
 
     @property
     def store(self) -> CreditStore:
         """Where the accounts are."""
         return self.core.store
+
+    @property
+    def handlers(self) -> Handlers:
+        """The handlers of this process."""
+        return self.core.handlers
+
+    @property
+    def event_counts(self) -> EventCounts:
+        """What became of telling events."""
+        return self.core.event_counts
+
+    @property
+    def signals(self) -> bool | None:
+        """Whether refusals are told to other processes: None, while somebody listens; True, always; False, never."""
+        return self.core.signals
+
+    @signals.setter
+    def signals(self, signals: bool | None) -> None:
+        self.core.signals = signals
+
+    @overload
+    def on(self, event_type: str) -> Callable[[H], H]: ...
+    @overload
+    def on(self, event_type: str, handler: H) -> H: ...
+    def on(self, event_type: str, handler: H | None = None) -> H | Callable[[H], H]:
+        """Call a handler with every event of a type that this manager brings about; see `AsyncCreditManager.on`.
+
+        It is a plain function: there is no event loop that could run a coroutine.
+        """
+        return self.core.on(event_type) if handler is None else self.core.on(event_type, handler)
+
+    def off(self, event_type: str, handler: EventHandler) -> bool:
+        """Take back what `on` did with the same arguments. Returns whether it had been done."""
+        return self.core.off(event_type, handler)
 
     @property
     def pending(self) -> PendingWork:
@@ -135,6 +210,8 @@ class CreditManager:
         *,
         operation_type: str = "default",
         ttl: float = DEFAULT_TTL_SECONDS,
+        member: str | None = None,
+        required_feature: str | None = None,
         lease_id: str | None = None,
         billing_mode: BillingMode | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -144,7 +221,7 @@ class CreditManager:
         Args:
             account: who pays.
             estimate: the most that the work can consume, or credits.
-            operation_type, lease_id, billing_mode, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, billing_mode, metadata: as for `reserve`.
             ttl: seconds; the lease is renewed at half of them for as long as the work runs.
         """
         return Meter(
@@ -153,6 +230,8 @@ class CreditManager:
             estimate,
             operation_type=operation_type,
             ttl=ttl,
+            member=member,
+            required_feature=required_feature,
             lease_id=lease_id,
             billing_mode=billing_mode,
             metadata=metadata,
@@ -165,6 +244,8 @@ class CreditManager:
         do_work: Callable[[], tuple[T, UsageOrAmount]],
         *,
         operation_type: str = "default",
+        member: str | None = None,
+        required_feature: str | None = None,
         lease_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> BilledResult[T]:
@@ -176,12 +257,20 @@ class CreditManager:
             account: who pays.
             estimate: the most that the work can consume, or credits.
             do_work: returns its result, and what it consumed (usage, or credits).
-            operation_type, lease_id, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, metadata: as for `reserve`.
 
         Raises:
             what `reserve` and the work raise, and what `settle` raises besides StoreError.
         """
-        lease = self.reserve(account, estimate, operation_type=operation_type, lease_id=lease_id, metadata=metadata)
+        lease = self.reserve(
+            account,
+            estimate,
+            operation_type=operation_type,
+            member=member,
+            required_feature=required_feature,
+            lease_id=lease_id,
+            metadata=metadata,
+        )
         try:
             result, consumed = do_work()
         except BaseException:
@@ -223,3 +312,8 @@ class _Core(ManagerCore):
         outer = self._outer()
         if len(self.outbox) and outer is not None:
             outer.flush_later()
+
+    def _in_background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        outer = self._outer()
+        if outer is not None:
+            outer.later(0, lambda: drive(work()))

@@ -5,6 +5,7 @@ from typing import Any
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.manager.base import ManagerBase
+from ducto_redis.manager.events import tells_pricing
 from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, operation_key
 from ducto_redis.pricing import PricingDocument
 from ducto_redis.results import PricingVersion
@@ -13,6 +14,7 @@ from ducto_redis.results import PricingVersion
 class Documents(ManagerBase):
     """The part of a manager that publishes prices."""
 
+    @tells_pricing
     async def publish_pricing(
         self, document: Mapping[str, Any] | PricingDocument, *, idempotency_key: str | None = None
     ) -> PricingVersion:
@@ -62,6 +64,7 @@ class Documents(ManagerBase):
         await self._ready()
         return (await self.store.read_pricing(_check_version(version))).asked
 
+    @tells_pricing
     async def activate_pricing(self, version: int) -> PricingVersion:
         """Make a published version the active one.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from ducto_redis.errors import ConfigError, LedgerError, StoreUnavailableError
-from ducto_redis.store.contract import CreditStore
+from ducto_redis.store.contract import CreditStore, journalled
 
 if TYPE_CHECKING:
     from ducto_redis.journal import LedgerWorker
@@ -28,11 +28,15 @@ class LedgerAccess:
     Args:
         store: whose journal it holds. A store that is local to this process gets a worker here, in a thread.
         ledger: the ledger, or None.
+
+    Raises:
+        ConfigError: if there is a ledger, and the store has no journal to fill it from.
     """
 
     def __init__(self, store: CreditStore, ledger: "Ledger | None") -> None:
         self._store = store
         self._ledger = ledger
+        self._journal = None if ledger is None else journalled(store, "the ledger")
         self._worker: LedgerWorker | None = None
         self._prepared = False
         self._stopped = False
@@ -54,8 +58,8 @@ class LedgerAccess:
         from ducto_redis.journal import LedgerWorker
 
         with self._lock:
-            if self._worker is None and not self._stopped:
-                self._worker = LedgerWorker(self._store, self._ledger, claim_seconds=_LOCAL_CLAIM_SECONDS)
+            if self._worker is None and not self._stopped and self._journal is not None:
+                self._worker = LedgerWorker(self._journal, self._ledger, claim_seconds=_LOCAL_CLAIM_SECONDS)
                 self._worker.start_thread()
 
     def stop(self) -> None:
@@ -79,7 +83,7 @@ class LedgerAccess:
     def has_worker(self) -> bool:
         """Whether some worker, here or elsewhere, writes the journal to the ledger now."""
         with _engine_errors():
-            return self._ledger is not None and self._store.live_workers(LEDGER_GROUP) > 0
+            return self._journal is not None and self._journal.live_workers(LEDGER_GROUP) > 0
 
     def wait_for_transaction(self, transaction_id: str, timeout_seconds: float) -> None:
         """Wait until the ledger holds a transaction. Raises LedgerError if it takes longer."""
@@ -93,11 +97,11 @@ class LedgerAccess:
             ConfigError: if there is no ledger.
             LedgerError: if it takes longer.
         """
-        if self._ledger is None:
+        if self._journal is None:
             raise ConfigError("there is no ledger: give the manager a ledger_url")
         deadline = time.monotonic() + timeout_seconds
         with _engine_errors():
-            ends = self._store.journal_ends()
+            ends = self._journal.journal_ends()
         for partition, end in ends.items():
             self._wait_until(partition, end, deadline)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ducto_redis.driving import drive
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
-from ducto_redis.manager.base import BillingMode
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.requests import UsageOrAmount, check_lease_id, new_id
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class MeterCore:
         *,
         operation_type: str = "default",
         ttl: float = DEFAULT_TTL_SECONDS,
+        member: str | None = None,
+        required_feature: str | None = None,
         lease_id: str | None = None,
         billing_mode: BillingMode | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -56,6 +58,8 @@ class MeterCore:
         self._core = manager
         self._estimate = estimate
         self._operation_type = operation_type
+        self._member = member
+        self._required_feature = required_feature
         self._billing_mode = billing_mode
         self._metadata = metadata
         self._usages: list[UsageMetrics] = []
@@ -101,6 +105,8 @@ class MeterCore:
                 self._estimate,
                 operation_type=self._operation_type,
                 ttl=self.ttl,
+                member=self._member,
+                required_feature=self._required_feature,
                 billing_mode=self._billing_mode,
                 lease_id=self.lease_id,
                 metadata=self._metadata,

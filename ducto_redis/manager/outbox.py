@@ -30,7 +30,7 @@ class PendingCharge(Struct, frozen=True):
         credits: what is to be charged where no usage was given, as decimal text.
         hold: what the lease holds, as decimal text; charged where the usage turns out to have no price.
         lease: whether the lease was opened; otherwise the engine was away then, and it is opened with the charge.
-        operation_type, flags: as they were to be journalled.
+        operation_type, member, flags: as they were to be journalled.
     """
 
     account: str
@@ -40,6 +40,7 @@ class PendingCharge(Struct, frozen=True):
     hold: str = ""
     lease: bool = True
     operation_type: str = "default"
+    member: str = ""
     flags: Sequence[str] = ()
 
 

@@ -1,27 +1,70 @@
 """The pricing documents that a manager prices by.
 
-The active document is asked for again at most once a second, and at once when the engine says that an account was
-charged under a newer one. Published versions never change, so each is read and compiled once.
+No call is priced by a document that was replaced more than a second ago, and the engine says at once when an account
+was charged under a newer one. Published versions never change, so each is read and compiled once.
 """
 
+from collections.abc import Sequence
 from time import monotonic
+from typing import Self
 
 from msgspec import Struct
 
+from ducto_redis.engine.operation import PLAIN, Conditions
 from ducto_redis.errors import PricingNotLoadedError, StoreError
-from ducto_redis.pricing import PricingEngine
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.pricing import Plan, PricingEngine
 from ducto_redis.store.contract import CreditStore
 
 _FRESH_SECONDS = 1.0
+# One caller asks this early while the others go on, so that a busy process never has to wait for the answer.
+_ASKED_AFTER_SECONDS = 0.5
 _VERSIONS_KEPT = 16
 
 
 class Pricing(Struct, frozen=True):
-    """A pricing engine, and the version and activation of its document (0 and 0: it was given, not published)."""
+    """A pricing engine, and the version and activation of its document (0 and 0: it was given, not published).
+
+    Attributes:
+        opening: the conditions of an account that nothing is known of. It may be new, and begin with the document's
+            bonus and default plan; `PLAIN` where the document gives neither.
+    """
 
     engine: PricingEngine
     version: int = 0
     activation: int = 0
+    opening: Conditions = PLAIN
+
+    @classmethod
+    def of(cls, engine: PricingEngine, version: int = 0, activation: int = 0) -> Self:
+        """The pricing of a document, as new accounts begin under it."""
+        opening = PLAIN
+        if engine.default_plan or engine.signup_bonus_micro:
+            opening = Conditions(True, engine.signup_bonus_micro, activation, engine.default_plan or "")
+        return cls(engine, version, activation, opening)
+
+    def plan(self, plan_id: str) -> Plan | None:
+        """A plan of the document; None for no plan, and for one that the document does not have (any more)."""
+        return self.engine.document.plans.get(plan_id) if plan_id else None
+
+    def total_micro(self, usages: Sequence[UsageMetrics], plan_id: str = "") -> int:
+        """What usages cost together under a plan, in micro-credits; under the document's own rates without one."""
+        engine = self.engine if self.plan(plan_id) is None else self.engine.for_plan(plan_id)
+        if len(usages) == 1:
+            return engine.total_micro(usages[0])
+        return engine.total_micro_of(usages)
+
+    def models(self, usages: Sequence[UsageMetrics], plan_id: str, total: int) -> tuple[tuple[str, int], ...]:
+        """Each model's part of what usages cost, in micro-credits, by the name under which spend caps count it."""
+        if len(usages) == 1:
+            model = self.engine.cap_model(usages[0].model)
+            return ((model, total),) if model else ()
+        parts: dict[str, int] = {}
+        for usage in usages:
+            model = self.engine.cap_model(usage.model)
+            if model:
+                parts[model] = parts.get(model, 0) + self.total_micro((usage,), plan_id)
+        return tuple(parts.items())
 
 
 class PricingBook:
@@ -35,23 +78,21 @@ class PricingBook:
     def __init__(self, store: CreditStore, engine: PricingEngine | None = None) -> None:
         self._store = store
         self._fixed = engine is not None
-        self._active: Pricing | None = None if engine is None else Pricing(engine)
+        self._active: Pricing | None = None if engine is None else Pricing.of(engine)
         self._asked_at = -_FRESH_SECONDS
+        self._known_at = -_FRESH_SECONDS
         self._found_none_at = -_FRESH_SECONDS
         self._engines: dict[int, PricingEngine] = {}
 
     async def active(self) -> Pricing:
         """The active pricing. Raises PricingNotLoadedError where none was published."""
-        if not self._fixed and monotonic() - self._asked_at >= _FRESH_SECONDS:
-            # Whoever calls meanwhile goes on with what there is.
-            self._asked_at = monotonic()
-            try:
+        if not self._fixed:
+            now = monotonic()
+            known_for = now - self._known_at
+            if known_for >= _FRESH_SECONDS or (
+                known_for >= _ASKED_AFTER_SECONDS and now - self._asked_at >= _ASKED_AFTER_SECONDS
+            ):
                 await self.refresh()
-            except StoreError:
-                self._asked_at = -_FRESH_SECONDS
-                raise
-        elif self._active is None:
-            await self.refresh()
         if self._active is None:
             raise PricingNotLoadedError
         return self._active
@@ -71,18 +112,22 @@ class PricingBook:
             return
         before = self._active
         known = 0 if before is None else before.version
+        asked_at = self._asked_at = monotonic()
         try:
             state = await self._store.read_pricing(known=known)
         except PricingNotLoadedError:
-            self._found_none_at = monotonic()
+            self._found_none_at = asked_at
             raise
-        self._asked_at = monotonic()
+        except StoreError:
+            self._asked_at = -_FRESH_SECONDS  # whoever calls next asks, and does not go on with what is old
+            raise
+        self._known_at = max(self._known_at, asked_at)
         if self._active is None or state.activation >= self._active.activation:
             if before is not None and before.version == state.active:
                 engine = before.engine  # its text was not sent again
             else:
                 engine = self._engine(state.active, state.asked.document)
-            self._active = Pricing(engine, state.active, state.activation)
+            self._active = Pricing.of(engine, state.active, state.activation)
 
     async def version(self, version: int) -> Pricing:
         """The pricing of a version, whichever is active."""
@@ -92,7 +137,7 @@ class PricingBook:
         if engine is None:
             state = await self._store.read_pricing(version)
             engine = self._engine(version, state.asked.document)
-        return Pricing(engine, version)
+        return Pricing.of(engine, version)
 
     def _engine(self, version: int, document: str) -> PricingEngine:
         engine = self._engines.get(version)

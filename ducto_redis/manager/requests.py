@@ -4,18 +4,21 @@ import re
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from ducto_redis.engine.entry import Cause, encode_cause
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id
-from ducto_redis.engine.operation import CALLERS_KEY, OperationKey
+from ducto_redis.engine.operation import CALLERS_KEY, DEFAULT_PRIORITY, OperationKey
 from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidMetadataError, InvalidUsageError
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount, to_micro
+from ducto_redis.pricing.plans import BillingMode
 
 Usage: TypeAlias = UsageMetrics | Sequence[UsageMetrics]
 """What was consumed: one usage, or several that are charged together."""
@@ -29,7 +32,35 @@ CALL_KEPT_MS = 10 * _MINUTE_MS
 KEY_KEPT_MS = _DAY_MS
 GRANT_KEY_KEPT_MS = 35 * _DAY_MS
 _LONGEST_TTL_SECONDS = 30 * 24 * 3600
+_LAST_PRIORITY = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MADE_FOR_A_CALL = re.compile(r"call/[\w-]{16}", re.ASCII)
+
+
+class Request(Struct, frozen=True):
+    """What a caller asks for, besides what is charged.
+
+    Attributes:
+        operation_type: what the work is.
+        billing_mode: `strict` or `overdraft`, instead of the plan's or the manager's.
+        member: who spends, of a team; empty for nobody in particular.
+        required_feature: that the account's plan must have.
+        skip_allowance: whether the allowance is left alone.
+        opens_lease: whether it counts towards `max_concurrent`.
+        charges: whether it may take the balance below a low-balance level.
+    """
+
+    operation_type: str = "default"
+    billing_mode: BillingMode | None = None
+    member: str = ""
+    required_feature: str | None = None
+    skip_allowance: bool = False
+    opens_lease: bool = False
+    charges: bool = False
+
+
+ORDINARY = Request()
+"""A request for nothing in particular."""
 
 
 def new_id() -> str:
@@ -37,14 +68,14 @@ def new_id() -> str:
     return secrets.token_urlsafe(12)
 
 
-def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any) -> OperationKey:
+def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any, **optional: Any) -> OperationKey:
     """The operation key of a call.
 
     Args:
         idempotency_key: the caller's, or None for a key that is made for this call. A key that was made for a call
             whose outcome stayed unknown (StoreUnavailableError carries it) repeats that call.
         kept_ms: how long the first answer to a caller's key is remembered.
-        passed: what the caller passed; the same key with anything else is a conflict.
+        passed, optional: what the caller passed, see `fingerprint`; the same key with anything else is a conflict.
 
     Raises:
         InvalidIdError: if the key is none.
@@ -54,11 +85,20 @@ def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any) -> Op
     check_id(idempotency_key, "an idempotency key", KEY_BYTES)
     if _MADE_FOR_A_CALL.fullmatch(idempotency_key):
         return OperationKey(idempotency_key, CALL_KEPT_MS)
-    return OperationKey(CALLERS_KEY + idempotency_key, kept_ms, fingerprint(*passed))
+    return OperationKey(CALLERS_KEY + idempotency_key, kept_ms, fingerprint(*passed, **optional))
 
 
-def fingerprint(*passed: Any) -> str:
-    """Twelve characters that differ where what was passed differs."""
+def fingerprint(*passed: Any, **optional: Any) -> str:
+    """Twelve characters that differ where what was passed differs.
+
+    Args:
+        passed: what every call passes.
+        optional: what few calls pass. None and False are as if they were not there: a call without them keeps its
+            fingerprint when there come to be more of them.
+    """
+    given = {name: value for name, value in optional.items() if value is not None and value is not False}
+    if given:
+        passed = (*passed, given)
     return b64encode(blake2b(_encoder.encode(passed), digest_size=9).digest()).decode()
 
 
@@ -97,6 +137,8 @@ def journal_cause(
     operation_type: str = "default",
     flags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
 ) -> bytes:
     """The cause of a change, as its journal entry holds it.
 
@@ -111,7 +153,7 @@ def journal_cause(
     usage = None if not usages else usages[0] if len(usages) == 1 else list(usages)
     kind = None if operation_type == "default" else operation_type
     try:
-        return encode_cause(Cause(usage, type, kind, flags, metadata or None))
+        return encode_cause(Cause(usage, type, kind, flags, metadata or None, actor, reason))
     except (TypeError, ValueError) as error:
         raise InvalidUsageError(f"usage and its flags must be such that JSON can hold them: {error}") from None
 
@@ -119,6 +161,16 @@ def journal_cause(
 def check_operation_type(operation_type: str) -> str:
     """Return it. Raises InvalidIdError where it is none."""
     return check_id(operation_type, "an operation type", NAME_BYTES)
+
+
+def check_member(member: str | None) -> str:
+    """Return it, "" for None. Raises InvalidIdError where it is none."""
+    return "" if member is None else check_id(member, "a member", NAME_BYTES)
+
+
+def check_feature(feature: str | None) -> str | None:
+    """Return it. Raises InvalidIdError where it is none."""
+    return None if feature is None else check_id(feature, "a feature", NAME_BYTES)
 
 
 def check_lease_id(lease_id: str) -> str:
@@ -148,6 +200,39 @@ def ttl_to_ms(ttl_seconds: float) -> int:
             f"a time to live is above 0 and at most {_LONGEST_TTL_SECONDS} seconds, not {ttl_seconds!r:.40}"
         )
     return round(ttl_seconds * 1000)
+
+
+def check_max_concurrent(max_concurrent: int | None) -> int | None:
+    """Return it. Raises ConfigError where it is no number of leases."""
+    if max_concurrent is None or (type(max_concurrent) is int and max_concurrent >= 1):
+        return max_concurrent
+    raise ConfigError(f"max_concurrent is a number of leases from 1, or None, not {max_concurrent!r:.40}")
+
+
+def check_priority(priority: int | None) -> int:
+    """Return the priority of credits, the default for None. Raises ConfigError where it is none."""
+    if priority is None:
+        return DEFAULT_PRIORITY
+    if type(priority) is int and 0 <= priority <= _LAST_PRIORITY:
+        return priority
+    raise ConfigError(
+        f"a priority is a number from 0, spent first, to {_LAST_PRIORITY}; {DEFAULT_PRIORITY} is usual: not"
+        f" {priority!r:.40}"
+    )
+
+
+def expiry_to_ms(expires_at: datetime | None) -> int:
+    """A time as milliseconds since 1970, 0 for None; one without a time zone is in UTC. Raises ConfigError.
+
+    Whether it is past is for the engine to say: its clock is the one that counts.
+    """
+    if expires_at is None:
+        return 0
+    if not isinstance(expires_at, datetime):
+        raise ConfigError(f"expires_at is a datetime, not {expires_at!r:.40}")
+    if expires_at.utcoffset() is None:
+        expires_at = expires_at.replace(tzinfo=UTC)
+    return max(1, (expires_at - _EPOCH) // timedelta(milliseconds=1))  # 0 would be never
 
 
 def floor_to_micro(floor: Amount) -> int:

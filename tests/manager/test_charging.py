@@ -1,6 +1,7 @@
 """Pricing and charging through a manager."""
 
 import asyncio
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
@@ -9,6 +10,7 @@ from ducto_redis import AsyncCreditManager, MemoryStore, PricingEngine, UsageMet
 from ducto_redis.errors import (
     ConfigError,
     CreditError,
+    FeatureNotEntitledError,
     IdempotencyConflictError,
     InsufficientCreditsError,
     InvalidAmountError,
@@ -17,6 +19,7 @@ from ducto_redis.errors import (
     InvalidUsageError,
     LeaseClosedError,
     LeaseNotFoundError,
+    MemberNotFoundError,
     PricingNotLoadedError,
     StoreError,
     UnpricedModelError,
@@ -154,8 +157,9 @@ async def test_strict_never_goes_below_zero_and_overdraft_to_its_floor(valkey_ur
             await manager.reserve("u1", "10.000001", billing_mode="strict")
         await manager.reserve("u1", 10, billing_mode="strict")
     async with AsyncCreditManager.from_url(valkey_url, namespace=namespace) as strict:
-        with pytest.raises(ConfigError, match="overdraft_floor"):
-            await strict.deduct("u1", 1, billing_mode="overdraft")
+        await strict.add_credits("u2", 1)
+        with pytest.raises(InsufficientCreditsError):
+            await strict.deduct("u2", 2, billing_mode="overdraft")  # without a floor, an overdraft goes to zero
 
 
 async def test_min_balance_is_the_floor_of_strict_accounts(valkey_url: str, namespace: str) -> None:
@@ -233,6 +237,19 @@ async def test_run_billed(manager: AsyncCreditManager) -> None:
         (lambda manager: manager.add_credits("u1", 1, metadata={"x": object()}), InvalidMetadataError),
         (lambda manager: manager.add_credits("u1", 1, durability="ledger"), ConfigError),
         (lambda manager: manager.add_credits("u1", 1, durability="certain"), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, priority=-1), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, priority=2.5), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, priority=True), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, expires_at="2030-01-01"), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, expires_at=1893456000), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, expires_at=date(2030, 1, 1)), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, expires_at=datetime(2020, 1, 1)), ConfigError),
+        (lambda manager: manager.add_credits("u1", 1, expires_at=datetime(1970, 1, 1, tzinfo=UTC)), ConfigError),
+        (lambda manager: manager.deduct("u1", 1, member="ann"), MemberNotFoundError),
+        (lambda manager: manager.reserve("u1", 1, member="ann"), MemberNotFoundError),
+        (lambda manager: manager.deduct("u1", 1, member=7), InvalidIdError),
+        (lambda manager: manager.deduct("u1", 1, required_feature="chat"), FeatureNotEntitledError),
+        (lambda manager: manager.reserve("u1", 1, required_feature="a\nb"), InvalidIdError),
         (lambda manager: manager.reserve("u1", 1, lease_id="x" * 129), InvalidIdError),
         (lambda manager: manager.reserve("u1", 1, operation_type="x\n"), InvalidIdError),
         (lambda manager: manager.reserve("u1", 1, ttl=0), ConfigError),
@@ -270,11 +287,16 @@ async def test_settings_are_checked() -> None:
     """A manager is not made with settings that contradict themselves."""
     for options in (
         {"policy": "free"},
-        {"policy": "overdraft"},
         {"policy": "overdraft", "overdraft_floor": 5},
         {"policy": "overdraft", "overdraft_floor": -1.5},
         {"on_lease_expiry": "keep"},
         {"default_ttl_seconds": 0},
+        {"max_concurrent": 0},
+        {"max_concurrent": 1.5},
+        {"max_concurrent": True},
+        {"low_balance_thresholds": [-1]},
+        {"low_balance_thresholds": [0.5]},
+        {"refund_expired": "charity"},
     ):
         with pytest.raises((ConfigError, InvalidAmountError)):
             AsyncCreditManager(MemoryStore(), **options)

@@ -54,6 +54,23 @@ async def test_what_could_not_be_held_is_charged_later(start_valkey: Callable[..
         assert (await manager.get_balance("poor")).balance == 0
 
 
+async def test_a_members_charge_is_charged_later(start_valkey: Callable[..., Server]) -> None:
+    """What a member of a team spent while the engine was away counts as theirs."""
+    server = start_valkey(appendfsync="always")
+    async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.5, max_concurrent=1) as manager:
+        await manager.publish_pricing(DOCUMENT)
+        await manager.create_team("acme", owner="ann")
+        await manager.add_credits("acme", 10)
+        await manager.reserve("acme", 1, member="ann")
+        server.kill()
+        manager.deduct_later("acme", USAGE, "request-1", member="ann")
+        server.start()
+        while manager.pending.outbox:
+            await asyncio.sleep(0.01)
+        team = await manager.get_team("acme")
+        assert (team.balance, team.members[0].spent) == (9, 1)
+
+
 async def test_a_full_outbox_admits_nothing_new(start_valkey: Callable[..., Server]) -> None:
     """Work that could not be charged later is not begun."""
     server = start_valkey()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ducto_redis import AsyncCreditManager, MemoryStore, UsageMetrics, errors
+from ducto_redis import AsyncCreditManager, CreditManager, MemoryStore, UsageMetrics, errors
 from ducto_redis.errors import (
     ConfigError,
     CreditError,
@@ -17,6 +17,7 @@ from ducto_redis.errors import (
     StoreUnavailableError,
 )
 from ducto_redis.manager.pricing_book import _VERSIONS_KEPT
+from tests.manager.clock import Clock
 
 from .conftest import DOCUMENT
 
@@ -56,6 +57,33 @@ async def test_a_conflict_names_the_key(manager: AsyncCreditManager) -> None:
 
 
 @pytest.mark.parametrize(
+    "other", [{"member": "ann"}, {"required_feature": "chat"}, {"operation_type": "x"}, {"skip_allowance": True}]
+)
+def test_a_key_covers_all_that_was_passed(other: dict[str, Any]) -> None:
+    """The same key with another member, feature or way of paying is another request, with or without it at first."""
+    with CreditManager(MemoryStore()) as manager:
+        manager.publish_pricing({**DOCUMENT, "plans": {"p": {"features": {"chat": 1}}}})
+        manager.create_team("acme", owner="ann")
+        manager.add_credits("acme", 10, durability="fast")
+        manager.set_user_plan("acme", "p")
+        for number, (first, second) in enumerate((({}, other), (other, {}))):
+            manager.deduct("acme", 1, idempotency_key=f"{number}", **first)
+            assert manager.deduct("acme", 1, idempotency_key=f"{number}", **first).replayed
+            with pytest.raises(IdempotencyConflictError):
+                manager.deduct("acme", 1, idempotency_key=f"{number}", **second)
+            in_lease = [{k: v for k, v in each.items() if k != "skip_allowance"} for each in (first, second)]
+            manager.reserve("acme", 1, lease_id=f"lease {number}", **in_lease[0])
+            if in_lease[0] != in_lease[1]:
+                with pytest.raises(IdempotencyConflictError):
+                    manager.reserve("acme", 1, lease_id=f"lease {number}", **in_lease[1])
+            at_settle = [{k: v for k, v in each.items() if k == "skip_allowance"} for each in (first, second)]
+            manager.settle("acme", f"lease {number}", 1, **at_settle[0])
+            if at_settle[0] != at_settle[1]:
+                with pytest.raises(IdempotencyConflictError):
+                    manager.settle("acme", f"lease {number}", 1, **at_settle[1])
+
+
+@pytest.mark.parametrize(
     ("options", "error"),
     [
         ({"flags": "abc"}, InvalidUsageError),
@@ -81,7 +109,7 @@ def test_a_floor_is_exact() -> None:
     """Whatever precision the caller's decimal context has."""
     with localcontext(Context(prec=5)):
         manager = AsyncCreditManager(MemoryStore(), policy="overdraft", overdraft_floor="-1234.567891")
-    assert manager._overdraft_floor == -1_234_567_891
+    assert manager._calls._limits.overdraft_floor == -1_234_567_891
 
 
 @pytest.mark.parametrize("floor", ["1e999999999", object(), 5, "x", 1.5])
@@ -104,9 +132,30 @@ async def test_a_lease_is_settled_at_its_own_prices(manager: AsyncCreditManager)
     lease = await manager.reserve("u1", USAGE)
     await manager.publish_pricing({"version": 1, "models": {"newer": "input_tokens"}})
     assert (await manager.extend("u1", lease.lease_id, USAGE)).amount == 2
-    assert (await manager.settle("u1", lease.lease_id, USAGE)).amount == 1
     with pytest.raises(errors.UnpricedModelError):
         await manager.settle("u1", lease.lease_id, UsageMetrics(model="unheard of"))
+    with pytest.raises(errors.UnpricedModelError):
+        await manager.extend("u1", lease.lease_id, UsageMetrics(model="unheard of"))
+    assert (await manager.settle("u1", lease.lease_id, USAGE)).amount == 1
+    assert (await manager.settle("u1", lease.lease_id, USAGE)).replayed
+    with pytest.raises(IdempotencyConflictError):
+        await manager.settle("u1", lease.lease_id, UsageMetrics(model="unheard of"))
+    for missing in (USAGE, UsageMetrics(model="newer", input_tokens=1)):
+        with pytest.raises(errors.LeaseNotFoundError):
+            await manager.settle("u1", "unheard of", missing)
+
+
+def test_a_late_settle_of_a_model_that_is_gone() -> None:
+    """A lease that has expired is charged at its own prices too."""
+    clock = Clock()
+    with CreditManager(clock.store) as manager:
+        manager.publish_pricing(DOCUMENT)
+        manager.add_credits("u1", 10)
+        lease = manager.reserve("u1", USAGE, ttl=60)
+        manager.publish_pricing({"version": 1, "models": {"newer": "input_tokens"}})
+        clock.move(seconds=61)
+        settled = manager.settle("u1", lease.lease_id, USAGE)
+        assert (settled.amount, settled.late) == (1, True)
 
 
 async def test_the_active_document_is_not_forgotten(manager: AsyncCreditManager) -> None:

@@ -13,14 +13,30 @@ from ducto_redis.middleware.answers import refusal_for
 SHORT = errors.InsufficientCreditsError("u", needed=Decimal(2), available=Decimal(1), held=Decimal(0))
 
 
+def capped(window_end: datetime | None = None) -> errors.CapReachedError:
+    """The refusal of a spend cap."""
+    return errors.CapReachedError(
+        "secret-team",
+        cap_id="own-day",
+        scope="member/secret-bob",
+        window="day",
+        limit=Decimal(20),
+        used=Decimal("12.5"),
+        held=Decimal(3),
+        needed=Decimal(5),
+        window_end=window_end,
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code", "should_retry", "retry_after"),
     [
         (SHORT, 402, "insufficient_credits", 0, None),
-        (errors.CapReachedError("x"), 429, "spend_cap_reached", 0, None),
-        (errors.ConcurrencyLimitError(), 429, "concurrency_limit", 1, 2),
-        (errors.FeatureNotEntitledError(), 403, "feature_not_entitled", 0, None),
-        (errors.AccountFrozenError(), 403, "account_frozen", 0, None),
+        (capped(), 429, "spend_cap_reached", 0, None),
+        (errors.ConcurrencyLimitError("u", "chat", limit=2, running=2), 429, "concurrency_limit", 1, 2),
+        (errors.FeatureNotEntitledError("u", "agentic", plan="free"), 403, "feature_not_entitled", 0, None),
+        (errors.AccountFrozenError("u", "ann: chargeback"), 403, "account_frozen", 0, None),
+        (errors.MemberNotFoundError("u", "bob"), 403, "member_not_found", 0, None),
         (errors.UnpricedModelError("m"), 400, "model_not_priced", 0, None),
         (errors.IdempotencyConflictError("u", "k"), 409, "idempotency_conflict", 0, None),
         (errors.IdempotencyConflictError("u", "k", running=True), 409, "idempotency_conflict", 1, 1),
@@ -72,9 +88,25 @@ def test_payment_required_says_what_is_missing() -> None:
 def test_a_cap_never_asks_to_sleep_over_a_minute() -> None:
     """Retry-After of a cap is left out over 60 seconds: some clients would sleep all of it."""
     now = datetime.now(UTC)
-    soon = refusal_for(errors.CapReachedError("x", window_end=now + timedelta(seconds=30)))
-    late = refusal_for(errors.CapReachedError("x", window_end=now + timedelta(hours=30)))
+    soon = refusal_for(capped(now + timedelta(seconds=30)))
+    late = refusal_for(capped(now + timedelta(hours=30)))
     assert soon.retry_after is not None
     assert 1 <= soon.retry_after <= 60
     assert late.retry_after is None
     assert late.details["window_end"].endswith("Z")
+
+
+def test_limits_say_what_they_are() -> None:
+    """A cap and a limit of concurrency name their numbers as strings, and nobody."""
+    error = refusal_for(capped()).as_openai()["error"]
+    assert "secret" not in str(error)
+    assert {key: error[key] for key in ("window", "limit", "used", "held", "needed")} == {
+        "window": "day",
+        "limit": "20",
+        "used": "12.5",
+        "held": "3",
+        "needed": "5",
+    }
+    too_many = refusal_for(errors.ConcurrencyLimitError("secret-team", "chat", limit=2, running=3))
+    assert "secret" not in str(too_many)
+    assert too_many.details == {"limit": "2", "running": "3"}

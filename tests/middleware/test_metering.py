@@ -23,7 +23,7 @@ from ducto_redis.middleware import (
     ServerSentEvent,
 )
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, sending
-from tests.middleware.conftest import Accounts
+from tests.middleware.conftest import FUNDS, PRICING, Accounts
 
 Metered = Callable[..., ASGIApp]
 
@@ -248,6 +248,43 @@ async def test_an_account_that_cannot_exist(manager: AsyncCreditManager, account
         app = MeteringMiddleware(answering(completion()), manager=manager, account=lambda scope, payer=payer: payer)
         answer = await call(app)
         assert (answer.status, answer.error["code"]) == (401, "no_account")
+
+
+@pytest.mark.parametrize(
+    ("member", "feature", "status", "code"),
+    [
+        ("ann", "chat", 200, None),
+        ("ann", None, 200, None),
+        ("ann", "agentic", 403, "feature_not_entitled"),
+        ("bob", "chat", 403, "member_not_found"),
+        ("", "chat", 401, "no_account"),
+        ("dora", "chat", 429, "spend_cap_reached"),
+    ],
+)
+async def test_members_and_features(
+    manager: AsyncCreditManager,
+    accounts: Accounts,
+    member: str,
+    feature: str | None,
+    status: int,
+    code: str | None,
+) -> None:
+    """A Payer may name who spends of a team, and the feature that the team's plan must have."""
+    await manager.publish_pricing({**PRICING, "plans": {"pro": {"features": {"chat": True}}}})
+    await manager.create_team("acme", owner="ann")
+    await manager.add_team_member("acme", "dora")
+    await manager.set_spend_cap("acme", "0.1", window="day", member="dora")
+    await manager.set_user_plan("acme", "pro")
+    await manager.add_credits("acme", FUNDS)
+    payer = Payer("acme", member=member, required_feature=feature)
+    answer = await call(MeteringMiddleware(answering(completion()), manager=manager, account=lambda scope: payer))
+    assert answer.status == status
+    if code is not None:
+        assert answer.error["code"] == code
+    team = await manager.get_team("acme")
+    spent = Decimal("0.21") if status == 200 else Decimal(0)
+    assert {each.user: each.spent for each in team.members} == {"ann": spent, "dora": 0}
+    assert await accounts.spent("acme") == spent
 
 
 async def test_errors_of_the_server_are_logged(manager: AsyncCreditManager, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,17 @@ from ducto_redis.results import ReserveResult
 from tests.middleware.asgi import CHAT, Answer, answering, call, completion
 from tests.middleware.conftest import Accounts
 
+CAPPED = CapReachedError(
+    "u1",
+    cap_id="own-day",
+    scope="account",
+    window="day",
+    limit=Decimal(20),
+    used=Decimal(18),
+    held=Decimal(0),
+    needed=Decimal(5),
+)
+
 
 def seconds(count: int) -> UsageMetrics:
     """Usage that costs half a credit a second."""
@@ -78,13 +89,13 @@ async def try_less(request: Request) -> Response:
 
 
 async def capped(request: Request) -> Response:
-    raise CapReachedError("cap")
+    raise CAPPED
 
 
 async def capped_midway(request: Request) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"some"
-        raise CapReachedError("cap")
+        raise CAPPED
 
     return StreamingResponse(pieces())
 
@@ -184,7 +195,7 @@ async def test_an_early_hint_is_not_the_answer(manager: AsyncCreditManager) -> N
 
     async def hint(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.early_hint", "links": []})
-        raise CapReachedError("no more today")
+        raise CAPPED
 
     answer = await call(MeteringMiddleware(hint, manager=manager, account=lambda scope: "u1"), path="/other")
     assert [message.get("status") for message in answer.messages] == [None, 429, None]

@@ -1,0 +1,200 @@
+"""What the journal and the ledger hold of an account's history. Blocking.
+
+The journal is what Redis still has of it: everything that some consumer has not read yet, and whatever was not trimmed.
+The ledger has all but the last moments.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from redis.exceptions import RedisError
+
+from ducto_redis.engine.entry import ENTRY_FIELD, LEASE_CHANGE, JournalEntry, UnreadableEntryError, decode_entry
+from ducto_redis.errors import StoreUnavailableError
+from ducto_redis.store.contract import CreditStore, JournalledStore
+
+if TYPE_CHECKING:
+    from ducto_redis.ledger import Ledger
+
+T = TypeVar("T")
+
+LOOKED_AT = 100_000
+"""Entries of a partition's journal that are looked through for those of one account, at most."""
+
+_AT_A_TIME = 1000
+FIRST = "-"
+
+
+class Evidence:
+    """Entries of one account.
+
+    Args:
+        store: whose journal it is.
+        ledger: the ledger, or None.
+        account: whose entries.
+        partition: where they are journalled.
+
+    Attributes:
+        missing: why something cannot be found.
+    """
+
+    def __init__(self, store: CreditStore, ledger: "Ledger | None", account: str, partition: int) -> None:
+        self._store = store if isinstance(store, JournalledStore) else None
+        self._ledger = ledger
+        self._namespace = store.namespace
+        self._account = account
+        self._partition = partition
+        self.missing: list[str] = []
+
+    def balance_after(self, entry: JournalEntry) -> int | None:
+        """The balance that an entry led to, in micro-credits."""
+        written = _balance_in(entry)
+        if written is not None:
+            return written
+        if self._ledger is not None:
+            known = self._ledger.transaction(self._namespace.name, entry.transaction_id)
+            if known is not None:
+                return known.balance_after
+        for earlier in self._journal_before(entry):
+            written = _balance_in(earlier)
+            if written is not None:
+                return written
+            if earlier.seq == 1:
+                return 0
+        if entry.seq == 1:
+            return 0
+        for later in self.journal_after(entry.entry_id):
+            written = _balance_in(later)
+            if written is not None:
+                return written - later.balance_change
+        return None
+
+    def of_lease(self, lease_id: str, entry: JournalEntry) -> list[JournalEntry]:
+        """What happened to the lease that `entry` is about, in order. The id may have been used before and after."""
+
+        def is_of_lease(other: JournalEntry) -> bool:
+            return any(name == LEASE_CHANGE + lease_id for name, _ in other.changes)
+
+        found = {entry.transaction_id: entry}
+        if self._ledger is not None:
+            for each in self._ledger.trace_lease(self._namespace.name, self._account, lease_id):
+                found[each.transaction_id] = each
+        else:
+            for each in self._journal_before(entry):
+                if is_of_lease(each):
+                    found[each.transaction_id] = each
+                    if each.operation == "reserve":
+                        break
+        for each in self.journal_after(self._only_journal_after(entry)):
+            if is_of_lease(each):
+                found[each.transaction_id] = each
+        return _one_life(sorted(found.values(), key=_place), entry)
+
+    def refunds_of(self, entry: JournalEntry) -> list[JournalEntry]:
+        """The refunds of a charge, oldest first."""
+        found: dict[str, JournalEntry] = {}
+        if self._ledger is not None:
+            for refund in self._ledger.refunds(self._namespace.name, entry.transaction_id):
+                stored = self._ledger.entry(self._namespace.name, refund.transaction_id)
+                if stored is not None:
+                    found[stored.transaction_id] = stored
+        for each in self.journal_after(self._only_journal_after(entry)):
+            if each.operation == "refund" and each.read_details().refund_of == entry.transaction_id:
+                found[each.transaction_id] = each
+        return sorted(found.values(), key=_place)
+
+    def limits(self) -> list[str]:
+        """What cannot be known at all, and why."""
+        if self._ledger is not None:
+            return []
+        if self._store is None:
+            return ["there is no ledger, and this store's journal cannot be searched: what else happened is not known"]
+        return ["there is no ledger: only what the journal in Redis still holds is known"]
+
+    def ledger_position(self) -> str:
+        """The last entry of the partition that the ledger has read, `FIRST` where there is none."""
+        if self._ledger is None:
+            return FIRST
+        position = self._ledger.position(self._namespace.name, self._partition)
+        return FIRST if position is None else position.entry_id
+
+    def journal_after(self, entry_id: str) -> Iterator[JournalEntry]:
+        """The account's entries that the journal holds after an entry id, `FIRST` for all."""
+        if self._store is None:
+            return
+        client, journal = self._store.redis(), self._namespace.journal(self._partition)
+        start = entry_id if entry_id == FIRST else f"({entry_id}"
+        yield from self._account_entries(
+            lambda after: client.xrange(journal, f"({after}" if after else start, "+", count=_AT_A_TIME)
+        )
+
+    def _only_journal_after(self, entry: JournalEntry) -> str:
+        return entry.entry_id if self._ledger is None else self.ledger_position()
+
+    def _journal_before(self, entry: JournalEntry) -> Iterator[JournalEntry]:
+        if self._store is None:
+            return
+        client, journal = self._store.redis(), self._namespace.journal(self._partition)
+        start = f"({entry.entry_id}"
+        yield from self._account_entries(
+            lambda before: client.xrevrange(journal, f"({before}" if before else start, "-", count=_AT_A_TIME)
+        )
+
+    def _account_entries(self, read: Callable[[str], list[tuple[bytes, dict[bytes, bytes]]]]) -> Iterator[JournalEntry]:
+        mark = b"\t" + self._account.encode() + b"\t"
+        last, looked_at = "", 0
+        while looked_at < LOOKED_AT:
+            try:
+                page = read(last)
+            except RedisError as error:
+                raise StoreUnavailableError(f"the journal could not be read: {error}") from error
+            for raw_id, fields in page:
+                last = raw_id.decode()
+                text = fields[ENTRY_FIELD]
+                if mark not in text:
+                    continue
+                try:
+                    entry = decode_entry(self._partition, last, text)
+                except UnreadableEntryError as error:
+                    self.missing.append(f"journal entry {last} cannot be read: {error}")
+                    continue
+                if entry.account == self._account:
+                    yield entry
+            if len(page) < _AT_A_TIME:
+                return
+            looked_at += len(page)
+        note = f"only {LOOKED_AT} entries of the journal were looked through"
+        if note not in self.missing:
+            self.missing.append(note)
+
+
+def lease_of(entry: JournalEntry) -> str | None:
+    """The id of the lease that an entry is about, or None."""
+    for name, _ in entry.changes:
+        if name.startswith(LEASE_CHANGE):
+            return name.removeprefix(LEASE_CHANGE)
+    key = entry.operation_key  # of a store that keeps no changes
+    return key.removeprefix(LEASE_CHANGE).rpartition("/")[0] if key.startswith(LEASE_CHANGE) else None
+
+
+def _balance_in(entry: JournalEntry) -> int | None:
+    for name, text in entry.changes:
+        if name == "balance":
+            return int(text)
+    return None
+
+
+def _place(entry: JournalEntry) -> tuple[int, int]:
+    return entry.epoch, entry.seq
+
+
+def _one_life(entries: list[JournalEntry], entry: JournalEntry) -> list[JournalEntry]:
+    """The entries from the reserve before `entry` up to the next one."""
+    life: list[JournalEntry] = []
+    for each in entries:
+        if each.operation == "reserve":
+            if _place(each) > _place(entry):
+                break
+            life = []
+        life.append(each)
+    return life

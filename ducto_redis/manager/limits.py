@@ -1,0 +1,72 @@
+"""What an account may: how low it may go, how much may run at once, and which features it has.
+
+The most specific that says something wins: the call, the plan for this type of operation, the plan, the manager.
+"""
+
+from msgspec import Struct
+
+from ducto_redis.errors import ConfigError
+from ducto_redis.manager.pricing_book import Pricing
+from ducto_redis.money import to_signed_micro
+from ducto_redis.pricing.plans import BillingMode, Plan
+
+
+class Limits(Struct, frozen=True):
+    """What holds where neither the call nor the account's plan says otherwise.
+
+    Attributes:
+        mode: the billing mode.
+        overdraft_floor: micro-credits, zero or below, to which accounts may go in overdraft.
+        max_concurrent: how many leases of one operation type an account may have open; None for any number.
+    """
+
+    mode: BillingMode
+    overdraft_floor: int = 0
+    max_concurrent: int | None = None
+
+    def floor(
+        self, pricing: Pricing | None, plan: Plan | None, operation_type: str, billing_mode: BillingMode | None
+    ) -> int:
+        """How low the available credits may go, in micro-credits.
+
+        A call's billing mode replaces only the mode: the floor of an overdraft is the plan's, or the manager's.
+
+        Raises:
+            ConfigError: if `billing_mode` is none.
+        """
+        mode, floor = self.mode, self.overdraft_floor
+        if plan is not None:
+            operation = plan.per_operation.get(operation_type)
+            mode = (operation and operation.billing_mode) or plan.default_billing_mode or mode
+            if operation is not None and operation.overdraft_floor is not None:
+                floor = to_signed_micro(operation.overdraft_floor)
+            elif plan.overdraft_floor is not None:
+                floor = to_signed_micro(plan.overdraft_floor)
+        if billing_mode is not None:
+            mode = billing_mode
+        if mode == "strict":
+            return 0 if pricing is None else pricing.engine.min_balance_micro
+        if mode != "overdraft":
+            raise ConfigError(f"billing_mode is 'strict' or 'overdraft', not {billing_mode!r:.40}")
+        return floor
+
+    def concurrent(self, plan: Plan | None, operation_type: str) -> int | None:
+        """How many leases of this operation type may be open at once; None for any number."""
+        if plan is not None:
+            operation = plan.per_operation.get(operation_type)
+            if operation is not None and operation.max_concurrent is not None:
+                return operation.max_concurrent
+            if plan.max_concurrent is not None:
+                return plan.max_concurrent
+        return self.max_concurrent
+
+
+def features_of(plan: Plan | None) -> list[str]:
+    """The names of the features that a plan has."""
+    return [] if plan is None else [name for name in plan.features if has_feature(plan, name)]
+
+
+def has_feature(plan: Plan | None, feature: str) -> bool:
+    """Whether a plan has a feature: one whose value is neither None nor False. 0 and "" are values."""
+    value = None if plan is None else plan.features.get(feature)
+    return value is not None and value is not False

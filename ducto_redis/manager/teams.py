@@ -1,0 +1,324 @@
+"""Teams: accounts whose credits several members spend."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from ducto_redis.engine.ids import check_account, check_id
+from ducto_redis.engine.operation import Conditions, LeaseTerms, OperationKey, Price
+from ducto_redis.errors import (
+    CapReachedError,
+    ConfigError,
+    FeatureNotEntitledError,
+    IdempotencyConflictError,
+    InsufficientCreditsError,
+    MemberNotFoundError,
+    TeamNotFoundError,
+)
+from ducto_redis.manager.balances import Balances
+from ducto_redis.manager.caps import Caps
+from ducto_redis.manager.requests import (
+    CALL_KEPT_MS,
+    GRANT_KEY_KEPT_MS,
+    KEY_KEPT_MS,
+    Request,
+    UsageOrAmount,
+    check_member,
+    fingerprint,
+    journal_cause,
+    new_id,
+    operation_key,
+    split,
+)
+from ducto_redis.manager.steps import key_of_call, key_of_step, steps_of
+from ducto_redis.money import Amount, to_micro
+from ducto_redis.pricing.plans import BillingMode
+from ducto_redis.results import AccountChange, DeductResult, PersonalOrTeamCharge, ReserveResult, Team, TeamMember
+from ducto_redis.suggestions import did_you_mean
+
+Role: TypeAlias = Literal["owner", "admin", "member"]
+
+ROLES = ("owner", "admin", "member")
+REMOVED = "removed"
+INITIAL = "initial"
+"""The type of the credits that a team begins with."""
+
+_MEMBERS_WINDOW: Literal["month"] = "month"
+_CANNOT_PAY = (InsufficientCreditsError, CapReachedError, FeatureNotEntitledError)
+
+
+class Teams(Balances, Caps):
+    """The part of a manager for accounts with members."""
+
+    async def create_team(
+        self,
+        team: str,
+        name: str | None = None,
+        *,
+        owner: str | None = None,
+        initial_credits: Amount | None = None,
+        idempotency_key: str | None = None,
+    ) -> Team:
+        """Make an account a team. Credits that it has already become the team's.
+
+        Args:
+            team: the account's id.
+            name: what people read; the id by default.
+            owner: its first member, with the role `owner`.
+            initial_credits: credits that it begins with, in a second step. If that fails, the same call with the same
+                key adds them.
+            idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
+
+        Raises:
+            ConfigError: if it is a team already.
+            InvalidAmountError, InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
+            StoreUnavailableError
+        """
+        await self._ready()
+        check_account(team)
+        name = team if name is None else check_id(name, "a team's name")
+        credits = None if initial_credits is None else to_micro(initial_credits, zero=True)
+        if owner is not None:
+            check_id(owner, "a member")
+        own_key = key_of_call(idempotency_key)
+        key = operation_key(own_key, GRANT_KEY_KEPT_MS, "create_team", name, owner, credits)
+        with steps_of(own_key):
+            await self.store.create_team(team, name, owner or "", key, cause=journal_cause())
+            if credits and initial_credits is not None:
+                await self.add_credits(
+                    team, initial_credits, type=INITIAL, idempotency_key=key_of_step(own_key, "credits")
+                )
+            return await self.get_team(team)
+
+    async def get_team(self, team: str) -> Team:
+        """A team: its pool, its members with what each has spent and their caps, and who was removed.
+
+        Raises:
+            TeamNotFoundError: if the account is no team.
+            InvalidIdError, RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        found = (await self._describe(team)).team
+        if found is None:
+            raise TeamNotFoundError(team)
+        return found
+
+    async def add_team_member(
+        self,
+        team: str,
+        user: str,
+        role: Role = "member",
+        spend_cap: Amount | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> TeamMember:
+        """Add a member to a team. Who is one already gets the role; who was removed is a member again.
+
+        Args:
+            team: the team.
+            user: who spends from it.
+            role: owner, admin or member. What each may do is up to the application.
+            spend_cap: credits that the member may spend in a calendar month: set in a second step, right after they
+                became a member. Without it, a cap that the member has stays.
+            idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
+
+        Raises:
+            TeamNotFoundError
+            ConfigError: for an unknown role, or if the team would lose its last owner.
+            InvalidAmountError, InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
+            StoreUnavailableError
+        """
+        await self._ready()
+        _check_role(role)
+        cap = None if spend_cap is None else to_micro(spend_cap, zero=True)
+        own_key = key_of_call(idempotency_key)
+        key = operation_key(own_key, GRANT_KEY_KEPT_MS, "add_team_member", user, role, cap)
+        with steps_of(own_key):
+            await self._set_member(team, user, role, key)
+            if spend_cap is not None:
+                await self.set_spend_cap(
+                    team, spend_cap, _MEMBERS_WINDOW, member=user, idempotency_key=key_of_step(own_key, "cap")
+                )
+            return await self._member(team, user)
+
+    async def set_team_role(
+        self, team: str, user: str, role: Role, *, idempotency_key: str | None = None
+    ) -> TeamMember:
+        """Give a member another role.
+
+        Raises:
+            TeamNotFoundError, MemberNotFoundError
+            ConfigError: for an unknown role, or if the team would lose its last owner.
+            InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        _check_role(role)
+        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "set_team_role", user, role)
+        if (await self._member(team, check_id(user, "a member"))).role == REMOVED:
+            raise MemberNotFoundError(team, user)
+        await self._set_member(team, user, role, key)
+        return await self._member(team, user)
+
+    async def remove_team_member(self, team: str, user: str, *, idempotency_key: str | None = None) -> AccountChange:
+        """Remove a member from a team. Leases that they hold settle; nothing new of theirs is admitted.
+
+        Raises:
+            TeamNotFoundError, MemberNotFoundError
+            ConfigError: if the team would lose its last owner.
+            InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "remove_team_member", user)
+        return await self._set_member(team, user, REMOVED, key)
+
+    async def deduct_team(
+        self,
+        team: str,
+        user: str,
+        usage_or_amount: UsageOrAmount,
+        *,
+        idempotency_key: str | None = None,
+        operation_type: str = "default",
+        required_feature: str | None = None,
+        billing_mode: BillingMode | None = None,
+        skip_allowance: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+        flags: Sequence[str] = (),
+    ) -> DeductResult:
+        """Charge a team for what a member consumed: `deduct` with the member named.
+
+        The team's balance, plan and caps and the member's caps are asked in one step; the member's own account is not.
+
+        Raises:
+            TeamNotFoundError: if the account is no team.
+            MemberNotFoundError: if the user is no member of it, or not any more.
+            what `deduct` raises
+        """
+        try:
+            return await self.deduct(
+                team,
+                usage_or_amount,
+                member=user,
+                idempotency_key=idempotency_key,
+                operation_type=operation_type,
+                required_feature=required_feature,
+                billing_mode=billing_mode,
+                skip_allowance=skip_allowance,
+                metadata=metadata,
+                flags=flags,
+            )
+        except MemberNotFoundError:
+            await self.get_team(team)
+            raise
+
+    async def deduct_personal_then_team(
+        self,
+        user: str,
+        team: str,
+        usage_or_amount: UsageOrAmount,
+        *,
+        idempotency_key: str | None = None,
+        operation_type: str = "default",
+        required_feature: str | None = None,
+        billing_mode: BillingMode | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        flags: Sequence[str] = (),
+    ) -> PersonalOrTeamCharge:
+        """Charge a user's own account, or, where that cannot pay, their team. Exactly one of the two pays, all of it.
+
+        The own account cannot pay where it lacks the credits, where one of its caps is reached, or where its plan lacks
+        the required feature. Any other refusal (it is frozen, the model has no price) is raised, and nobody pays.
+
+        The two accounts are not asked in one step. What makes it one charge is that the decision is written down on
+        the user's own account, under the key: either the charge itself, or, before the team is charged, that the team
+        pays. So a call that is repeated with the same key, also after it died half-way, asks the account that was
+        decided on and no other, for the 24 hours that the key is remembered. Where neither can pay nothing is decided;
+        but if the team spends its credits between being asked and being charged, the key stays the team's: use a new
+        one to ask the own account again.
+
+        Args:
+            user: whose own account is asked first; also the member of the team.
+            team: who pays otherwise.
+            usage_or_amount: what was consumed, or credits; each account at the prices of its own plan.
+            idempotency_key: the same key with the same request charges once; remembered for 24 hours.
+            operation_type, required_feature, billing_mode, metadata, flags: as for `deduct`.
+
+        Raises:
+            TeamNotFoundError, MemberNotFoundError, and what `deduct` raises of the team where neither can pay.
+        """
+        if user == team:
+            raise ConfigError(f"user and team are two accounts, not both {user!r}; charge a team with `deduct_team`")
+        own_key = key_of_call(idempotency_key)
+        passed: dict[str, Any] = {
+            "operation_type": operation_type,
+            "required_feature": required_feature,
+            "billing_mode": billing_mode,
+            "metadata": metadata,
+            "flags": flags,
+        }
+
+        async def personal() -> PersonalOrTeamCharge:
+            charge = await self.deduct(user, usage_or_amount, idempotency_key=own_key, **passed)
+            return PersonalOrTeamCharge(paid_by="personal", account=user, charge=charge)
+
+        with steps_of(own_key):
+            try:
+                return await personal()
+            except IdempotencyConflictError:
+                pass  # with another request, or with the decision that the team pays: what follows tells them apart
+            except _CANNOT_PAY:
+                request = Request(
+                    operation_type=operation_type,
+                    billing_mode=billing_mode,
+                    member=check_member(user),
+                    required_feature=required_feature,
+                )
+                await self._check_team_can_pay(team, usage_or_amount, request)
+            try:
+                await self._decide_for_team(user, team, own_key)
+            except IdempotencyConflictError:
+                # Charged meanwhile by the same call, made twice; or the key is another request's, and raises.
+                return await personal()
+            charge = await self.deduct_team(team, user, usage_or_amount, idempotency_key=own_key, **passed)
+            return PersonalOrTeamCharge(paid_by="team", account=team, charge=charge)
+
+    async def _check_team_can_pay(self, team: str, usage_or_amount: UsageOrAmount, request: Request) -> None:
+        # Tried and not done, so that the key is not given to a team that cannot pay.
+        usages, amount = split(usage_or_amount)
+        lease = new_id()
+
+        async def attempt(price: Price, floor: int, conditions: Conditions) -> ReserveResult:
+            terms = LeaseTerms(floor, CALL_KEPT_MS, "release", request.operation_type, self.owner, b"", "")
+            return await self.store.reserve(team, lease, price, terms, conditions=conditions, cause=b"", dry_run=True)
+
+        try:
+            await self._calls.priced(team, usages, amount, request, lease, attempt)
+        except MemberNotFoundError:
+            await self.get_team(team)
+            raise
+
+    async def _decide_for_team(self, user: str, team: str, own_key: str) -> None:
+        # An adjustment by nothing: it is admitted whatever the account's state, and takes the place that the charge
+        # would take under the key.
+        asked = operation_key(own_key, KEY_KEPT_MS)
+        key = OperationKey(asked.text, asked.kept_ms, fingerprint("deduct_personal_then_team", team))
+        cause = journal_cause(actor="deduct_personal_then_team", reason=f"team {team} pays")
+        await self._conditioned(
+            user,
+            lambda conditions: self.store.adjust_credits(user, 0, key, force=True, conditions=conditions, cause=cause),
+        )
+
+    async def _set_member(self, team: str, user: str, role: str, key: OperationKey) -> AccountChange:
+        return await self.store.set_member(team, check_id(user, "a member"), role, key, cause=journal_cause())
+
+    async def _member(self, team: str, user: str) -> TeamMember:
+        found = await self.get_team(team)
+        for member in (*found.members, *found.removed):  # whoever was added may have been removed since
+            if member.user == user:
+                return member
+        raise MemberNotFoundError(team, user)
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        *others, last = map(repr, ROLES)
+        raise ConfigError(f"a role is {', '.join(others)} or {last}, not {role!r:.60}{did_you_mean(str(role), ROLES)}")
