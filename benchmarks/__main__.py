@@ -10,6 +10,7 @@ from time import monotonic
 from redis.exceptions import RedisError
 
 from benchmarks import report
+from benchmarks.analytics import analytics
 from benchmarks.harness import BenchmarkError, Family, Outcome, run
 from benchmarks.ledger import ledger
 from benchmarks.middleware import middleware
@@ -27,7 +28,10 @@ FAMILIES: dict[str, Family] = {
     "latency": latency,
     "ledger": ledger,
     "middleware": middleware,
+    "analytics": analytics,
 }
+ON_REQUEST = ("analytics",)
+"""Families that take minutes to set up."""
 SEED = 20260101
 ROUNDS = 5
 QUICK_ROUNDS = 1
@@ -40,7 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = options.repeat or (QUICK_ROUNDS if options.quick else ROUNDS)
     scale = options.scale or (QUICK_SCALE if options.quick else 1.0)
     try:
-        _run(options.names or list(FAMILIES), rounds, scale, options.redis_url, options.json)
+        _run(
+            options.names or [name for name in FAMILIES if name not in ON_REQUEST],
+            rounds,
+            scale,
+            options.redis_url,
+            options.json,
+        )
     except (BenchmarkError, CreditError, RedisError, ServerError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
@@ -52,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("names", nargs="*", type=_family, metavar="name", help=f"{', '.join(FAMILIES)}; all of them by default")
+    add("names", nargs="*", type=_family, metavar="name", help=f"{', '.join(FAMILIES)}; all but analytics by default")
     add("--json", type=Path, metavar="FILE", help="write the run, with every sample, to FILE")
     add("--repeat", type=_positive, metavar="N", help=f"rounds, of which figures are the medians; {ROUNDS} by default")
     add("--quick", action="store_true", help="one short round, to see that it works")
@@ -66,7 +76,7 @@ def _run(names: list[str], rounds: int, scale: float, redis_url: str | None, jso
     with ExitStack() as stack:
         folder = stack.enter_context(workshop())
         url = stack.enter_context(valkey(folder)) if redis_url is None else check_url(redis_url)
-        database = stack.enter_context(postgres()) if "ledger" in names else None
+        database = stack.enter_context(postgres()) if {"ledger", "analytics"} & set(names) else None
         setting = Setting(url, database, folder, scale, SEED)
         outcomes: list[Outcome] = []
         order = random.Random(SEED)

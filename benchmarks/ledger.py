@@ -39,7 +39,7 @@ _CREATE = "CREATE TABLE plain (partition INTEGER, entry_id TEXT, entry TEXT)"
 def ledger(setting: Setting) -> Iterator[Comparison]:
     """What one worker writes, on SQLite and on PostgreSQL."""
     batches = _recorded_batches(setting)
-    yield _comparison(setting, "ledger on SQLite", batches, partial(_sqlite_database, setting), _plain_sqlite)
+    yield _comparison(setting, "ledger on SQLite", batches, partial(sqlite_database, setting), _plain_sqlite)
     if setting.postgres is not None:
         yield _comparison(setting, "ledger on PostgreSQL", batches, setting.postgres.database, _plain_postgres)
 
@@ -180,7 +180,8 @@ def _migrated(url: str) -> Ledger:
 
 
 @contextmanager
-def _sqlite_database(setting: Setting) -> Iterator[str]:
+def sqlite_database(setting: Setting) -> Iterator[str]:
+    """The URL of a file that is new, and gone afterwards."""
     path = setting.folder / f"ledger-{random.getrandbits(64):016x}.db"
     try:
         yield f"sqlite:///{path}"

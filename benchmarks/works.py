@@ -10,7 +10,7 @@ from benchmarks.setting import Setting, prepare
 from ducto_redis import AsyncCreditManager, CreditManager, UsageMetrics
 from ducto_redis.engine.async_link import AsyncLink
 from ducto_redis.engine.entry import Cause, encode_cause
-from ducto_redis.engine.operation import LeaseTerms, Operation, OperationKey, Price
+from ducto_redis.engine.operation import PLAIN, LeaseTerms, NewGrant, Operation, OperationKey, Price
 from ducto_redis.store.contract import CreditStore
 from ducto_redis.store.redis import RedisStore
 
@@ -89,7 +89,9 @@ class AddCredits(Work):
 
     async def by_store(self, store: CreditStore, unique: str) -> None:
         key = OperationKey(f"key/{unique}", 35 * _DAY_MS, _FINGERPRINT)
-        await store.add_credits(ACCOUNT, 1_000_000, key, cause=b'{"type":"purchase"}')
+        await store.add_credits(
+            ACCOUNT, NewGrant(1_000_000, "purchase"), key, conditions=PLAIN, cause=b'{"type":"purchase"}'
+        )
 
 
 class Deduct(Work):
@@ -104,7 +106,7 @@ class Deduct(Work):
 
     async def by_store(self, store: CreditStore, unique: str) -> None:
         key = OperationKey(f"key/{unique}", _DAY_MS, _FINGERPRINT)
-        await store.deduct(ACCOUNT, _CHARGE.price, key, floor=0, cause=_CHARGE.cause)
+        await store.deduct(ACCOUNT, _CHARGE.price, key, floor=0, conditions=PLAIN, cause=_CHARGE.cause)
 
 
 class ReserveAndSettle(Work):
@@ -121,8 +123,10 @@ class ReserveAndSettle(Work):
         manager.settle(ACCOUNT, unique, USAGE)
 
     async def by_store(self, store: CreditStore, unique: str) -> None:
-        await store.reserve(ACCOUNT, unique, _HOLD.price, _TERMS, cause=_HOLD.cause)
-        await store.settle(ACCOUNT, unique, _CHARGE.price, fingerprint=_FINGERPRINT, cause=_CHARGE.cause)
+        await store.reserve(ACCOUNT, unique, _HOLD.price, _TERMS, conditions=PLAIN, cause=_HOLD.cause)
+        await store.settle(
+            ACCOUNT, unique, _CHARGE.price, conditions=PLAIN, fingerprint=_FINGERPRINT, cause=_CHARGE.cause
+        )
 
 
 class GetBalance(Work):
@@ -136,7 +140,7 @@ class GetBalance(Work):
         manager.get_balance(ACCOUNT)
 
     async def by_store(self, store: CreditStore, unique: str) -> None:
-        await store.get_balance(ACCOUNT)
+        await store.get_balance(ACCOUNT, conditions=PLAIN)
 
 
 WORKS: tuple[Work, ...] = (AddCredits(), Deduct(), ReserveAndSettle(), GetBalance())

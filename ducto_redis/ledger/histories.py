@@ -9,12 +9,25 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, select, upda
 from ducto_redis.engine.entry import UnreadableEntryError
 from ducto_redis.engine.state import AccountState
 from ducto_redis.ledger.history import History
+from ducto_redis.ledger.movements import StoredMovements
 from ducto_redis.ledger.reports import FORK, GAP, UNREADABLE
-from ducto_redis.ledger.rows import JOURNAL_COLUMNS, entry_of
+from ducto_redis.ledger.rollups import Cells, replace_cells
+from ducto_redis.ledger.rows import JOURNAL_COLUMNS, Movement, entry_of, read_parts
 from ducto_redis.ledger.schema import accounts, entries, leases, unreadable
 from ducto_redis.ledger.statements import insert_rows
 
 ROWS_AT_A_TIME = 2000
+DERIVED_COLUMNS = (
+    "balance_after",
+    "model",
+    "operation_type",
+    "member",
+    "type",
+    "charged",
+    "allowance",
+    "refund_of",
+    "superseded",
+)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(dict[str, str])
 
@@ -25,6 +38,26 @@ def stream_entries(connection: Connection, *conditions: Any) -> Iterator[Any]:
     statement = select(*JOURNAL_COLUMNS).where(*conditions).order_by(*order)
     with connection.execute(statement.execution_options(yield_per=ROWS_AT_A_TIME)) as result:
         yield from result
+
+
+def derived_of(balance_after: int, movement: Movement, *, superseded: bool) -> dict[str, Any]:
+    """The columns that follow from an entry and from those before it."""
+    return {
+        "balance_after": balance_after,
+        "model": movement.model,
+        "operation_type": movement.operation_type,
+        "member": movement.member,
+        "type": movement.type,
+        "charged": movement.charged,
+        "allowance": movement.allowance,
+        "refund_of": movement.refund_of,
+        "superseded": int(superseded),
+    }
+
+
+def stored_derived(row: Any) -> dict[str, Any]:
+    """The same columns as a row of `JOURNAL_COLUMNS` has them."""
+    return {name: getattr(row, name) for name in DERIVED_COLUMNS}
 
 
 def epoch_starts(connection: Connection, namespace: str, account: str) -> dict[int, int]:
@@ -44,19 +77,28 @@ def rebuild(connection: Connection, namespace: str, account: str, partition: int
     It is what an entry needs that came too late, or under a new epoch: all others only carry the state on.
     """
     history = History(epoch_starts(connection, namespace, account))
+    movements = StoredMovements(connection, namespace)
+    cells = Cells()
     corrections = []
     for row in stream_entries(connection, entries.c.namespace == namespace, entries.c.account == account):
         try:
-            history.take(entry_of(row))
+            read = read_parts(entry_of(row))
         except UnreadableEntryError:  # somebody meddled with it: it is missing, and leaves a gap
             continue
-        if row.balance_after != history.state.balance:
-            corrections.append({"entry": row.id, "balance": history.state.balance})
+        history.take(read)
+        movement = movements.movement(read, history.paid)
+        if history.leads:
+            cells.take(read.entry, read.entry_ms, movement, read.usages)
+        derived = derived_of(history.state.balance, movement, superseded=not history.leads)
+        if derived != stored_derived(row):
+            corrections.append(derived | {"entry": row.id})
     if corrections:
+        values: dict[str, Any] = {name: bindparam(f"{name}_") for name in DERIVED_COLUMNS}
         connection.execute(
-            update(entries).where(entries.c.id == bindparam("entry")).values(balance_after=bindparam("balance")),
-            corrections,
+            update(entries).where(entries.c.id == bindparam("entry")).values(values),
+            [{"entry": it["entry"]} | {f"{name}_": it[name] for name in DERIVED_COLUMNS} for it in corrections],
         )
+    replace_cells(connection, namespace, account, partition, cells)
     marks = sorted(
         mark
         for mark, applies in (
@@ -70,6 +112,13 @@ def rebuild(connection: Connection, namespace: str, account: str, partition: int
     connection.execute(delete(leases).where(leases.c.namespace == namespace, leases.c.account == account))
     store_leases(connection, lease_rows(namespace, account, history.state))
     return tuple(marks)
+
+
+def rebuild_all(connection: Connection) -> None:
+    """Rebuild every account."""
+    places = connection.execute(select(accounts.c.namespace, accounts.c.account, accounts.c.partition)).all()
+    for namespace, account, partition in places:
+        rebuild(connection, namespace, account, partition)
 
 
 def stored_fields(text: str) -> dict[str, str] | None:

@@ -5,17 +5,53 @@ Entries of older epochs from that seq on are superseded: they are kept, and no l
 journals what they did under the new epoch, with the same operation keys, so that each is still one change.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from ducto_redis.engine.entry import LEASE_CHANGE, JournalEntry, LeaseRecord, UnreadableEntryError
+from msgspec import Struct
+
+from ducto_redis.engine.entry import (
+    LEASE_CHANGE,
+    Details,
+    JournalEntry,
+    LeaseGrounds,
+    LeaseRecord,
+    UnreadableEntryError,
+)
 from ducto_redis.engine.state import AccountState
-from ducto_redis.ledger.rows import split_id
+from ducto_redis.ledger.movements import NOTHING_PAID, Paid
+from ducto_redis.ledger.rows import ReadEntry
 
 _PROBLEMS_KEPT = 5
 _WITHOUT_CHARGE = frozenset(
-    ("reserve", "renew", "extend", "forget", "sweep", "publish_pricing", "activate_pricing"),
+    (
+        "reserve",
+        "renew",
+        "extend",
+        "forget",
+        "sweep",
+        "publish_pricing",
+        "activate_pricing",
+        "set_plan",
+        "set_cap",
+        "remove_cap",
+        "raise_cap",
+        "clear_cap",
+        "freeze",
+        "unfreeze",
+        "create_team",
+        "set_member",
+    )
 )
-_WITHOUT_SHORTFALL = _WITHOUT_CHARGE | {"add_credits", "release", "expire"}
+_COMING_IN = frozenset(("add_credits", "open_account", "adjust_credits"))
+_WITHOUT_SHORTFALL = _WITHOUT_CHARGE | _COMING_IN | frozenset(("deduct", "release", "expire", "refund", "expire_grant"))
+
+
+class _Lease(Struct, frozen=True):
+    """What an account's books need of a lease's record. Micro-credits."""
+
+    open: int
+    held: int
+    paid: Paid
 
 
 class History:
@@ -29,6 +65,8 @@ class History:
         balance: micro-credits that the entries' changes add up to.
         forked, gapped: whether two entries stand at one seq, and whether one is missing.
         problems: what does not add up, the first few.
+        leads: whether the last entry leads to the state; it does not where it was superseded.
+        paid: what the expiry of the lease that the last entry closed had charged.
     """
 
     def __init__(self, starts: Mapping[int, int] | None = None) -> None:
@@ -37,6 +75,8 @@ class History:
         self.forked = False
         self.gapped = False
         self.problems: list[str] = []
+        self.leads = True
+        self.paid = NOTHING_PAID
         self._starts = dict(starts or {})
         self._held = 0
         self._epoch: int | None = None
@@ -45,21 +85,26 @@ class History:
         self._current = 0  # last seq that leads to the state
         self._superseded: dict[str, str] = {}
 
-    def take(self, entry: JournalEntry, balance_after: int | None = None) -> None:
+    def take(self, read: ReadEntry, balance_after: int | None = None) -> None:
         """Take the next entry in. `balance_after`, where it is given, is compared with what the entries add up to."""
-        self._place(entry)
-        if self._starts and any(entry.epoch < epoch and entry.seq >= start for epoch, start in self._starts.items()):
+        entry = read.entry
+        self._place(read)
+        self.paid = NOTHING_PAID
+        self.leads = not any(entry.epoch < epoch and entry.seq >= start for epoch, start in self._starts.items())
+        if not self.leads:
             self._superseded[entry.operation_key] = _place_of(entry)
             return
         self._superseded.pop(entry.operation_key, None)
         self._current = entry.seq
         lease_ids = [name[len(LEASE_CHANGE) :] for name, _ in entry.changes if name.startswith(LEASE_CHANGE)]
-        before = self._records(entry, lease_ids)
+        before = self._leases(entry, lease_ids)
         self.state.apply(entry)
-        after = self._records(entry, lease_ids)
-        self._check_change(entry, _charged(before) - _charged(after))
-        self._check_amount(entry, _open(before), _open(after))
-        self._held += _open(after) - _open(before)
+        after = self._leases(entry, lease_ids)
+        if entry.operation in ("settle", "release"):
+            self.paid = Paid(sum(it.paid.charged for it in before), sum(it.paid.allowance for it in before))
+        self._check_change(entry, read.details, sum(it.paid.charged for it in after))
+        self._check_amount(entry, sum(it.open for it in before), sum(it.open for it in after))
+        self._held += sum(it.held for it in after) - sum(it.held for it in before)
         if self._held != self.state.held:
             self.problem(f"{_place_of(entry)}: leases hold {self._held}, held is {self.state.held}")
             self._held = self.state.held
@@ -76,8 +121,8 @@ class History:
             self.problem(f"{place}: {operation_key} was lost when Redis was rolled back")
         return self.problems
 
-    def _place(self, entry: JournalEntry) -> None:
-        entry_id = split_id(entry.entry_id)
+    def _place(self, read: ReadEntry) -> None:
+        entry, entry_id = read.entry, (read.entry_ms, read.entry_seq)
         if entry.epoch != self._epoch:
             self._epoch, self._reached = entry.epoch, self._current
         elif entry.seq == self._reached:
@@ -90,17 +135,22 @@ class History:
             self.problem(f"epoch {entry.epoch}: gap, nothing between seq {self._reached} and {entry.seq}")
         self._reached, self._last_id = entry.seq, entry_id
 
-    def _check_change(self, entry: JournalEntry, charged_before: int) -> None:
-        # What a lease's expiry has charged is part of what its settle pays, and comes back when it is released.
+    def _check_change(self, entry: JournalEntry, details: Details, charged_after: int) -> None:
+        # What a lease's expiry has charged comes back when it is closed, and a settle charges anew.
+        returned = self.paid.charged - self.paid.allowance
         match entry.operation:
-            case "add_credits":
+            case operation if operation in _COMING_IN:
                 expected = entry.amount
-            case "deduct":
-                expected = entry.shortfall - entry.amount
-            case "settle":
-                expected = charged_before + entry.shortfall - entry.amount
-            case "release" | "expire":
-                expected = charged_before
+            case "deduct" | "settle":
+                expected = returned + details.allowance - entry.charged
+            case "release":
+                expected = returned
+            case "expire":
+                expected = details.allowance - charged_after
+            case "refund":
+                expected = entry.amount - details.allowance - details.lost
+            case "expire_grant":
+                expected = -entry.amount
             case operation if operation in _WITHOUT_CHARGE:
                 expected = 0
             case _:
@@ -111,14 +161,14 @@ class History:
                 f" the entry says {entry.balance_change}"
             )
 
-    def _check_amount(self, entry: JournalEntry, held_before: int, held_after: int) -> None:
+    def _check_amount(self, entry: JournalEntry, open_before: int, open_after: int) -> None:
         match entry.operation:
             case "reserve" | "extend":
-                expected = held_after - held_before
+                expected = open_after - open_before
             case "renew":
-                expected = held_after
+                expected = open_after
             case "release" | "expire":
-                expected = held_before - held_after
+                expected = open_before - open_after
             case operation if operation in _WITHOUT_CHARGE:
                 expected = 0
             case _:
@@ -128,16 +178,16 @@ class History:
         if entry.shortfall and entry.operation in _WITHOUT_SHORTFALL:
             self.problem(f"{_place_of(entry)}: {entry.operation} has a shortfall of {entry.shortfall}")
 
-    def _records(self, entry: JournalEntry, lease_ids: list[str]) -> list[LeaseRecord]:
-        records = []
+    def _leases(self, entry: JournalEntry, lease_ids: list[str]) -> list[_Lease]:
+        found = []
         for lease_id in lease_ids:
             record = self.state.leases.get(lease_id)
             if record is not None:
                 try:
-                    records.append(LeaseRecord.decode(record))
+                    found.append(_read_lease(record))
                 except UnreadableEntryError as error:
                     self.problem(f"{_place_of(entry)}: lease {lease_id!r}: {error}")
-        return records
+        return found
 
     def problem(self, text: str) -> None:
         """Say that something does not add up."""
@@ -145,12 +195,12 @@ class History:
             self.problems.append(text)
 
 
-def _open(leases: Iterable[LeaseRecord]) -> int:
-    return sum(lease.amount for lease in leases if lease.state == "open")
-
-
-def _charged(leases: Iterable[LeaseRecord]) -> int:
-    return sum(lease.charged for lease in leases)
+def _read_lease(record: str) -> _Lease:
+    lease = LeaseRecord.decode(record)
+    grounds = LeaseGrounds.decode(lease.grounds)
+    amount = lease.amount if lease.state == "open" else 0
+    held = amount - grounds.allowance if amount else 0
+    return _Lease(amount, held, Paid(lease.charged, grounds.paid.allowance) if lease.charged else NOTHING_PAID)
 
 
 def _place_of(entry: JournalEntry) -> str:

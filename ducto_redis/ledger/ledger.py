@@ -5,14 +5,24 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import select
 
+from ducto_redis.engine.entry import JournalEntry, UnreadableEntryError
 from ducto_redis.engine.state import AccountState
 from ducto_redis.errors import LedgerError
+from ducto_redis.ledger.analytics import Analytics
 from ducto_redis.ledger.database import Database
 from ducto_redis.ledger.histories import stored_fields
 from ducto_redis.ledger.migration import migrate
 from ducto_redis.ledger.reports import LedgerAccount, LedgerEntry, Position, RawEntry, VerifyReport, WriteReport
-from ducto_redis.ledger.rows import STATEMENT_COLUMNS, ledger_entry_of, split_id
+from ducto_redis.ledger.rows import (
+    JOURNAL_COLUMNS,
+    STATEMENT_COLUMNS,
+    entry_of,
+    ledger_entry_of,
+    parse_transaction_id,
+)
 from ducto_redis.ledger.schema import accounts, entries, leases, partitions
+from ducto_redis.ledger.statement import is_before
+from ducto_redis.ledger.tracing import Tracing
 from ducto_redis.ledger.unreadable import reread
 from ducto_redis.ledger.verify import verify
 from ducto_redis.ledger.writer import write_batch
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
     from ducto_redis.ledger.live import LiveStore
 
 
-class Ledger:
+class Ledger(Tracing):
     """The ledger in one database. Blocking; safe to use from several threads, and after a fork.
 
     Nothing is opened before it is used. Every method may raise LedgerUnavailableError, where the database cannot be
@@ -143,19 +153,46 @@ class Ledger:
         conditions: list[Any] = [entries.c.namespace == namespace, entries.c.account == account]
         order = (entries.c.epoch, entries.c.seq, entries.c.operation_key)
         if before is not None:
-            conditions.append(_is_before(before))
+            conditions.append(is_before(before.epoch, before.seq, before.operation_key))
         statement = select(*STATEMENT_COLUMNS).where(*conditions).order_by(*(it.desc() for it in order)).limit(limit)
         with self._database.read() as connection:
             return [ledger_entry_of(row) for row in connection.execute(statement)]
 
-    def entry(self, namespace: str, transaction_id: str) -> LedgerEntry | None:
-        """The entry of a transaction id, `<partition>-<epoch>-<entry id>`, or None."""
-        parts = transaction_id.split("-", 2)
-        try:
-            (partition, epoch), (entry_ms, entry_seq) = map(int, parts[:2]), split_id(parts[2])
-        except (ValueError, IndexError):
+    def entry(self, namespace: str, transaction_id: str) -> JournalEntry | None:
+        """The journal entry of a transaction id, `<partition>-<epoch>-<entry id>`, or None.
+
+        Raises:
+            LedgerError: if somebody meddled with it.
+        """
+        row = self._row(namespace, transaction_id, JOURNAL_COLUMNS)
+        if row is None:
             return None
-        statement = select(*STATEMENT_COLUMNS).where(
+        try:
+            return entry_of(row)
+        except UnreadableEntryError as error:
+            raise LedgerError(f"entry {transaction_id} cannot be read: {error}") from None
+
+    def transaction(self, namespace: str, transaction_id: str) -> LedgerEntry | None:
+        """The same entry as the ledger has it: with the balance that it led to, and what it charged."""
+        row = self._row(namespace, transaction_id, STATEMENT_COLUMNS)
+        return None if row is None else ledger_entry_of(row)
+
+    def refunds(self, namespace: str, transaction_id: str) -> list[LedgerEntry]:
+        """The refunds of a charge, oldest first."""
+        statement = (
+            select(*STATEMENT_COLUMNS)
+            .where(entries.c.namespace == namespace, entries.c.refund_of == transaction_id, entries.c.superseded == 0)
+            .order_by(entries.c.epoch, entries.c.seq)
+        )
+        with self._database.read() as connection:
+            return [ledger_entry_of(row) for row in connection.execute(statement)]
+
+    def _row(self, namespace: str, transaction_id: str, columns: Sequence[Any]) -> Any:
+        place = parse_transaction_id(transaction_id)
+        if place is None:
+            return None
+        partition, epoch, entry_ms, entry_seq = place
+        statement = select(*columns).where(
             entries.c.namespace == namespace,
             entries.c.partition == partition,
             entries.c.epoch == epoch,
@@ -163,8 +200,11 @@ class Ledger:
             entries.c.entry_seq == entry_seq,
         )
         with self._database.read() as connection:
-            row = connection.execute(statement).first()
-        return None if row is None else ledger_entry_of(row)
+            return connection.execute(statement).first()
+
+    def analytics(self, namespace: str) -> Analytics:
+        """What was spent in a namespace, by whom and for what."""
+        return Analytics(self._database, namespace)
 
     def verify(self, namespace: str | None = None, *, store: "LiveStore | None" = None) -> VerifyReport:
         """Recompute every balance from the entries, and find what does not add up.
@@ -178,13 +218,3 @@ class Ledger:
         """
         with self._database.read() as connection:
             return verify(connection, namespace, store)
-
-
-def _is_before(entry: LedgerEntry) -> Any:
-    return (entries.c.epoch < entry.epoch) | (
-        (entries.c.epoch == entry.epoch)
-        & (
-            (entries.c.seq < entry.seq)
-            | ((entries.c.seq == entry.seq) & (entries.c.operation_key < entry.operation_key))
-        )
-    )

@@ -59,7 +59,17 @@ class LedgerAccount(Struct, frozen=True, kw_only=True):
 
 
 class LedgerEntry(Struct, frozen=True, kw_only=True):
-    """One change to an account, see `JournalEntry`; `balance_after` is the balance that it led to."""
+    """One change to an account, see `JournalEntry`. Amounts are micro-credits.
+
+    Attributes:
+        balance_after: the balance that it led to.
+        model, operation_type, member: what it was for; of a refund, what the refunded charge was for.
+        type: of credits that came in or expired.
+        charged: what it charged, whoever paid for it. Of the settle or release of a lease whose expiry was charged, the
+            difference to that: below zero where the work cost less.
+        allowance: the part of `charged` that the allowance paid; of a refund, what went back to the allowance.
+        refund_of: the transaction that was refunded.
+    """
 
     partition: int
     entry_id: str
@@ -75,6 +85,13 @@ class LedgerEntry(Struct, frozen=True, kw_only=True):
     version: int
     model: str | None
     cause: str
+    details: str
+    operation_type: str
+    member: str | None
+    type: str | None
+    charged: int
+    allowance: int
+    refund_of: str | None
 
     @property
     def transaction_id(self) -> str:
@@ -104,6 +121,7 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
         unreadable: entries that are stored raw.
         failed: accounts that do not add up.
         failures: the first of them, with the reasons.
+        rollups: what is wrong with the roll-ups of all accounts together; those of an account are among its failures.
         compared: accounts that were compared with the engine, where a store was given.
         behind: accounts of which the engine has changes that the ledger has not read yet.
     """
@@ -115,10 +133,11 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     unreadable: int
     failed: int
     failures: tuple[AccountFailure, ...]
+    rollups: tuple[str, ...] = ()
     compared: int = 0
     behind: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether everything adds up."""
-        return not self.failed and not self.unreadable
+        return not self.failed and not self.unreadable and not self.rollups

@@ -1,13 +1,15 @@
 """Journal entries as rows of the ledger, and back."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from itertools import chain
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
-from ducto_redis.engine.entry import JournalEntry, UnreadableEntryError, decode_entry
+from ducto_redis.engine.entry import Details, JournalEntry, UnreadableEntryError, decode_entry
 from ducto_redis.engine.ids import ACCOUNT_BYTES, check_id
 from ducto_redis.errors import InvalidIdError
 from ducto_redis.ledger.reports import LedgerEntry
@@ -17,10 +19,20 @@ _LIMIT = 2**53
 _KEY_BYTES = 1024
 _ACCOUNTS_KEPT = 65536
 _SEPARATOR = "\t"
+_NAME_BYTES = 128
+_NO_DETAILS = Details()
+_WITH_TYPE = frozenset(("add_credits", "open_account", "expire_grant"))
+DEFAULT_OPERATION_TYPE = "default"
+SIGNUP_BONUS = "signup_bonus"
+"""The type of the credits that a new account begins with."""
 _COUNTED_FIELDS = frozenset(("balance", "held"))
 _PLACE_FIELDS = frozenset(("epoch", "seq"))
 
-ENTRY_COLUMNS = tuple(column.name for column in entries.columns if column.name != "id")
+Place: TypeAlias = tuple[int, int, int, int]
+"""Partition, epoch, and the two parts of the journal entry's id: what a transaction id says."""
+
+# What is superseded shows only when an account is rebuilt.
+ENTRY_COLUMNS = tuple(column.name for column in entries.columns if column.name not in ("id", "superseded"))
 
 JOURNAL_COLUMNS = (
     entries.c.account,
@@ -37,10 +49,19 @@ JOURNAL_COLUMNS = (
     entries.c.version,
     entries.c.cause,
     entries.c.changes,
+    entries.c.details,
     entries.c.balance_after,
     entries.c.id,
+    entries.c.model,
+    entries.c.operation_type,
+    entries.c.member,
+    entries.c.type,
+    entries.c.charged,
+    entries.c.allowance,
+    entries.c.refund_of,
+    entries.c.superseded,
 )
-"""What `entry_of` reads, then what the ledger made of it: `balance_after` and `id`."""
+"""What `entry_of` reads, then what the ledger made of it."""
 
 STATEMENT_COLUMNS = (
     entries.c.partition,
@@ -58,28 +79,80 @@ STATEMENT_COLUMNS = (
     entries.c.version,
     entries.c.model,
     entries.c.cause,
+    entries.c.details,
+    entries.c.operation_type,
+    entries.c.member,
+    entries.c.type,
+    entries.c.charged,
+    entries.c.allowance,
+    entries.c.refund_of,
 )
 """What `ledger_entry_of` reads."""
 
 
-class ReadEntry(Struct, frozen=True):
+Usage: TypeAlias = dict[str, Any]
+"""A usage, as an entry's cause says it: only what is not zero is there. Numbers may be anything."""
+
+
+class ReadCause(Struct, gc=False):
+    """The parts of a cause that the ledger keeps in columns, or adds up."""
+
+    usage: Usage | list[Usage] | None = None
+    type: str | None = None
+    operation_type: str | None = None
+
+    def usages(self) -> Sequence[Usage]:
+        """What was priced."""
+        usage = self.usage
+        if usage is None:
+            return ()
+        return usage if isinstance(usage, list) else (usage,)
+
+    def model(self) -> str | None:
+        """The model that was priced, where it was one."""
+        usage = self.usage
+        if isinstance(usage, list):
+            models = {model_of(part) for part in usage}
+            return models.pop() if len(models) == 1 else None
+        return None if usage is None else model_of(usage)
+
+
+class ReadEntry(Struct, frozen=True, gc=False):
     """A journal entry that was read, with the parts that the ledger keeps in columns of their own."""
 
     entry: JournalEntry
     entry_ms: int
     entry_seq: int
+    details: Details
     model: str | None
+    operation_type: str
+    type: str | None
+    usages: Sequence[Usage]
 
 
-class _PricedModel(Struct):
-    model: str | None = None
+class Movement(Struct, frozen=True, gc=False):
+    """What an entry did with credits, in the columns that say it.
+
+    Attributes:
+        model, operation_type, member: what it was for. A refund is for what the refunded charge was for.
+        type: of credits that came in or expired.
+        charged: micro-credits that it charged, whoever paid for them. Where a lease's expiry had been charged already,
+            only the difference: below zero where the work cost less.
+        allowance: the part of them that the allowance paid; of a refund, what went back to the allowance.
+        refund_of: the transaction that was refunded.
+    """
+
+    model: str | None
+    operation_type: str
+    member: str | None
+    type: str | None
+    charged: int
+    allowance: int
+    refund_of: str | None
 
 
-class _Priced(Struct):
-    usage: _PricedModel | list[_PricedModel] | None = None
-
-
-_priced = msgspec.json.Decoder(_Priced)
+_NO_CAUSE = ReadCause()
+_cause_decoder = msgspec.json.Decoder(ReadCause, float_hook=Decimal)
 
 
 def read_entry(partition: int, entry_id: str, text: bytes) -> ReadEntry:
@@ -95,16 +168,75 @@ def read_entry(partition: int, entry_id: str, text: bytes) -> ReadEntry:
         raise UnreadableEntryError("a journal entry names an account that cannot be one")
     if len(text) > _KEY_BYTES:  # else no part of it can be too long
         _check_lengths(entry)
-    numbers = (entry.epoch, entry.seq, entry.amount, entry.balance_change, entry.shortfall, entry.version)
-    if max(numbers) >= _LIMIT or min(numbers) <= -_LIMIT or entry.epoch < 0 or entry.seq < 1:
+    if not (
+        0 <= entry.epoch < _LIMIT
+        and 0 < entry.seq < _LIMIT
+        and -_LIMIT < entry.amount < _LIMIT
+        and -_LIMIT < entry.balance_change < _LIMIT
+        and -_LIMIT < entry.shortfall < _LIMIT
+        and -_LIMIT < entry.version < _LIMIT
+    ):
         raise UnreadableEntryError("a journal entry holds a number that is out of range", account=entry.account)
     _check_changes(entry.changes, entry.account)
+    return read_parts(entry)
+
+
+def read_parts(entry: JournalEntry) -> ReadEntry:
+    """Read the parts that the ledger keeps in columns of their own. Raises UnreadableEntryError."""
     try:
-        model = _model_of(entry.cause) if entry.cause else None
+        cause = _cause_decoder.decode(entry.cause) if entry.cause else _NO_CAUSE
     except (msgspec.DecodeError, RecursionError) as error:
         raise UnreadableEntryError(f"a journal entry's cause is wrong: {error}", account=entry.account) from None
-    entry_ms, entry_seq = split_id(entry_id)
-    return ReadEntry(entry, entry_ms, entry_seq, model)
+    details = _NO_DETAILS
+    if entry.details:
+        try:
+            details = entry.read_details()
+        except UnreadableEntryError as error:
+            raise UnreadableEntryError(str(error), account=entry.account) from None
+        if abs(details.allowance) >= _LIMIT:
+            raise UnreadableEntryError("a journal entry's allowance is out of range", account=entry.account)
+    entry_ms, entry_seq = split_id(entry.entry_id)
+    return ReadEntry(
+        entry,
+        entry_ms,
+        entry_seq,
+        details,
+        cause.model(),
+        name_of(details.operation_type or cause.operation_type) or DEFAULT_OPERATION_TYPE,
+        _type_of(entry.operation, cause, details) if entry.operation in _WITH_TYPE else None,
+        cause.usages(),
+    )
+
+
+def model_of(usage: Usage) -> str | None:
+    """The model of a usage."""
+    model = usage.get("model")
+    return name_of(model) if isinstance(model, str) else None
+
+
+def usages_of(cause: str) -> Sequence[Usage]:
+    """What was priced, by the cause of an entry that was read before."""
+    return _cause_decoder.decode(cause).usages() if cause else ()
+
+
+def _type_of(operation: str, cause: ReadCause, details: Details) -> str | None:
+    match operation:
+        case "add_credits":
+            return name_of(cause.type)
+        case "open_account":
+            return name_of(cause.type) or SIGNUP_BONUS
+        case "expire_grant" if len(details.grants) == 1:
+            return name_of(details.grants[0].type)
+    return None
+
+
+def name_of(text: str | None) -> str | None:
+    """A name from a cause as columns hold it: at most 128 bytes, without the NUL that JSON can spell and SQL cannot."""
+    if not text:
+        return None
+    if len(text) > _NAME_BYTES // 4 and len(text.encode()) > _NAME_BYTES:
+        text = text.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return text.replace("\x00", "\ufffd")
 
 
 @lru_cache(maxsize=_ACCOUNTS_KEPT)
@@ -119,7 +251,7 @@ def account_or_none(account: str | None) -> str | None:
 
 
 def _check_lengths(entry: JournalEntry) -> None:
-    for key in (entry.operation_key, *(name for name, _ in entry.changes)):
+    for key in (entry.operation, entry.operation_key, *(name for name, _ in entry.changes)):
         if len(key) > _KEY_BYTES or len(key.encode()) > _KEY_BYTES:
             raise UnreadableEntryError("a journal entry holds a key that is too long", account=entry.account)
 
@@ -146,24 +278,22 @@ def _account_of(text: bytes) -> str | None:
         return None
 
 
-def _model_of(cause: str) -> str | None:
-    usage = _priced.decode(cause).usage
-    if isinstance(usage, list):
-        models = {part.model for part in usage}
-        model = models.pop() if len(models) == 1 else None
-    else:
-        model = usage.model if usage is not None else None
-    # JSON can spell what PostgreSQL's text cannot hold.
-    return model.replace("\x00", "\ufffd") if model is not None else None
-
-
 def split_id(entry_id: str) -> tuple[int, int]:
     """The milliseconds and the sequence of a stream entry's id."""
     entry_ms, _, entry_seq = entry_id.partition("-")
     return int(entry_ms), int(entry_seq)
 
 
-def row_of(namespace: str, read: ReadEntry, balance_after: int) -> tuple[Any, ...]:
+def parse_transaction_id(transaction_id: str) -> Place | None:
+    """The place that a transaction id, `<partition>-<epoch>-<entry id>`, names, or None where it is none."""
+    parts = transaction_id.split("-")
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        return None
+    partition, epoch, entry_ms, entry_seq = map(int, parts)
+    return partition, epoch, entry_ms, entry_seq
+
+
+def row_of(namespace: str, read: ReadEntry, balance_after: int, movement: Movement) -> tuple[Any, ...]:
     """The values of `ENTRY_COLUMNS`."""
     entry = read.entry
     return (
@@ -181,9 +311,16 @@ def row_of(namespace: str, read: ReadEntry, balance_after: int) -> tuple[Any, ..
         entry.shortfall,
         balance_after,
         entry.version,
-        read.model,
+        movement.model,
         entry.cause,
-        _SEPARATOR.join([part for change in entry.changes for part in change]),
+        _SEPARATOR.join(chain.from_iterable(entry.changes)),
+        entry.details or None,
+        movement.operation_type,
+        movement.member,
+        movement.type,
+        movement.charged,
+        movement.allowance,
+        movement.refund_of,
     )
 
 
@@ -207,6 +344,7 @@ def entry_of(row: Sequence[Any]) -> JournalEntry:
         row[10],
         row[11],
         row[12],
+        row[14] or "",
         changes,
     )
 
@@ -228,4 +366,11 @@ def ledger_entry_of(row: Sequence[Any]) -> LedgerEntry:
         version=row[12],
         model=row[13],
         cause=row[14],
+        details=row[15] or "",
+        operation_type=row[16],
+        member=row[17],
+        type=row[18],
+        charged=row[19],
+        allowance=row[20],
+        refund_of=row[21],
     )

@@ -1,16 +1,36 @@
-"""The ledger's tables.
+"""The ledger's tables: entries, latest state, and roll-ups of entries by the hour.
 
 Credits are BIGINT micro-credits. Every table carries the namespace, so that several may share one database, and a
 prefix, so that they may share it with an application's own tables. The packaged migrations end in this schema.
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
 
 metadata = MetaData()
 
 # Compared byte by byte: ids are the same where their bytes are, and sort alike on every server.
 _Name = Text().with_variant(Text(collation="C"), "postgresql")
 _Identity = BigInteger().with_variant(Integer, "sqlite")
+
+MOVEMENT_SUMS = ("entries", "charges", "charged", "allowance", "shortfall", "amount", "balance_change")
+USAGE_SUMS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+    "image_input_tokens",
+    "image_output_tokens",
+    "tool_calls",
+    "search_queries",
+    "search_results",
+    "web_search_calls",
+    "code_exec_calls",
+)
+SUMS = MOVEMENT_SUMS + USAGE_SUMS
+"""What roll-ups add up: movements of credits in micro-credits, then usage."""
 
 entries = Table(
     "ducto_entries",
@@ -33,8 +53,85 @@ entries = Table(
     Column("model", Text, comment="the model that was priced, where it was one"),
     Column("cause", Text, nullable=False, comment="JSON, or empty"),
     Column("changes", Text, nullable=False, comment="names and values that were written, separated by tabs"),
+    Column("details", Text, comment="of a charge: who paid, what it crossed"),
+    Column("operation_type", Text, nullable=False, server_default="default"),
+    Column("member", Text, comment="who spent it, of a team"),
+    Column("type", Text, comment="of credits that came in or expired"),
+    Column("charged", BigInteger, nullable=False, server_default="0", comment="charged, whoever paid for it"),
+    Column("allowance", BigInteger, nullable=False, server_default="0", comment="what of it the allowance paid"),
+    Column("refund_of", Text, comment="the transaction that was refunded"),
+    Column("superseded", Integer, nullable=False, server_default="0", comment="1: taken back when Redis was recovered"),
     UniqueConstraint("namespace", "account", "epoch", "seq", "operation_key", name="ducto_entries_identity"),
     Index("ducto_entries_journal", "namespace", "partition", "epoch", "entry_ms", "entry_seq"),
+    Index(
+        "ducto_entries_refunds",
+        "namespace",
+        "refund_of",
+        sqlite_where=text("refund_of IS NOT NULL"),
+        postgresql_where=text("refund_of IS NOT NULL"),
+    ),
+)
+
+
+def _sums() -> list[Column[int]]:
+    return [Column(name, BigInteger, nullable=False, server_default="0") for name in SUMS]
+
+
+# Each is one tree, in the order in which most is read: of a time, of an account, of a time.
+account_hours = Table(
+    "ducto_account_hours",
+    metadata,
+    Column("namespace", _Name, primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970"),
+    Column("account", _Name, primary_key=True),
+    Column("operation", _Name, primary_key=True),
+    Column("member", _Name, primary_key=True),
+    Column("model", _Name, primary_key=True),
+    Column("operation_type", _Name, primary_key=True),
+    Column("type", _Name, primary_key=True),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+
+account_days = Table(
+    "ducto_account_days",
+    metadata,
+    Column("namespace", _Name, primary_key=True),
+    Column("account", _Name, primary_key=True),
+    Column("day", BigInteger, primary_key=True, autoincrement=False, comment="days since 1970, in UTC"),
+    Column("operation", _Name, primary_key=True),
+    Column("member", _Name, primary_key=True),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+
+# By partition, whose writers take turns anyway: else those of all partitions would wait for each other here.
+partition_hours = Table(
+    "ducto_partition_hours",
+    metadata,
+    Column("namespace", _Name, primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970"),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("operation", _Name, primary_key=True),
+    Column("model", _Name, primary_key=True),
+    Column("operation_type", _Name, primary_key=True),
+    Column("type", _Name, primary_key=True),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+
+measures = Table(
+    "ducto_measures",
+    metadata,
+    Column("namespace", _Name, primary_key=True),
+    Column("measure", _Name, primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970"),
+    Column("account", _Name, primary_key=True),
+    Column("member", _Name, primary_key=True),
+    Column("model", _Name, primary_key=True),
+    Column("whole", BigInteger, nullable=False, server_default="0"),
+    Column("millionths", BigInteger, nullable=False, server_default="0"),
+    Index("ducto_measures_account", "namespace", "account"),
 )
 
 accounts = Table(

@@ -8,11 +8,21 @@ from sqlalchemy import Connection, Row, func, select, union
 
 from ducto_redis.engine.entry import UnreadableEntryError
 from ducto_redis.engine.state import AccountState
-from ducto_redis.ledger.histories import ROWS_AT_A_TIME, epoch_starts, stored_fields, stream_entries
+from ducto_redis.ledger.histories import (
+    ROWS_AT_A_TIME,
+    derived_of,
+    epoch_starts,
+    stored_derived,
+    stored_fields,
+    stream_entries,
+)
 from ducto_redis.ledger.history import History
 from ducto_redis.ledger.live import LiveAccounts, LiveStore
+from ducto_redis.ledger.movements import StoredMovements
 from ducto_redis.ledger.reports import AccountFailure, VerifyReport
-from ducto_redis.ledger.rows import entry_of
+from ducto_redis.ledger.rollup_check import StoredRollups, cells_differ, coarse_rollups_differ
+from ducto_redis.ledger.rollups import Cells
+from ducto_redis.ledger.rows import entry_of, read_parts
 from ducto_redis.ledger.schema import accounts, entries, leases, unreadable
 
 ACCOUNTS_AT_A_TIME = 500
@@ -24,11 +34,13 @@ def verify(connection: Connection, namespace: str | None, store: LiveStore | Non
     """See `Ledger.verify`."""
     live = LiveAccounts(store) if store is not None else None
     checked = _Checked()
+    coarse: list[str] = []
     for name in _namespaces(connection) if namespace is None else (namespace,):
+        compared = live if live and live.namespace == name else None
+        rollups = StoredRollups(connection, name)
         for page, first, last in _pages(connection, name):
-            _check_page(
-                connection, name, page, (first, last), checked, live if live and live.namespace == name else None
-            )
+            _check_page(connection, name, page, (first, last), checked, compared, rollups)
+        coarse += coarse_rollups_differ(connection, name)
     condition = () if namespace is None else (unreadable.c.namespace == namespace,)
     return VerifyReport(
         accounts=checked.accounts,
@@ -38,6 +50,7 @@ def verify(connection: Connection, namespace: str | None, store: LiveStore | Non
         unreadable=connection.scalar(select(func.count()).select_from(unreadable).where(*condition)) or 0,
         failed=checked.failed,
         failures=tuple(checked.failures),
+        rollups=tuple(coarse),
         compared=live.compared if live else 0,
         behind=live.behind if live else 0,
     )
@@ -115,6 +128,7 @@ def _check_page(
     bounds: tuple[str | None, str | None],
     checked: _Checked,
     live: LiveAccounts | None,
+    rollups: StoredRollups,
 ) -> None:
     reasons: dict[str, list[str]] = {}
     for row in connection.execute(select(leases).where(*_within(leases, namespace, bounds))):
@@ -126,11 +140,19 @@ def _check_page(
     rows = stream_entries(connection, *_within(entries, namespace, bounds))
     for account, its_rows in groupby(rows, key=lambda row: row.account):
         stored = page.get(account)
-        history = _fold(connection, namespace, account, its_rows, checked, stored)
+        history, cells = _fold(connection, namespace, account, its_rows, checked, stored)
         folded[account] = history.state
+        stored_cells, strangers = rollups.take(account)
+        for stranger in strangers:
+            reasons.setdefault(stranger, []).append("roll-ups without entries")
+        for problem in cells_differ(stored_cells, cells):
+            history.problem(problem)
         reasons.setdefault(account, []).extend(history.finish())
         if stored is None:
             reasons[account].append("the account's state is not stored")
+    if bounds[1] is None:
+        for stranger in rollups.rest():
+            reasons.setdefault(stranger, []).append("roll-ups without entries")
     for account, stored in page.items():
         reasons.setdefault(account, []).extend(stored.differences(folded[account]))
         checked.balance += stored.row.balance
@@ -151,24 +173,34 @@ def _fold(
     rows: Iterator[Any],
     checked: _Checked,
     stored: _Stored | None,
-) -> History:
+) -> tuple[History, Cells]:
     # Nearly every account has one epoch only; the others cost a look at their entries before.
     starts: dict[int, int] = {}
     if stored is None or stored.row.epoch > 1:
         starts = epoch_starts(connection, namespace, account)
     history = History(starts)
+    movements, cells = StoredMovements(connection, namespace), Cells()
     for row in rows:
         checked.entries += 1
         try:
-            history.take(entry_of(row), row.balance_after)
+            read = read_parts(entry_of(row))
         except UnreadableEntryError as error:
             history.problem(f"epoch {row.epoch}, seq {row.seq}: {error}")
+            continue
+        history.take(read, row.balance_after)
+        movement = movements.movement(read, history.paid)
+        if history.leads:
+            cells.take(read.entry, read.entry_ms, movement, read.usages)
+        derived = derived_of(row.balance_after, movement, superseded=not history.leads)
+        for name, value in stored_derived(row).items():
+            if value != derived[name]:
+                history.problem(f"epoch {row.epoch}, seq {row.seq}: {name} is {value!r}, it must be {derived[name]!r}")
         if stored is not None and row.partition != stored.row.partition:
             history.problem(f"epoch {row.epoch}, seq {row.seq}: of partition {row.partition}, the account is not")
     if starts:
         for problem in _counted_twice(connection, namespace, account, starts):
             history.problem(problem)
-    return history
+    return history, cells
 
 
 def _counted_twice(connection: Connection, namespace: str, account: str, starts: dict[int, int]) -> Iterator[str]:

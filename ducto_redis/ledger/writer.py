@@ -1,6 +1,7 @@
 """Writes a batch of one partition's journal: entries, and the latest state of their accounts."""
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -16,10 +17,23 @@ from ducto_redis.ledger.histories import (
     store_leases,
     stored_fields,
 )
+from ducto_redis.ledger.movements import REFERRING, References
 from ducto_redis.ledger.reports import GAP, UNREADABLE, RawEntry, WriteReport
-from ducto_redis.ledger.rows import ENTRY_COLUMNS, ReadEntry, account_or_none, read_entry, row_of, split_id
+from ducto_redis.ledger.rollups import Cells
+from ducto_redis.ledger.rows import (
+    DEFAULT_OPERATION_TYPE,
+    ENTRY_COLUMNS,
+    ReadEntry,
+    account_or_none,
+    read_entry,
+    row_of,
+    split_id,
+)
 from ducto_redis.ledger.schema import entries, leases, partitions, unreadable
-from ducto_redis.ledger.statements import delete_rows, insert_into, insert_rows, select_accounts
+from ducto_redis.ledger.statements import delete_rows, insert_into, insert_rows, run, select_accounts
+
+_OPERATION_TYPE = ENTRY_COLUMNS.index("operation_type")
+_MOSTLY_EMPTY = [ENTRY_COLUMNS.index(name) for name in ("details", "member", "type", "allowance", "refund_of")]
 
 
 class _Account:
@@ -73,11 +87,14 @@ class _Unreadable(Struct):
 
 def write_batch(connection: Connection, namespace: str, partition: int, raw_entries: Sequence[RawEntry]) -> WriteReport:
     """Write the entries inside the caller's transaction. Those that the ledger has already are left as they are."""
-    _lock(connection, namespace, partition)
+    position = _lock(connection, namespace, partition)
     by_account, unreadables = _read(partition, raw_entries)
     names = {*by_account, *(it.account for it in unreadables if it.account is not None)}
     known = _load(connection, namespace, sorted(names))
 
+    referring = [read for reads in by_account.values() for read in reads if read.entry.operation in REFERRING]
+    references = References(connection, namespace, referring)
+    cells = Cells()
     rows: list[tuple[Any, ...]] = []
     rebuilt: list[str] = []
     repeated = 0
@@ -90,35 +107,55 @@ def write_batch(connection: Connection, namespace: str, partition: int, raw_entr
             repeated += count - len(reads)
         if follows_on or account.continues(reads, gaps=True):
             for read in reads:
+                movement = references.movement(read, account.state.leases)
                 account.take(read)
-                rows.append(row_of(namespace, read, account.state.balance))
+                rows.append(row_of(namespace, read, account.state.balance, movement))
+                cells.take(read.entry, read.entry_ms, movement, read.usages)
         else:
-            rows += [row_of(namespace, read, account.state.balance) for read in reads]
+            for read in reads:
+                movement = references.movement(read, account.state.leases)
+                rows.append(row_of(namespace, read, account.state.balance, movement))
             rebuilt.append(name)
     stored_raw = _store_raw(connection, namespace, partition, unreadables, known)
 
-    insert_rows(connection, entries, ENTRY_COLUMNS, rows)
+    _insert_entries(connection, rows)
+    cells.add(connection, namespace, partition)
     _store_accounts(connection, namespace, partition, [account for account in known.values() if account.changed])
     marked = {name for name, account in known.items() if account.changed and account.marks}
     for name in rebuilt:
         marked.discard(name)
         if rebuild(connection, namespace, name, partition):
             marked.add(name)
-    _advance(connection, namespace, partition, raw_entries, by_account)
+    _advance(connection, namespace, partition, position, unreadables, by_account)
     return WriteReport(written=len(rows), repeated=repeated, unreadable=stored_raw, marked=tuple(sorted(marked)))
 
 
-def _lock(connection: Connection, namespace: str, partition: int) -> None:
+def _insert_entries(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    # Most batches leave most of what a plain charge has not at its default: naming it would cost as much as the rest.
+    empty = {index for index in _MOSTLY_EMPTY if not any(map(itemgetter(index), rows))}
+    if all(row[_OPERATION_TYPE] == DEFAULT_OPERATION_TYPE for row in rows):
+        empty.add(_OPERATION_TYPE)
+    if empty:
+        kept = [index for index in range(len(ENTRY_COLUMNS)) if index not in empty]
+        names = [ENTRY_COLUMNS[index] for index in kept]
+        insert_rows(connection, entries, names, list(map(itemgetter(*kept), rows)))
+    else:
+        insert_rows(connection, entries, ENTRY_COLUMNS, rows)
+
+
+def _lock(connection: Connection, namespace: str, partition: int) -> tuple[int, int, int]:
     # A worker that lost its partition may still be writing: writers of one partition take turns.
-    connection.execute(
-        insert_into(connection, partitions).on_conflict_do_nothing(),
-        {"namespace": namespace, "partition": partition, "epoch": 0, "entry_ms": 0, "entry_seq": 0},
-    )
-    connection.execute(
-        select(partitions.c.epoch)
-        .where(partitions.c.namespace == namespace, partitions.c.partition == partition)
-        .with_for_update()
-    )
+    statement = f"SELECT epoch, entry_ms, entry_seq FROM {partitions.name} WHERE namespace = ? AND partition = ?"
+    if connection.dialect.name != "sqlite":  # there a transaction that writes has the database to itself
+        statement += " FOR UPDATE"
+    position = run(connection, statement, (namespace, partition)).first()
+    if position is None:
+        connection.execute(
+            insert_into(connection, partitions).on_conflict_do_nothing(),
+            {"namespace": namespace, "partition": partition, "epoch": 0, "entry_ms": 0, "entry_seq": 0},
+        )
+        position = run(connection, statement, (namespace, partition)).one()
+    return position[0], position[1], position[2]
 
 
 def _read(partition: int, raw_entries: Sequence[RawEntry]) -> tuple[dict[str, list[ReadEntry]], list[_Unreadable]]:
@@ -205,12 +242,16 @@ def _advance(
     connection: Connection,
     namespace: str,
     partition: int,
-    raw_entries: Sequence[RawEntry],
+    position: tuple[int, int, int],
+    unreadables: Sequence[_Unreadable],
     by_account: dict[str, list[ReadEntry]],
 ) -> None:
-    place = (partitions.c.namespace == namespace, partitions.c.partition == partition)
-    columns = (partitions.c.epoch, partitions.c.entry_ms, partitions.c.entry_seq)
-    epoch, entry_ms, entry_seq = connection.execute(select(*columns).where(*place)).one()
-    epoch = max([epoch, *(read.entry.epoch for reads in by_account.values() for read in reads)])
-    entry_ms, entry_seq = max([(entry_ms, entry_seq), *(split_id(entry_id) for entry_id, _ in raw_entries)])
-    connection.execute(partitions.update().where(*place).values(epoch=epoch, entry_ms=entry_ms, entry_seq=entry_seq))
+    reads = [read for its in by_account.values() for read in its]
+    epoch = max([position[0], *[read.entry.epoch for read in reads]])
+    ids = [(read.entry_ms, read.entry_seq) for read in reads]
+    entry_ms, entry_seq = max([position[1:], *ids, *[split_id(it.entry_id) for it in unreadables]])
+    run(
+        connection,
+        f"UPDATE {partitions.name} SET epoch = ?, entry_ms = ?, entry_seq = ? WHERE namespace = ? AND partition = ?",
+        (epoch, entry_ms, entry_seq, namespace, partition),
+    )

@@ -1,17 +1,21 @@
 """The fold of one account's entries, and what it finds wrong."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from ducto_redis.engine.entry import JournalEntry, decode_entry
 from ducto_redis.ledger import Ledger, RawEntry
 from ducto_redis.ledger.history import History
+from ducto_redis.ledger.rows import read_parts
+from ducto_redis.money import from_micro
 from tests.ledger.entries import Account, Journal, lease_record
 
 
 def fold(raw_entries: list[RawEntry], starts: dict[int, int] | None = None) -> History:
     history = History(starts)
     for entry_id, text in raw_entries:
-        history.take(decode_entry(0, entry_id, text))
+        history.take(read_parts(decode_entry(0, entry_id, text)))
     history.finish()
     return history
 
@@ -23,7 +27,7 @@ def fold(raw_entries: list[RawEntry], starts: dict[int, int] | None = None) -> H
         ("add_credits", 10, 11, 0, True),
         ("deduct", 10, -10, 0, False),
         ("deduct", 10, -9, 0, True),
-        ("deduct", 10, -6, 4, False),
+        ("deduct", 10, -6, 4, True),
         ("settle", 10, -10, 0, False),
         ("settle", 10, -7, 3, False),
         ("settle", 10, -10, 3, True),
@@ -37,6 +41,16 @@ def fold(raw_entries: list[RawEntry], starts: dict[int, int] | None = None) -> H
         ("expire", 0, -10, 0, True),
         ("forget", 0, 0, 0, False),
         ("forget", 1, 0, 0, True),
+        ("open_account", 10, 10, 0, False),
+        ("open_account", 10, 0, 0, True),
+        ("adjust_credits", -10, -10, 0, False),
+        ("adjust_credits", -10, 10, 0, True),
+        ("expire_grant", 10, -10, 0, False),
+        ("expire_grant", 10, 0, 0, True),
+        ("refund", 10, 10, 0, False),
+        ("refund", 10, 9, 0, True),
+        ("set_plan", 0, 1, 0, True),
+        ("freeze", 1, 0, 0, True),
         ("sweep", 0, 1, 0, True),
         ("something_new", 10, 3, 0, False),
     ],
@@ -162,6 +176,40 @@ def test_the_ledger_follows_a_rollback(ledger: Ledger) -> None:
     assert ledger.verify().failures[0].reasons == (
         "epoch 1, seq 4: lease/x/reserve was lost when Redis was rolled back",
     )
+
+
+def test_what_was_taken_back_is_not_spent(ledger: Ledger) -> None:
+    """Roll-ups hold each charge once, in the epoch that leads to the balance; pages of transactions too."""
+    life = RolledBack()
+    analytics = ledger.analytics("n")
+    ledger.write("n", 0, life.before)
+    assert analytics.aggregate_stats().charged == from_micro(30)
+    ledger.write("n", 0, [life.account.deduct(20, "key/b"), life.account.deduct(1)])
+    assert analytics.aggregate_stats().charged == from_micro(31)
+    cut = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC) + timedelta(milliseconds=3)
+    assert analytics.aggregate_stats(end=cut).charged == from_micro(10)
+    transactions = analytics.list_user_transactions("u1").transactions
+    assert [it.balance_after for it in transactions] == [from_micro(value) for value in (69, 70, 90, 100)]
+    assert ledger.verify().ok
+
+
+def test_a_late_entry_and_a_fork_are_rolled_up(ledger: Ledger, account: Account) -> None:
+    """However entries come, roll-ups are their sum: after a gap was filled, and with both sides of a fork."""
+    raw = [account.add(100), account.reserve("l", 30), account.expire("l"), account.settle("l", 12), account.deduct(4)]
+    for late in range(len(raw)):
+        namespace = f"late{late}"
+        ledger.write(namespace, 0, raw[:late] + raw[late + 1 :])
+        assert ledger.verify(namespace).rollups == ()
+        ledger.write(namespace, 0, [raw[late]])
+        stats = ledger.analytics(namespace).aggregate_stats()
+        assert (stats.charged, stats.charges) == (from_micro(16), 2)
+        assert ledger.verify(namespace).ok
+    account.seq, account.balance = 4, 88
+    ledger.write("late0", 0, [account.deduct(5, "key/other")])
+    assert ledger.analytics("late0").aggregate_stats().charged == from_micro(21)
+    report = ledger.verify("late0")
+    assert report.rollups == ()
+    assert not [reason for reason in report.failures[0].reasons if "roll-up" in reason]
 
 
 def test_a_change_that_counts_in_two_epochs_is_found(ledger: Ledger) -> None:

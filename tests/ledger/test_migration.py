@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from msgspec import structs
 from sqlalchemy import Engine, inspect
 
 from ducto_redis.errors import LedgerUnavailableError
 from ducto_redis.ledger import Ledger
-from ducto_redis.ledger.migration import VERSION_TABLE
+from ducto_redis.ledger.migration import VERSION_TABLE, configuration
 from ducto_redis.ledger.schema import metadata
-from tests.ledger.entries import engine_of
+from tests.ledger.entries import Account, Journal, engine_of
 
 
 @pytest.fixture
@@ -100,3 +102,26 @@ def test_a_database_that_was_not_migrated_says_so(ledger_url: str) -> None:
     """The error names the command that helps, and is one that is worth waiting on."""
     with Ledger.from_url(ledger_url) as ledger, pytest.raises(LedgerUnavailableError, match="ducto ledger migrate"):
         ledger.is_empty("ducto")
+
+
+def test_an_older_ledger_gets_its_rollups(ledger_url: str, database: Engine) -> None:
+    """What was written before there were roll-ups is in them after the migration, as if it had been written after."""
+    journal = Journal()
+    account, other = Account(journal, "u1"), Account(journal, "u2")
+    cause = '{"usage":{"model":"gpt","input_tokens":5},"operation_type":"chat"}'
+    raw = [account.add(100, credits_type="purchase"), account.deduct(7, cause=cause), account.reserve("l", 20)]
+    raw += [account.expire("l"), account.settle("l", 12, cause=cause), other.add(5), other.deduct(2)]
+    with Ledger.from_url(ledger_url) as ledger:
+        ledger.migrate()
+        ledger.write("n", 0, raw)
+        expected = ledger.analytics("n").aggregate_stats()
+        entries = ledger.entries("n", "u1")
+        with ledger._database.write() as connection:
+            command.downgrade(configuration(connection), "0001")
+        assert "ducto_account_hours" not in inspect(database).get_table_names()
+        ledger.migrate()
+        assert ledger.analytics("n").aggregate_stats() == expected
+        assert [structs.replace(entry, details="") for entry in entries] == ledger.entries("n", "u1")
+        report = ledger.verify()
+        assert (report.ok, report.entries) == (True, 7)
+        assert ledger.analytics("n").usage("input_tokens", "account")[0].quantity == 10

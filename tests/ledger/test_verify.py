@@ -10,6 +10,7 @@ from ducto_redis.engine.entry import decode_entry
 from ducto_redis.engine.state import AccountState
 from ducto_redis.ledger import Ledger, RawEntry
 from ducto_redis.ledger import verify as verify_module
+from ducto_redis.ledger.schema import metadata
 from tests.ledger.entries import Account, Journal, engine_of
 
 TAMPERINGS = {
@@ -70,8 +71,74 @@ def test_tampering_is_found(ledger: Ledger, ledger_url: str) -> None:
         assert report.failures[0].account == "u1", what
         assert reason in " | ".join(report.failures[0].reasons), (what, report.failures)
         with engine.begin() as connection:
-            for table in ("entries", "accounts", "leases", "partitions"):
-                connection.exec_driver_sql(f"DELETE FROM ducto_{table}")
+            for table in metadata.sorted_tables:
+                connection.execute(table.delete())
+    engine.dispose()
+
+
+ROLLUP_TAMPERINGS = {
+    "a sum of an hour": (
+        "UPDATE ducto_account_hours SET charged = charged + 1 WHERE operation = 'deduct'",
+        "of charged is 16",
+    ),
+    "a count": ("UPDATE ducto_account_hours SET charges = 7 WHERE operation = 'deduct'", "of charges is 7"),
+    "usage": ("UPDATE ducto_account_hours SET input_tokens = 1 WHERE operation = 'deduct'", "of input_tokens is 1"),
+    "another model": ("UPDATE ducto_account_hours SET model = 'x' WHERE operation = 'deduct'", "of charged is 0"),
+    "an hour": (
+        "DELETE FROM ducto_account_hours WHERE operation = 'deduct'",
+        "of entries is 0, the entries add up to 2",
+    ),
+    "one more hour": (
+        "INSERT INTO ducto_account_hours (namespace, hour, account, operation, member, model, operation_type, type)"
+        " VALUES ('n', 1, 'u1', 'deduct', '', '', 'default', '')",
+        "a roll-up of nothing",
+    ),
+    "a stranger before": (
+        "UPDATE ducto_account_hours SET account = 'a' WHERE operation = 'deduct'",
+        "roll-ups without",
+    ),
+    "a stranger after": ("UPDATE ducto_account_hours SET account = 'z' WHERE operation = 'deduct'", "roll-ups without"),
+    "a measure": ("UPDATE ducto_measures SET whole = whole + 1", "measure 'pages' is 4000000 millionths"),
+    "no measure": ("DELETE FROM ducto_measures", "measure 'pages' is 0 millionths"),
+    "a day": ("UPDATE ducto_account_days SET charged = 1 WHERE operation = 'deduct'", "ducto_account_days holds"),
+    "no day": ("DELETE FROM ducto_account_days", "ducto_account_days lacks"),
+    "a partition": ("UPDATE ducto_partition_hours SET amount = 1", "ducto_partition_hours holds"),
+    "no partition": ("DELETE FROM ducto_partition_hours", "ducto_partition_hours lacks"),
+    "what was charged": ("UPDATE ducto_entries SET charged = 9 WHERE seq = 3", "charged is 9, it must be 10"),
+    "what the allowance paid": ("UPDATE ducto_entries SET allowance = 9 WHERE seq = 3", "allowance is 9, it must be 0"),
+    "a model": ("UPDATE ducto_entries SET model = 'x' WHERE seq = 4", "model is 'x', it must be 'gpt'"),
+    "a member": ("UPDATE ducto_entries SET member = 'x' WHERE seq = 4", "member is 'x', it must be None"),
+    "a type": ("UPDATE ducto_entries SET type = 'x' WHERE seq = 1", "type is 'x', it must be 'purchase'"),
+    "a refund": ("UPDATE ducto_entries SET refund_of = '0-1-1-0' WHERE seq = 1", "refund_of is '0-1-1-0'"),
+    "an operation type": ("UPDATE ducto_entries SET operation_type = 'x' WHERE seq = 4", "it must be 'default'"),
+    "the details": (
+        "UPDATE ducto_entries SET details = 'allowance\x1f4 1' WHERE seq = 3",
+        "must move the balance by -6",
+    ),
+    "unreadable details": ("UPDATE ducto_entries SET details = 'nonsense\x1f4' WHERE seq = 3", "details"),
+    "superseded": ("UPDATE ducto_entries SET superseded = 1 WHERE seq = 3", "superseded is 1, it must be 0"),
+}
+
+
+def test_rollups_are_proved(ledger: Ledger, ledger_url: str) -> None:
+    """Whatever was changed in roll-ups, or in what they are made of, is named."""
+    account = Account(Journal(), "u1")
+    cause = '{"usage":{"model":"gpt","input_tokens":5,"measures":{"pages":1.5}}}'
+    raw = [account.add(100, credits_type="purchase"), account.reserve("l1", 30)]
+    raw += [account.deduct(10, cause=cause), account.deduct(5, cause=cause)]
+    engine = engine_of(ledger_url)
+    for what, (statement, reason) in ROLLUP_TAMPERINGS.items():
+        ledger.write("n", 0, raw)
+        assert ledger.verify().ok, what
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        report = ledger.verify()
+        assert not report.ok, what
+        reasons = [*report.rollups, *(reason for failure in report.failures for reason in failure.reasons)]
+        assert reason in " | ".join(reasons), (what, reasons)
+        with engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(table.delete())
     engine.dispose()
 
 

@@ -49,7 +49,8 @@ def test_a_batch_becomes_entries_and_state(ledger: Ledger, account: Account) -> 
     entries = ledger.entries(NAMESPACE, "u1")
     assert [entry.balance_after for entry in entries] == [83, 88, 88, 100, 100]
     assert (entries[0].model, entries[1].model) == ("gpt-4o", None)
-    assert ledger.entry(NAMESPACE, entries[0].transaction_id) == entries[0]
+    assert ledger.transaction(NAMESPACE, entries[0].transaction_id) == entries[0]
+    assert ledger.entry(NAMESPACE, entries[0].transaction_id) == decode_entry(3, *raw[-1])
     assert entries[0].transaction_id == f"3-1-{raw[-1][0]}"
 
 
@@ -181,21 +182,21 @@ def test_a_fork_keeps_both_entries(ledger: Ledger, account: Account) -> None:
 
 
 UNREADABLE = {
-    "not UTF-8": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\xff",
+    "not UTF-8": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\t\xff",
     "too few parts": b"add_credits\tu1\t1\t2",
-    "half a pair": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\tbalance",
-    "no number": b"add_credits\tu1\t1\ttwo\tk\t5\t5\t0\t0\t",
-    "no balance": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\tbalance\tmuch",
-    "too large": b"add_credits\tu1\t1\t2\tk\t99999999999999999999\t5\t0\t0\t",
-    "NUL": b"add_credits\tu1\t1\t2\tk\x00\t5\t5\t0\t0\t",
-    "its place": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\tseq\t77",
-    "deep cause": b'add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t{"metadata":' + b"[" * 100_000,
+    "half a pair": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\t\tbalance",
+    "no number": b"add_credits\tu1\t1\ttwo\tk\t5\t5\t0\t0\t\t",
+    "no balance": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\t\tbalance\tmuch",
+    "too large": b"add_credits\tu1\t1\t2\tk\t99999999999999999999\t5\t0\t0\t\t",
+    "NUL": b"add_credits\tu1\t1\t2\tk\x00\t5\t5\t0\t0\t\t",
+    "its place": b"add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t\t\tseq\t77",
+    "deep cause": b'add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t{"metadata":' + b"[" * 100_000 + b"\t",
     "large": b"x" * 10_000_000,
-    "bad cause": b'add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t{"usage":',
-    "long key": b"add_credits\tu1\t1\t2\t" + b"k" * 5000 + b"\t5\t5\t0\t0\t",
-    "long account": b"add_credits\t" + b"u" * 5000 + b"\t1\t2\tk\t5\t5\t0\t0\t",
-    "NUL account": b"add_credits\tu\x001\t1\t2\tk\t5\t5\t0\t0\t",
-    "no account": b"add_credits\tu\x1f1\t1\t2\tk\t5\t5\t0\t0\t",
+    "bad cause": b'add_credits\tu1\t1\t2\tk\t5\t5\t0\t0\t{"usage":\t',
+    "long key": b"add_credits\tu1\t1\t2\t" + b"k" * 5000 + b"\t5\t5\t0\t0\t\t",
+    "long account": b"add_credits\t" + b"u" * 5000 + b"\t1\t2\tk\t5\t5\t0\t0\t\t",
+    "NUL account": b"add_credits\tu\x001\t1\t2\tk\t5\t5\t0\t0\t\t",
+    "no account": b"add_credits\tu\x1f1\t1\t2\tk\t5\t5\t0\t0\t\t",
     "nothing": b"",
     "garbage": bytes(range(256)),
 }

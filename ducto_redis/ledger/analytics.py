@@ -1,0 +1,364 @@
+"""Questions about spending, answered from roll-ups. See `Analytics`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from decimal import Decimal
+from typing import Any, TypeAlias, get_args
+from zoneinfo import ZoneInfo
+
+import msgspec
+from sqlalchemy import Connection
+
+from ducto_redis.analytics_results import (
+    AggregateStats,
+    Anomaly,
+    DaySpend,
+    MemberSpend,
+    ModelSpend,
+    TransactionPage,
+    Usage,
+    UsageGroup,
+    UserSpend,
+)
+from ducto_redis.errors import ConfigError
+from ducto_redis.ledger.anomalies import Sensitivity, find_anomalies
+from ducto_redis.ledger.database import Database
+from ducto_redis.ledger.rollups import HOUR_MS, MILLION
+from ducto_redis.ledger.rows import name_of
+from ducto_redis.ledger.schema import USAGE_SUMS
+from ducto_redis.ledger.statement import read_page
+from ducto_redis.ledger.sums import BEGINNING_MS, END_MS, Group, Question, hours_with_entries, measured, sums_of
+from ducto_redis.money import Amount, from_micro
+from ducto_redis.windows import check_time_zone, window_bounds
+
+SPENDING = ("deduct", "settle", "expire", "release", "refund")
+_NAMES = ("entries", "charges", "charged", "allowance", "amount", "shortfall")
+_PARTS = ("operation",)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+Times: TypeAlias = tuple[int, int]
+
+
+class Analytics:
+    """Answers about one namespace of a ledger. Blocking.
+
+    Times are half-open, [start, end): a charge at `end` is not in. A naive datetime is in UTC; None is open. Any
+    grouping adds up to the same total. What an answer reads is one state of the ledger.
+
+    Args:
+        database: the ledger's.
+        namespace: whose entries.
+
+    Raises:
+        ConfigError: from every method, where an argument is wrong.
+        LedgerError, LedgerUnavailableError: from every method.
+    """
+
+    def __init__(self, database: Database, namespace: str) -> None:
+        self._database = database
+        self._namespace = namespace
+
+    def spend_by_user(self, start: datetime | None = None, end: datetime | None = None) -> list[UserSpend]:
+        """What each account spent, the one that was charged most first."""
+        spent = self._spent(("account",), times(start, end))
+        return [UserSpend(account=group[1], **parts) for group, parts in _ranked(spent)]
+
+    def top_users(self, limit: int = 10, start: datetime | None = None, end: datetime | None = None) -> list[UserSpend]:
+        """The accounts that were charged most."""
+        return self.spend_by_user(start, end)[: check_limit(limit)]
+
+    def spend_by_model(
+        self, start: datetime | None = None, end: datetime | None = None, *, account: str | None = None
+    ) -> list[ModelSpend]:
+        """What was spent on each model, most first."""
+        spent = self._spent(("model",), times(start, end), account)
+        return [ModelSpend(model=group[1] or None, **parts) for group, parts in _ranked(spent)]
+
+    def spend_by_member(
+        self, team: str, start: datetime | None = None, end: datetime | None = None
+    ) -> list[MemberSpend]:
+        """What each member spent of a team, most first. All of them together is what the team spent."""
+        spent = self._spent(("member",), times(start, end), team)
+        return [MemberSpend(member=group[1] or None, **parts) for group, parts in _ranked(spent)]
+
+    def daily_spend(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        time_zone: str = "UTC",
+        account: str | None = None,
+    ) -> list[DaySpend]:
+        """What was spent on each day of a time zone, in order. Days on which nothing moved are left out.
+
+        Args:
+            time_zone: where days begin, an IANA name.
+            account: the only one.
+        """
+        with self._database.read() as connection:
+            question = self._question((), times(start, end), account)
+            question, zone = _by_days(connection, question, time_zone)
+            spent = _spent(connection, question)
+        return [
+            DaySpend(day=_local_day(question.bounds[period], time_zone, zone), **parts)
+            for (period,), parts in sorted(spent.items())
+        ]
+
+    def aggregate_stats(
+        self, start: datetime | None = None, end: datetime | None = None, *, account: str | None = None
+    ) -> AggregateStats:
+        """All that moved, and what stands out."""
+        period = times(start, end)
+        with self._database.read() as connection:
+            total = _spent(connection, self._question((), period, account)).get((0,), _parts(()))
+            by_account = _ranked(_spent(connection, self._question(("account",), period, account)))
+            by_model = _ranked(_spent(connection, self._question(("model",), period, account)))
+            days, _ = _by_days(connection, self._question((), period, account), "UTC")
+            busy_days = sum(1 for parts in _spent(connection, days).values() if parts["charges"])
+            moved = sums_of(
+                connection,
+                Question(self._namespace, period, ("operation", "type"), account),
+                ("amount", "balance_change", "allowance"),
+            )
+        added: dict[str, int] = {}
+        adjusted = expired = lost = 0
+        for (_, operation, credits_type), (amount, balance_change, allowance) in moved.items():
+            match operation:
+                case "add_credits" | "open_account":
+                    added[credits_type] = added.get(credits_type, 0) + amount
+                case "adjust_credits":
+                    adjusted += amount
+                case "expire_grant":
+                    expired -= balance_change
+                case "refund":
+                    lost += amount - balance_change - allowance
+        charged = [group for group, parts in by_account if parts["charges"]]
+        models = [group[1] for group, parts in by_model if parts["charges"] and group[1]]
+        return AggregateStats(
+            accounts=len(charged),
+            average_day=_share(total["charged"], busy_days),
+            top_account=charged[0][1] if charged else None,
+            top_model=models[0] if models else None,
+            added={name: from_micro(value) for name, value in sorted(added.items())},
+            adjusted=from_micro(adjusted),
+            expired=from_micro(expired),
+            lost=from_micro(lost),
+            **total,
+        )
+
+    def list_user_transactions(
+        self,
+        account: str,
+        *,
+        operations: Sequence[str] | None = None,
+        types: Sequence[str] | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> TransactionPage:
+        """An account's transactions, newest first. Pages neither repeat nor skip one, also while entries arrive.
+
+        Args:
+            operations: only these: `deduct`, `settle`, `add_credits`, ...
+            types: only credits of these types that came in or expired.
+            limit: how many at the most, up to 1000.
+            cursor: of the page before, to go on from it, with the same filters.
+        """
+        with self._database.read() as connection:
+            return read_page(
+                connection,
+                self._namespace,
+                account,
+                operations=operations,
+                types=types,
+                times=times(start, end),
+                limit=check_limit(limit),
+                cursor=cursor,
+            )
+
+    def usage(
+        self,
+        measure: str,
+        by: UsageGroup = "model",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        account: str | None = None,
+        time_zone: str = "UTC",
+    ) -> list[Usage]:
+        """What was consumed of a measure: `input_tokens`, `output_tokens`, `tool_calls`, ..., or a document's own.
+
+        Only what was charged is counted: not what was estimated, and not what a lease's expiry charged.
+
+        Args:
+            by: account, model, member, day or hour.
+            account: the only one.
+            time_zone: where days begin, an IANA name.
+
+        Returns:
+            days and hours in order; else what has most first.
+        """
+        if by not in get_args(UsageGroup):
+            raise ConfigError(f"usage is grouped by {', '.join(get_args(UsageGroup))}, not {by!r:.40}")
+        check_time_zone(time_zone)
+        with self._database.read() as connection:
+            question = self._question(() if by == "day" else (by,), times(start, end), account)
+            zone: tzinfo = UTC
+            if by == "day":
+                question, zone = _by_days(connection, question, time_zone)
+            found = _quantities(connection, question, measure)
+
+        def of(group: Group) -> Any:
+            match by:
+                case "day":
+                    return _local_day(question.bounds[group[0]], time_zone, zone)
+                case "hour":
+                    return _at(group[1] * HOUR_MS)
+            return group[1] or None
+
+        rows = [Usage(measure=measure, of=of(group), quantity=value) for group, value in found.items() if value]
+        if by in ("day", "hour"):
+            return sorted(rows, key=lambda row: row.of)  # type: ignore[arg-type,return-value]
+        return sorted(rows, key=lambda row: (-row.quantity, str(row.of or "")))
+
+    def anomalies(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        account: str | None = None,
+        history_days: int = 28,
+        threshold: float = 6.0,
+        at_least: Amount = 1,
+    ) -> list[Anomaly]:
+        """Hours in which an account was charged far more than is usual for it, the most unusual first.
+
+        What is usual is the median of its hours, and the spread is their median distance from it (MAD, scaled to a
+        standard deviation): neither is moved by the outliers that are looked for. Its hours are all that begin in the
+        `history_days` before `start` and until `end`, empty ones too, from its first charge on. Where more than half of
+        them are empty, so that both would be zero, they are taken over the hours with charges. A spread counts as a
+        quarter of what is usual at the least, so that very even spending is not held against an account.
+
+        Args:
+            start: hours from there; a day before `end` by default.
+            end: until there; the end of the last hour with any entry by default.
+            account: the only one.
+            history_days: how far back its own history goes, up to 366.
+            threshold: how many spreads above what is usual an hour must be.
+            at_least: credits; hours below are never told.
+        """
+        sensitivity = Sensitivity.checked(history_days, threshold, at_least)
+        with self._database.read() as connection:
+            return find_anomalies(connection, self._namespace, times(start, end), account, sensitivity)
+
+    def _question(self, by: tuple[str, ...], period: Times, account: str | None) -> Question:
+        return Question(self._namespace, period, by, account, SPENDING)
+
+    def _spent(self, by: tuple[str, ...], period: Times, account: str | None = None) -> dict[Group, dict[str, Any]]:
+        with self._database.read() as connection:
+            return _spent(connection, self._question(by, period, account))
+
+
+def times(start: datetime | None, end: datetime | None) -> Times:
+    """A time in milliseconds. Raises ConfigError."""
+    period = (
+        BEGINNING_MS if start is None else max(BEGINNING_MS, _milliseconds(start)),
+        END_MS if end is None else min(END_MS, _milliseconds(end)),
+    )
+    if start is not None and end is not None and _utc(start) > _utc(end):
+        raise ConfigError(f"a time ends after its start, not from {start.isoformat()} to {end.isoformat()}")
+    return period[0], max(period)
+
+
+def check_limit(limit: int) -> int:
+    """Return `limit`. Raises ConfigError."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
+        raise ConfigError(f"a limit is a number from 1 to 1000, not {limit!r:.40}")
+    return limit
+
+
+def _utc(moment: datetime) -> datetime:
+    if not isinstance(moment, datetime):
+        raise ConfigError(f"a time is a datetime, not {type(moment).__name__}")
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _milliseconds(moment: datetime) -> int:
+    # Upwards: entries have whole milliseconds, and one at a bound between two is not before it.
+    return -((_EPOCH - _utc(moment)) // _MILLISECOND)
+
+
+def _at(milliseconds: int) -> datetime:
+    return _EPOCH + milliseconds * _MILLISECOND
+
+
+def _spent(connection: Connection, question: Question) -> dict[Group, dict[str, Any]]:
+    inner = msgspec.structs.replace(question, by=(*question.by, *_PARTS))
+    groups: dict[Group, list[tuple[str, list[int]]]] = {}
+    for group, values in sums_of(connection, inner, _NAMES).items():
+        if values[0]:  # else it is what one of several models in a charge consumed
+            groups.setdefault(group[:-1], []).append((group[-1], values[1:]))
+    return {group: _parts(its) for group, its in groups.items()}
+
+
+def _parts(its: Sequence[tuple[str, list[int]]]) -> dict[str, Any]:
+    charges = charged = allowance = refunded = shortfall = 0
+    for operation, (its_charges, its_charged, its_allowance, amount, its_shortfall) in its:
+        if operation == "refund":
+            refunded += amount
+        else:
+            charges += its_charges
+            charged += its_charged
+            allowance += its_allowance
+            shortfall += its_shortfall
+    return {
+        "charges": charges,
+        "charged": from_micro(charged),
+        "allowance": from_micro(allowance),
+        "refunded": from_micro(refunded),
+        "net": from_micro(charged - refunded),
+        "shortfall": from_micro(shortfall),
+    }
+
+
+def _ranked(spent: Mapping[Group, dict[str, Any]]) -> list[tuple[Group, dict[str, Any]]]:
+    return sorted(spent.items(), key=lambda item: (-item[1]["charged"], item[0]))
+
+
+def _share(total: Decimal, parts: int) -> Decimal:
+    if not parts:
+        return from_micro(0)
+    micro = int(total * MILLION)
+    return from_micro((2 * micro + parts) // (2 * parts))
+
+
+def _by_days(connection: Connection, question: Question, time_zone: str) -> tuple[Question, tzinfo]:
+    """The question by the days in which anything moved: their bounds, within the question's own."""
+    check_time_zone(time_zone)
+    zone: tzinfo = UTC if time_zone == "UTC" else ZoneInfo(time_zone)
+    first, last = question.bounds[0], question.bounds[-1]
+    bounds = {first, last}
+    end = BEGINNING_MS
+    for hour in hours_with_entries(connection, question):
+        at, until = max(hour * HOUR_MS, first), min((hour + 1) * HOUR_MS, last)
+        while end < until:
+            start, end = window_bounds("day", time_zone, max(at, end))
+            bounds |= {max(start, first), min(end, last)}
+    return msgspec.structs.replace(question, bounds=tuple(sorted(bounds))), zone
+
+
+def _local_day(start_ms: int, time_zone: str, zone: tzinfo) -> date:
+    start, end = window_bounds("day", time_zone, start_ms)
+    # Where the clock skips midnight, or is set back over it, the middle of the day is in no doubt.
+    return _at((start + end) // 2).astimezone(zone).date()
+
+
+def _quantities(connection: Connection, question: Question, measure: str) -> dict[Group, int | Decimal]:
+    if measure in USAGE_SUMS:
+        return {group: value[0] for group, value in sums_of(connection, question, (measure,)).items()}
+    if not isinstance(measure, str) or not measure:
+        raise ConfigError(f"a measure is a name such as 'input_tokens', not {measure!r:.40}")
+    own = measured(connection, question, name_of(measure) or "")
+    return {group: from_micro(value) for group, value in own.items()}

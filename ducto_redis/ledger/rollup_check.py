@@ -1,0 +1,129 @@
+"""Proves the roll-ups: those of an account against its entries, and the coarser ones against those of all accounts."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select
+
+from ducto_redis.ledger.rollups import (
+    CELL_KEY,
+    HOURS_A_DAY,
+    MEASURE_KEY,
+    MILLION,
+    Cells,
+)
+from ducto_redis.ledger.schema import (
+    SUMS,
+    account_days,
+    account_hours,
+    accounts,
+    measures,
+    partition_hours,
+)
+
+ROWS_AT_A_TIME = 2000
+_DIFFERENCES_SHOWN = 5
+
+
+class StoredRollups:
+    """What the roll-ups hold, account after account in the order of their ids. They must be asked for in that order."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        its = account_hours.c
+        hours = select(*(its[name] for name in (*CELL_KEY, *SUMS))).where(its.namespace == namespace)
+        self._hours = _Reader(connection, hours.order_by(its.account))
+        its = measures.c
+        own = select(*(its[name] for name in (*MEASURE_KEY, "whole", "millionths"))).where(its.namespace == namespace)
+        self._measures = _Reader(connection, own.order_by(its.account))
+
+    def take(self, account: str) -> tuple[Cells, list[str]]:
+        """What they hold of the account, and accounts before it that nobody asked for."""
+        hours, skipped = self._hours.take(account)
+        own, also_skipped = self._measures.take(account)
+        sums = {tuple(row[: len(CELL_KEY)]): list(row[len(CELL_KEY) :]) for row in hours}
+        measured = {tuple(row[: len(MEASURE_KEY)]): row.whole * MILLION + row.millionths for row in own}
+        return Cells(sums, measured), [*skipped, *also_skipped]
+
+    def rest(self) -> list[str]:
+        """Accounts that nobody asked for."""
+        return [*self._hours.take(None)[1], *self._measures.take(None)[1]]
+
+
+class _Reader:
+    def __init__(self, connection: Connection, statement: Any) -> None:
+        rows = connection.execute(statement.execution_options(yield_per=ROWS_AT_A_TIME))
+        self._groups = groupby(rows, key=lambda row: row.account)
+        self._next: tuple[str, list[Any]] | None = None
+        self._advance()
+
+    def take(self, account: str | None) -> tuple[list[Any], list[str]]:
+        skipped = []
+        while self._next is not None and (account is None or self._next[0].encode() < account.encode()):
+            skipped.append(self._next[0])
+            self._advance()
+        if self._next is None or self._next[0] != account:
+            return [], skipped
+        rows = self._next[1]
+        self._advance()
+        return rows, skipped
+
+    def _advance(self) -> None:
+        found = next(self._groups, None)
+        self._next = None if found is None else (found[0], list(found[1]))
+
+
+def cells_differ(stored: Cells, expected: Cells) -> Iterator[str]:
+    """What differs between an account's roll-ups and what its entries add up to."""
+    nothing = [0] * len(SUMS)
+    stored_sums, expected_sums = stored.sums, expected.sums
+    for key in sorted(stored_sums.keys() | expected_sums.keys()):
+        has, wants = stored_sums.get(key, nothing), expected_sums.get(key, nothing)
+        for name, value, wanted in zip(SUMS, has, wants, strict=True):
+            if value != wanted:
+                yield f"hour {key[0]}, {key[2]}: the roll-up of {name} is {value}, the entries add up to {wanted}"
+        if (key in stored_sums) != (key in expected_sums) and has == wants:
+            yield f"hour {key[0]}, {key[2]}: a roll-up of nothing"
+    for measure in sorted(stored.measured.keys() | expected.measured.keys()):
+        has_of, wants_of = stored.measured.get(measure, 0), expected.measured.get(measure, 0)
+        if has_of != wants_of:
+            yield (
+                f"hour {measure[1]}: the roll-up of measure {measure[0]!r} is {has_of} millionths,"
+                f" the entries add up to {wants_of}"
+            )
+
+
+def coarse_rollups_differ(connection: Connection, namespace: str) -> list[str]:
+    """What differs between the roll-ups of accounts by the hour and those that are made of them."""
+    hours = account_hours.c
+    day = hours.hour.op("/")(HOURS_A_DAY)  # of integers: rounded down
+    in_hours = accounts.c.namespace == hours.namespace, accounts.c.account == hours.account
+    partition = select(accounts.c.partition).where(*in_hours).scalar_subquery()
+    detail = dict.fromkeys(CELL_KEY[2:])
+    days = {"account": None, "day": day, "operation": None, "member": None}
+    partitions = {"hour": None, "partition": partition} | {name: None for name in detail if name != "member"}
+    return [
+        *_differences(connection, namespace, account_days, days),
+        *_differences(connection, namespace, partition_hours, partitions),
+    ]
+
+
+def _differences(connection: Connection, namespace: str, table: Table, key: dict[str, Any]) -> Iterator[str]:
+    columns = [(account_hours.c[name] if made is None else made).label(name) for name, made in key.items()]
+    inner = (
+        select(*columns, *(account_hours.c[name] for name in SUMS))
+        .where(account_hours.c.namespace == namespace)
+        .subquery()
+    )
+    grouped = [inner.c[name] for name in key]
+    sums = [func.sum(inner.c[name]) for name in SUMS]
+    expected = select(*grouped, *sums).group_by(*grouped)
+    stored = select(*(table.c[name] for name in (*key, *SUMS))).where(table.c.namespace == namespace)
+    for one, other, says in (
+        (stored, expected, "holds"),
+        (expected, stored, "lacks"),
+    ):
+        for row in connection.execute(one.except_(other).limit(_DIFFERENCES_SHOWN)):
+            place = ", ".join(f"{name} {value!r}" for name, value in zip(key, row, strict=False))
+            sums_of = {name: int(value) for name, value in zip(SUMS, row[len(key) :], strict=True) if value}
+            yield f"{namespace}: {table.name} {says} {place}: {sums_of}, other than the hours of its accounts"

@@ -1,0 +1,286 @@
+"""Sums of entries over a time: from roll-ups, and, in hours that a bound cuts, from the entries themselves."""
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+from sqlalchemy import Connection, Table, func, select
+
+from ducto_redis.ledger.reports import LedgerEntry
+from ducto_redis.ledger.rollups import (
+    CELL_KEY,
+    DAY_KEY,
+    HOUR_MS,
+    HOURS_A_DAY,
+    MEASURE_KEY,
+    MILLION,
+    Cells,
+    account_hours_in,
+    charges_column,
+    is_moving,
+    portions,
+)
+from ducto_redis.ledger.rows import STATEMENT_COLUMNS, Movement, ledger_entry_of, usages_of
+from ducto_redis.ledger.schema import (
+    SUMS,
+    USAGE_SUMS,
+    account_days,
+    account_hours,
+    entries,
+    measures,
+    partition_hours,
+    partitions,
+)
+
+BEGINNING_MS = 0
+END_MS = 2**53 // HOUR_MS * HOUR_MS
+"""Later than any entry."""
+
+_ROWS_AT_A_TIME = 2000
+_MOST_EPOCHS = 64
+_SHORT = 4
+_USAGE = frozenset(USAGE_SUMS)
+
+Group: TypeAlias = tuple[Any, ...]
+
+
+class Question(Struct, frozen=True):
+    """What to add up.
+
+    Attributes:
+        bounds: milliseconds, rising: what is between two of them is one period; an end is not in it.
+        by: columns of the roll-ups to group by; "hour" too.
+        account: the only one, or None for all.
+        operations: the only ones, or None for all.
+    """
+
+    namespace: str
+    bounds: Sequence[int]
+    by: tuple[str, ...]
+    account: str | None = None
+    operations: tuple[str, ...] | None = None
+
+    @property
+    def hours(self) -> tuple[int, int]:
+        """The first whole hour, and the one after the last."""
+        return -(-self.bounds[0] // HOUR_MS), self.bounds[-1] // HOUR_MS
+
+    @property
+    def cut_hours(self) -> list[int]:
+        """The hours that a bound lies in."""
+        return sorted({bound // HOUR_MS for bound in self.bounds if bound % HOUR_MS})
+
+    def period(self, at_ms: int) -> int:
+        """Which period an instant is in."""
+        return bisect_right(self.bounds, at_ms) - 1
+
+
+def sums_of(connection: Connection, question: Question, names: Sequence[str]) -> dict[Group, list[int]]:
+    """Sums (columns of `SUMS`) by period and by what the question groups by."""
+    found: dict[Group, list[int]] = {}
+    places = [SUMS.index(name) for name in names]
+    for group, values in _from_rollups(connection, question, names):
+        _add(found, group, values)
+    if not any(name in _USAGE for name in names):
+        for group, values in _movements_of_entries(connection, question, names):
+            _add(found, group, values)
+        return found
+    for period, cells in _from_entries(connection, question):
+        for key, cell in cells.sums.items():
+            group = (period, *_chosen(question.by, CELL_KEY, key))
+            _add(found, group, [cell[place] for place in places])
+    return found
+
+
+def measured(connection: Connection, question: Question, measure: str) -> dict[Group, int]:
+    """What was consumed of a document's own measure, in millionths. It can be grouped by `MEASURE_KEY`."""
+    found: dict[Group, int] = {}
+    columns = measures.c
+    conditions = [
+        columns.namespace == question.namespace,
+        columns.measure == measure,
+        *_within(columns.hour, question.hours),
+    ]
+    if question.account is not None:
+        conditions.append(columns.account == question.account)
+    for group, values in _grouped(connection, question, measures, ("whole", "millionths"), conditions):
+        found[group] = found.get(group, 0) + values[0] * MILLION + values[1]
+    for period, cells in _from_entries(connection, question):
+        for key, value in cells.measured.items():
+            if key[0] == measure:
+                group = (period, *_chosen(question.by, MEASURE_KEY, key))
+                found[group] = found.get(group, 0) + value
+    return found
+
+
+def hours_with_entries(connection: Connection, question: Question) -> list[int]:
+    """Hours, cut ones too, in which anything may have moved, rising."""
+    hours = question.bounds[0] // HOUR_MS, -(-question.bounds[-1] // HOUR_MS)
+    if question.account is not None:
+        return account_hours_in(connection, question.namespace, question.account, hours)
+    its = partition_hours.c
+    conditions = [its.namespace == question.namespace, *_within(its.hour, hours)]
+    return list(connection.scalars(select(its.hour).where(*conditions).distinct().order_by(its.hour)))
+
+
+def _from_rollups(
+    connection: Connection, question: Question, names: Sequence[str]
+) -> Iterator[tuple[Group, list[int]]]:
+    for table, conditions in _tables(connection, question):
+        conditions = [table.c.namespace == question.namespace, *conditions]
+        if question.account is not None:
+            conditions.append(table.c.account == question.account)
+        if question.operations is not None:
+            conditions.append(table.c.operation.in_(question.operations))
+        yield from _grouped(connection, question, table, names, conditions)
+
+
+def _tables(connection: Connection, question: Question) -> Iterator[tuple[Table, Sequence[Any]]]:
+    """The smallest tables that can answer, each with what is to be taken from it."""
+    first, last = question.hours
+    if first >= last:
+        return
+    account, one_period = question.account, len(question.bounds) == 2
+    if account is None and not {"account", "member"} & set(question.by):
+        yield partition_hours, _within(partition_hours.c.hour, (first, last))
+        return
+    spans = [(first, last)]
+    days = -(-first // HOURS_A_DAY), last // HOURS_A_DAY
+    of_days = one_period and set(question.by) <= set(DAY_KEY)
+    if of_days and days[0] < days[1] and _is_long(connection, question, days):
+        yield account_days, _within(account_days.c.day, days)
+        spans = [(first, days[0] * HOURS_A_DAY), (days[1] * HOURS_A_DAY, last)]
+    for span in spans:
+        if account is None:
+            if span[0] < span[1]:
+                yield account_hours, _within(account_hours.c.hour, span)
+        else:
+            for some in portions(account_hours_in(connection, question.namespace, account, span)):
+                yield account_hours, (account_hours.c.hour.in_(some),)
+
+
+def _is_long(connection: Connection, question: Question, days: tuple[int, int]) -> bool:
+    # Days are kept by account. For all accounts their hours, which are kept by time, are less to read of a short time.
+    if question.account is not None:
+        return True
+    its = partition_hours.c
+    first = connection.scalar(select(func.min(its.hour)).where(its.namespace == question.namespace))
+    last = connection.scalar(select(func.max(its.hour)).where(its.namespace == question.namespace))
+    if first is None or last is None:
+        return False
+    there_are = last // HOURS_A_DAY - first // HOURS_A_DAY + 1
+    asked_for: int = min(days[1], last // HOURS_A_DAY + 1) - max(days[0], first // HOURS_A_DAY)
+    return bool(asked_for * _SHORT >= there_are)
+
+
+def _grouped(
+    connection: Connection, question: Question, table: Table, names: Sequence[str], conditions: Sequence[Any]
+) -> Iterator[tuple[Group, list[int]]]:
+    one_period = len(question.bounds) == 2
+    columns = [table.c[name] for name in question.by]
+    grouping = columns if one_period or "hour" in question.by else [*columns, table.c.hour]
+    hour_at = None if one_period else (question.by.index("hour") if "hour" in question.by else len(columns))
+    cut = set() if one_period else set(question.cut_hours)
+    statement = select(*grouping, *(func.sum(table.c[name]) for name in names)).where(*conditions).group_by(*grouping)
+    if not grouping:  # without groups SQL answers with one row, of nothing
+        statement = statement.having(func.count() > 0)
+    for row in connection.execute(statement):
+        hour = None if hour_at is None else row[hour_at]
+        if hour in cut:
+            continue
+        period = 0 if hour is None else question.period(hour * HOUR_MS)
+        yield (period, *row[: len(columns)]), [int(value) for value in row[len(grouping) :]]
+
+
+def _movements_of_entries(
+    connection: Connection, question: Question, names: Sequence[str]
+) -> Iterator[tuple[Group, list[int]]]:
+    """Sums of movements in cut hours, made by the database."""
+    where = _journals(connection, question) if question.cut_hours else None
+    if where is None:
+        return
+    its = entries.c
+    hour = (its.entry_ms.op("/")(HOUR_MS)).label("hour")
+    dimensions = {"hour": hour} | {name: func.coalesce(its[name], "") for name in CELL_KEY if name != "hour"}
+    sums = {"entries": func.count(), "charges": func.sum(charges_column(its))}
+    by = [dimensions[name] for name in question.by]
+    columns = [*by, *(sums[name] if name in sums else func.sum(its[name]) for name in names)]
+    for start, end in _cut_spans(question):
+        time = (its.entry_ms >= start, its.entry_ms < end)
+        inner = select(*columns).where(*where, *time, is_moving(its)).group_by(*by).having(func.count() > 0)
+        for row in connection.execute(inner):
+            yield (question.period(start), *row[: len(by)]), [int(value) for value in row[len(by) :]]
+
+
+def _from_entries(connection: Connection, question: Question) -> Iterator[tuple[int, Cells]]:
+    """Entries in cut hours, with what they consumed."""
+    where = _journals(connection, question) if question.cut_hours else None
+    if where is None:
+        return
+    its = entries.c
+    for start, end in _cut_spans(question):
+        cells = Cells()
+        statement = select(*STATEMENT_COLUMNS).where(*where, its.entry_ms >= start, its.entry_ms < end)
+        with connection.execute(statement.execution_options(yield_per=_ROWS_AT_A_TIME)) as rows:
+            for row in rows:
+                entry = ledger_entry_of(row)
+                cells.take(entry, entry.time_ms, _movement(entry), usages_of(entry.cause))
+        yield question.period(start), cells
+
+
+def _cut_spans(question: Question) -> Iterator[tuple[int, int]]:
+    """The parts of cut hours, each in one period."""
+    bounds = question.bounds
+    for hour in question.cut_hours:
+        start, end = max(hour * HOUR_MS, bounds[0]), min((hour + 1) * HOUR_MS, bounds[-1])
+        edges = [start, *(bound for bound in bounds if start < bound < end), end]
+        yield from pairwise(edges)
+
+
+def _journals(connection: Connection, question: Question) -> list[Any] | None:
+    """Conditions that let an index find entries by time; None where there are none."""
+    rows = connection.execute(
+        select(partitions.c.partition, partitions.c.epoch).where(partitions.c.namespace == question.namespace)
+    ).all()
+    if not rows:
+        return None
+    conditions = [
+        entries.c.namespace == question.namespace,
+        entries.c.superseded == 0,
+        entries.c.partition.in_([row.partition for row in rows]),
+    ]
+    latest = max(row.epoch for row in rows)
+    if latest < _MOST_EPOCHS:
+        conditions.append(entries.c.epoch.in_(range(latest + 1)))
+    if question.account is not None:
+        conditions.append(entries.c.account == question.account)
+    if question.operations is not None:
+        conditions.append(entries.c.operation.in_(question.operations))
+    return conditions
+
+
+def _movement(entry: LedgerEntry) -> Movement:
+    return Movement(
+        entry.model,
+        entry.operation_type,
+        entry.member,
+        entry.type,
+        entry.charged,
+        entry.allowance,
+        entry.refund_of,
+    )
+
+
+def _within(column: Any, span: tuple[int, int]) -> tuple[Any, Any]:
+    return column >= span[0], column < span[1]
+
+
+def _chosen(by: Collection[str], names: Sequence[str], key: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(key[names.index(name)] for name in by)
+
+
+def _add(found: dict[Group, list[int]], group: Group, values: list[int]) -> None:
+    before = found.get(group)
+    found[group] = values if before is None else [a + b for a, b in zip(before, values, strict=True)]

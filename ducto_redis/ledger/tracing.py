@@ -1,0 +1,154 @@
+"""Entries of the ledger as who explains them asks for them: of a lease, of an account, all charges of a time."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import select, tuple_
+
+from ducto_redis.engine.entry import JournalEntry, UnreadableEntryError
+from ducto_redis.errors import LedgerError
+from ducto_redis.ledger.database import Database
+from ducto_redis.ledger.rows import JOURNAL_COLUMNS, entry_of
+from ducto_redis.ledger.schema import entries, partitions
+
+ENTRIES_AT_A_TIME = 2000
+_CHARGES = ("deduct", "settle")
+_LEASE_STEPS = ("reserve", "settle", "release", "expire")
+_LEASE_ENDS = ("settle", "release", "expire")
+_LEASE_CHANGES = ("extend", "renew")
+_CHANGES_LOOKED_AT = 10_000
+
+
+class TracedEntry(Struct, frozen=True):
+    """A journal entry, and what the ledger made of it.
+
+    Attributes:
+        entry: as the journal held it.
+        balance_after: micro-credits that it led to.
+        charged, allowance: micro-credits that it charged, and the part of them that the allowance paid. Where a lease's
+            expiry had been charged already, only the difference.
+        model: what was priced, where it was one; of a refund, of the charge that was refunded.
+        type: of credits that came in or expired.
+        superseded: whether it was taken back when Redis was recovered.
+    """
+
+    entry: JournalEntry
+    balance_after: int
+    charged: int
+    allowance: int
+    model: str | None
+    type: str | None
+    superseded: bool
+
+
+class Tracing:
+    """The part of the ledger that says how something came about."""
+
+    _database: Database
+
+    def trace_lease(self, namespace: str, account: str, lease_id: str) -> list[JournalEntry]:
+        """What happened to a lease, in order; to all leases of that id, where it was used again."""
+        ours = [entries.c.namespace == namespace, entries.c.account == account, entries.c.superseded == 0]
+        steps = [f"lease/{lease_id}/{step}" for step in _LEASE_STEPS]
+        found = self._rows(select(*JOURNAL_COLUMNS).where(*ours, entries.c.operation_key.in_(steps)))
+        places = [(row.epoch, row.seq) for row in found]
+        if places:
+            # An extension has a key of its own, and is found by what it wrote.
+            place = tuple_(entries.c.epoch, entries.c.seq)
+            changed = select(*JOURNAL_COLUMNS).where(
+                *ours, place > min(places), entries.c.operation.in_(_LEASE_CHANGES)
+            )
+            if any(row.operation in _LEASE_ENDS for row in found):
+                changed = changed.where(place < max(places))
+            found = [*found, *self._rows(changed.order_by(entries.c.epoch, entries.c.seq).limit(_CHANGES_LOOKED_AT))]
+        traced = [_entry(row) for row in found]
+        name = f"lease/{lease_id}"
+        return sorted(
+            (entry for entry in traced if any(changed == name for changed, _ in entry.changes)),
+            key=lambda entry: (entry.epoch, entry.seq),
+        )
+
+    def trace_account(self, namespace: str, account: str) -> Iterator[list[TracedEntry]]:
+        """All entries that lead to an account's balance, oldest first, some at a time, each in a transaction.
+
+        Raises:
+            LedgerError: besides what every method raises, for entries that somebody meddled with.
+        """
+        after = (-1, -1, -1)
+        order = (entries.c.epoch, entries.c.seq, entries.c.id)
+        while True:
+            statement = (
+                select(*JOURNAL_COLUMNS)
+                .where(
+                    entries.c.namespace == namespace,
+                    entries.c.account == account,
+                    entries.c.superseded == 0,
+                    tuple_(entries.c.epoch, entries.c.seq) >= after[:2],  # what the index knows
+                    tuple_(*order) > after,
+                )
+                .order_by(*order)
+                .limit(ENTRIES_AT_A_TIME)
+            )
+            rows = self._rows(statement)
+            if not rows:
+                return
+            yield [_traced(row) for row in rows]
+            after = (rows[-1].epoch, rows[-1].seq, rows[-1].id)
+
+    def trace_charges(self, namespace: str, start_ms: int, end_ms: int) -> Iterator[list[JournalEntry]]:
+        """Deduct and settle entries of a time, partition by partition, some at a time, each in a transaction."""
+        with self._database.read() as connection:
+            reached = connection.execute(
+                select(partitions.c.partition, partitions.c.epoch)
+                .where(partitions.c.namespace == namespace)
+                .order_by(partitions.c.partition)
+            ).all()
+        for partition, last_epoch in reached:
+            for epoch in range(last_epoch + 1):
+                yield from self._charges(namespace, partition, epoch, start_ms, end_ms)
+
+    def _charges(
+        self, namespace: str, partition: int, epoch: int, start_ms: int, end_ms: int
+    ) -> Iterator[list[JournalEntry]]:
+        after_ms, after_seq = start_ms, -1
+        while True:
+            statement = (
+                select(*JOURNAL_COLUMNS)
+                .where(
+                    entries.c.namespace == namespace,
+                    entries.c.partition == partition,
+                    entries.c.epoch == epoch,
+                    entries.c.entry_ms >= after_ms,
+                    entries.c.entry_ms < end_ms,
+                    (entries.c.entry_ms > after_ms) | (entries.c.entry_seq > after_seq),
+                    entries.c.operation.in_(_CHARGES),
+                    entries.c.superseded == 0,
+                )
+                .order_by(entries.c.entry_ms, entries.c.entry_seq)
+                .limit(ENTRIES_AT_A_TIME)
+            )
+            rows = self._rows(statement)
+            if not rows:
+                return
+            yield [_entry(row) for row in rows]
+            after_ms, after_seq = rows[-1].entry_ms, rows[-1].entry_seq
+
+    def _rows(self, statement: Any) -> Sequence[Any]:
+        with self._database.read() as connection:
+            return connection.execute(statement).all()
+
+
+def _traced(row: Any) -> TracedEntry:
+    return TracedEntry(
+        _entry(row), row.balance_after, row.charged, row.allowance, row.model, row.type, bool(row.superseded)
+    )
+
+
+def _entry(row: Any) -> JournalEntry:
+    try:
+        return entry_of(row)
+    except UnreadableEntryError as error:
+        raise LedgerError(
+            f"entry {row.id} of account {row.account!r} cannot be read: {error}; see `ducto ledger verify`"
+        ) from error
