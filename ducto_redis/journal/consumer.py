@@ -14,11 +14,12 @@ from typing import TypeAlias
 from redis.exceptions import RedisError
 
 from ducto_redis.engine.entry import JournalEntry, UnreadableEntryError, decode_entry
-from ducto_redis.errors import ConfigError, ConsumerGroupLostError, RetryLaterError, StoreError
+from ducto_redis.errors import ConfigError, ConsumerGroupLostError, GiveUpError, RetryLaterError, StoreError
 from ducto_redis.journal.dead_letters import DeadLetter, DeadLetters, RetryReport
 from ducto_redis.journal.division import Division
 from ducto_redis.journal.group import LEDGER_GROUP, Group, JournalStore
 from ducto_redis.journal.reader import PartitionReader
+from ducto_redis.store.contract import CreditStore
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class JournalConsumer:
     A handler sees an account's entries in order, each at least once: after a take-over, some may come again. One that
     raises gets the entry again, after a growing delay, while its partition waits and the others go on. After
     `max_attempts` the entry goes to the group's dead letters, with the reason. A handler that raises RetryLaterError
-    gets it again without a limit.
+    gets it again without a limit; after GiveUpError it is a dead letter at once.
 
     Args:
         store: whose journal it is.
@@ -66,7 +67,7 @@ class JournalConsumer:
 
     def __init__(
         self,
-        store: JournalStore,
+        store: JournalStore | CreditStore,
         group: str,
         handler: Handler | None = None,
         *,
@@ -269,7 +270,7 @@ class JournalConsumer:
         """Hand the first entry over, or the batch. Returns whether the partition can go on at once."""
         count = len(reader.entries) if self._batch_handler is not None and not reader.one_by_one else 1
         entries = [reader.entries[index] for index in range(count)]
-        if self._handler is not None and not entries[0][1]:
+        if self._handler is not None and self._is_lost(reader.partition, entries[0][1]):
             return self._give_up(reader, "the entry was deleted from the journal")
         try:
             self._call(reader.partition, entries)
@@ -277,7 +278,7 @@ class JournalConsumer:
             delay = reader.postpone()
             logger.warning("group %r waits %.1f s, partition %d: %s", self.group, delay, reader.partition, error)
             return False
-        except UnreadableEntryError as error:
+        except (UnreadableEntryError, GiveUpError) as error:
             if count > 1:  # any of them may be the one
                 reader.hand_over_one_by_one()
                 return True
@@ -294,22 +295,32 @@ class JournalConsumer:
             return
         assert self._handler is not None
         for entry_id, text in entries:
-            result = self._handler(decode_entry(partition, entry_id, text))
-            if inspect.isawaitable(result):
-                if self._runner is None:
-                    self._runner = asyncio.Runner()
-                self._runner.run(_await(result))
+            self._complete(self._handler(decode_entry(partition, entry_id, text)))
+
+    def _complete(self, result: Awaitable[None] | None) -> None:
+        """Wait for what a handler returned."""
+        if inspect.isawaitable(result):
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+            self._runner.run(_await(result))
+
+    def _is_lost(self, partition: int, text: bytes) -> bool:
+        """Whether an entry that was read is no longer in the stream, and should be."""
+        return not text
 
     def _refuse_a_second_loop(self) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return
-        if inspect.iscoroutinefunction(self._handler):
+        if self._is_coroutine():
             raise ConfigError(
                 "a consumer blocks its thread, and runs a coroutine handler on an event loop of its own: call it in"
                 " another thread, with asyncio.to_thread(consumer.run)"
             )
+
+    def _is_coroutine(self) -> bool:
+        return inspect.iscoroutinefunction(self._handler)
 
     def _failed(self, reader: PartitionReader, count: int, error: Exception) -> bool:
         reader.attempts += 1

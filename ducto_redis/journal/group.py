@@ -10,6 +10,7 @@ from ducto_redis.engine.ids import check_id
 from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.scripts import Script, Scripts, run_script
 from ducto_redis.errors import ConfigError, ConsumerGroupLostError, RecoveryNeededError
+from ducto_redis.store.contract import CreditStore, journalled
 
 LEDGER_GROUP = "ledger"
 NEW = ">"
@@ -49,10 +50,15 @@ class Group:
     Args:
         store: whose journal it is.
         name: the group's name.
+
+    Raises:
+        ConfigError: if the store has no journal that consumers can read.
     """
 
-    def __init__(self, store: JournalStore, name: str) -> None:
+    def __init__(self, store: JournalStore | CreditStore, name: str) -> None:
         self.name = check_id(name, "a consumer group")
+        if isinstance(store, CreditStore):
+            store = journalled(store, f"consumer group {name!r}")
         self.client = store.redis()
         self.namespace = store.namespace
         self._scripts = store.scripts
@@ -214,7 +220,7 @@ class Group:
         return list(replies)
 
 
-def forget_group(store: JournalStore, group: str) -> bool:
+def forget_group(store: JournalStore | CreditStore, group: str) -> bool:
     """Remove a consumer group for good, so that the journal no longer keeps entries for it. Returns whether it existed.
 
     Raises:

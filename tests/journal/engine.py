@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ducto_redis.engine.operations import LeaseTerms, OperationKey, Price
+from ducto_redis.engine.operation import PLAIN, LeaseTerms, NewGrant, OperationKey, Price
 from ducto_redis.store.contract import CreditStore
 
 R = TypeVar("R")
@@ -34,12 +34,12 @@ class Engine:
     def add(self, account: str, amount: int = 1, key: str = "") -> None:
         self._keys += 1
         operation_key = OperationKey(f"key/{key or self._keys}", KEPT_MS, "f")
-        drive(self.store.add_credits(account, amount, operation_key, cause=b""))
+        drive(self.store.add_credits(account, NewGrant(amount, "purchase"), operation_key, conditions=PLAIN, cause=b""))
 
     def deduct(self, account: str, amount: int = 1) -> None:
         self._keys += 1
         operation_key = OperationKey(f"key/{self._keys}", KEPT_MS, "f")
-        drive(self.store.deduct(account, Price(amount), operation_key, floor=0, cause=b""))
+        drive(self.store.deduct(account, Price(amount), operation_key, floor=0, conditions=PLAIN, cause=b""))
 
     def reserve(self, account: str, lease_id: str, amount: int, *, ttl_ms: int = 600_000) -> None:
         terms = LeaseTerms(
@@ -51,10 +51,10 @@ class Engine:
             metadata=b"",
             fingerprint="f",
         )
-        drive(self.store.reserve(account, lease_id, Price(amount), terms, cause=b""))
+        drive(self.store.reserve(account, lease_id, Price(amount), terms, conditions=PLAIN, cause=b""))
 
     def settle(self, account: str, lease_id: str, amount: int) -> None:
-        drive(self.store.settle(account, lease_id, Price(amount), fingerprint="f", cause=b""))
+        drive(self.store.settle(account, lease_id, Price(amount), conditions=PLAIN, fingerprint="f", cause=b""))
 
     def accounts_of(self, partition: int, count: int = 1) -> list[str]:
         """Names of accounts that belong to a partition."""
