@@ -15,8 +15,9 @@ PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 pyth
 demo: $(VENV)/installed-for-demo
 	$(BIN)/ducto demo $(ARGS)
 
+# Two processes: each starts servers of its own, and a file's tests stay together.
 test: $(VENV)/installed-for-development
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-long: $(VENV)/installed-for-development
 	$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)

@@ -11,7 +11,7 @@ import typer
 from redis.exceptions import RedisError
 from typer.core import TyperGroup
 
-from ducto_redis.cli import accounts, leases, ledger, pricing, worker
+from ducto_redis.cli import accounts, analytics, caps, events, explain, leases, ledger, plans, pricing, teams, worker
 from ducto_redis.cli.demo import command as demo
 from ducto_redis.cli.doctor import command as doctor
 from ducto_redis.errors import CreditError
@@ -63,5 +63,19 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-for _module in (demo, worker, doctor, pricing, accounts, leases, ledger):
+for _module in (
+    demo,
+    worker,
+    events,
+    doctor,
+    pricing,
+    accounts,
+    explain,
+    analytics,
+    plans,
+    caps,
+    teams,
+    leases,
+    ledger,
+):
     _module.add_to(app)

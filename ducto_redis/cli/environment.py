@@ -16,7 +16,7 @@ from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.errors import ConfigError
 from ducto_redis.manager import CreditManager
 from ducto_redis.manager.ledger_access import ledger_for
-from ducto_redis.store import CreditStore
+from ducto_redis.store import JournalledStore
 from ducto_redis.store.contract import NamespaceState
 from ducto_redis.store.urls import store_from_url
 
@@ -65,7 +65,7 @@ def partitions() -> int:
 
 
 @contextmanager
-def open_store() -> Iterator[CreditStore]:
+def open_store() -> Iterator[JournalledStore]:
     """The blocking store. Nothing is created in it."""
     store = store_from_url(redis_url(), namespace=namespace(), partitions=partitions(), blocking=True)
     try:

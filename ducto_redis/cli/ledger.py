@@ -9,7 +9,7 @@ from ducto_redis.cli.environment import has_redis_url, namespace, open_ledger, o
 from ducto_redis.cli.output import Json, counted, example, print_json, print_line
 from ducto_redis.display import format_credits
 from ducto_redis.money import from_micro
-from ducto_redis.store import CreditStore
+from ducto_redis.store import JournalledStore
 
 if TYPE_CHECKING:
     from ducto_redis.ledger import VerifyReport
@@ -67,7 +67,7 @@ def _verify(
         raise typer.Exit(1)
 
 
-def _lag(store: CreditStore) -> int:
+def _lag(store: JournalledStore) -> int:
     from ducto_redis.journal.group import LEDGER_GROUP, Group
 
     return sum(Group(store, LEDGER_GROUP).lag().values())
@@ -94,6 +94,8 @@ def _print(report: "VerifyReport", lag: int | None) -> None:
         )
     if report.unreadable:
         typer.echo(f"{counted(report.unreadable, 'entry', 'entries')} could not be read, stored raw", err=True)
+    for reason in report.rollups:
+        typer.echo(f"roll-ups: {reason}", err=True)
     if report.ok:
         print_line("everything adds up")
     else:
@@ -103,6 +105,8 @@ def _print(report: "VerifyReport", lag: int | None) -> None:
 def _problem(report: "VerifyReport") -> str:
     if report.failed:
         return f"{counted(report.failed, 'account')} of {report.accounts} not adding up"
+    if report.rollups:
+        return "every account adds up, but roll-ups of all accounts together do not"
     return "every account adds up, but there are entries that could not be read"
 
 
@@ -116,5 +120,6 @@ def _as_json(report: "VerifyReport", lag: int | None) -> dict[str, Any]:
         "unreadable": report.unreadable,
         "failed": report.failed,
         "failures": report.failures,
+        "rollups": report.rollups,
         "engine": None if lag is None else {"compared": report.compared, "behind": report.behind, "lag": lag},
     }

@@ -14,6 +14,9 @@ from rich.text import Text
 
 from ducto_redis.display import format_credits
 
+MAX_WIDTH = 100_000
+"""Columns of the widest table."""
+
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, credits as decimal strings.")]
 
 
@@ -42,10 +45,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in numbers else "left")
     for row in rows:
         table.add_row(*(cell(value) for value in row))
-    Console().print(table)
+    print_whole(Console(), table)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table with one line for each row, however wide the terminal: an id that is broken cannot be copied."""
+    console.width = max(
+        console.width, console.measure(table, options=console.options.update(max_width=MAX_WIDTH)).maximum
+    )
+    console.print(table)
 
 
 def cell(value: object) -> Text:

@@ -1,7 +1,6 @@
 """`ducto pricing`: pricing documents."""
 
-from decimal import Decimal
-from io import StringIO
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,15 +8,25 @@ import msgspec
 import typer
 
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, example, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, counted, example, print_json, print_line, print_table
+from ducto_redis.cli.pricing_diff import diff
+from ducto_redis.cli.pricing_documents import read_file
+from ducto_redis.cli.pricing_replay import replay
 from ducto_redis.errors import ConfigError, CreditError, ExpressionError, PricingNotLoadedError
-from ducto_redis.pricing import PricingDocument, PricingEngine
-from ducto_redis.pricing.loading import load_json
+from ducto_redis.pricing import PricingDocument
+from ducto_redis.pricing.writing import to_yaml
 from ducto_redis.results import PricingVersion
 
-pricing_app = typer.Typer(help="Check, publish and activate pricing documents.", no_args_is_help=True)
+pricing_app = typer.Typer(help="Check, compare, publish and activate pricing documents.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A .yaml, .yml or .json file.", show_default=False)]
+
+
+class Format(StrEnum):
+    """How a document is written."""
+
+    yaml = "yaml"
+    json = "json"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,13 +36,19 @@ def add_to(app: typer.Typer) -> None:
 
 @pricing_app.command(name="validate", epilog=example("ducto pricing validate pricing.yaml"))
 def _validate(file: File, as_json: Json = False) -> None:
-    """Check a document, and say where it is wrong. Needs no server."""
+    """Check a document, and say everything that is wrong with it. Needs no server."""
     try:
-        document = _read(file)
+        document = read_file(file)
     except (ConfigError, ExpressionError) as error:
-        if not as_json:
+        problems = PricingDocument.problems(file)
+        if as_json:
+            print_json({"valid": False, "error": _as_json(error), "problems": problems})
+        elif len(problems) < 2:
             raise
-        print_json({"valid": False, "error": _as_json(error)})
+        else:
+            for problem in problems:
+                typer.echo(problem, err=True)
+            typer.echo(f"ducto: {file} has {counted(len(problems), 'mistake')}", err=True)
         raise typer.Exit(1) from None
     parts = {name: len(getattr(document, name)) for name in ("models", "tools", "fixed", "plans")}
     if as_json:
@@ -53,7 +68,7 @@ def _set(
 
     From then on everything new is charged by it; open leases keep the version that they were priced under.
     """
-    document = _read(file)
+    document = read_file(file)
     with open_manager(create=True) as manager:
         published = manager.publish_pricing(document, idempotency_key=key)
     if as_json:
@@ -98,7 +113,25 @@ def _get(
     if as_json:
         print_json({**_without_document(published), "document": msgspec.Raw(published.document.encode())})
     else:
-        print_line(_to_yaml(published.document).rstrip("\n"))
+        print_line(to_yaml(PricingDocument.from_json(published.document)).rstrip("\n"))
+
+
+@pricing_app.command(name="export", epilog=example("ducto pricing export 3 --format json > pricing.json"))
+def _export(
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="Which one; the active one by default.", show_default=False)
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.yaml,
+) -> None:
+    """Write a published document, and nothing else, to stdout. It reads back as the same document."""
+    with open_manager() as manager:
+        text = manager.get_pricing(version).document
+    document = PricingDocument.from_json(text)
+    print_line((to_yaml(document) if form is Format.yaml else document.to_json()).rstrip("\n"))
+
+
+pricing_app.command(name="diff", epilog=example("ducto pricing diff active pricing.yaml"))(diff)
+pricing_app.command(name="replay", epilog=example("ducto pricing replay pricing.yaml --since 7d"))(replay)
 
 
 @pricing_app.command(name="activate", epilog=example("ducto pricing activate 2"))
@@ -115,12 +148,6 @@ def _activate(
         print_line(f"version {activated.version} is active")
 
 
-def _read(file: Path) -> PricingDocument:
-    document = PricingDocument.from_file(file)
-    PricingEngine(document)  # compiles every formula
-    return document
-
-
 def _without_document(version: PricingVersion) -> dict[str, Any]:
     return {
         "version": version.version,
@@ -133,26 +160,3 @@ def _without_document(version: PricingVersion) -> dict[str, Any]:
 def _as_json(error: CreditError) -> dict[str, Any]:
     place = {"path": error.path, "position": error.position} if isinstance(error, ExpressionError) else {}
     return {"code": error.code, "message": str(error), **place}
-
-
-def _to_yaml(document: str) -> str:
-    """The document as YAML that reads back as the same document: no number passes through a float."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.nodes import ScalarNode
-    from ruamel.yaml.representer import SafeRepresenter
-
-    class Representer(SafeRepresenter):
-        pass
-
-    def represent_decimal(representer: SafeRepresenter, value: Decimal) -> ScalarNode:
-        node: ScalarNode = representer.represent_scalar("tag:yaml.org,2002:float", f"{value:f}")
-        return node
-
-    Representer.add_representer(Decimal, represent_decimal)
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Representer = Representer
-    yaml.default_flow_style = False
-    yaml.width = 4096
-    text = StringIO()
-    yaml.dump(load_json(document), text)
-    return text.getvalue()

@@ -6,15 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Protocol
 
 import typer
 
 from ducto_redis.cli.environment import namespace, open_ledger, open_manager, open_store
 from ducto_redis.cli.output import example
-
-if TYPE_CHECKING:
-    from ducto_redis.journal import LedgerWorker
 
 logger = logging.getLogger("ducto_redis.worker")
 
@@ -50,10 +47,10 @@ def _worker(
         ledger.is_empty(namespace())  # says so where it was not migrated, or is away
         with open_manager(create=True):
             pass  # the namespace exists now, and Redis has not lost it
-        _log_to_stderr(logging.WARNING if quiet else logging.INFO)
+        log_to_stderr(logging.WARNING if quiet else logging.INFO)
         with open_store() as store:
             worker = LedgerWorker(store, ledger, batch=batch, claim_seconds=claim_seconds)
-            with HealthServer(worker, health_host, health_port) as health, _stopped_by_signals(worker):
+            with HealthServer(worker, health_host, health_port) as health, stopped_by_signals(worker):
                 logger.info("worker %s of namespace %r: %s/readyz", worker.consumer.worker_id, namespace(), health.url)
                 if letters := worker.consumer.count_dead_letters():
                     logger.error("there are %d dead letters: entries that the ledger does not have", letters)
@@ -61,9 +58,15 @@ def _worker(
     logger.info("stopped")
 
 
+class Stoppable(Protocol):
+    """A worker that can be told to stop."""
+
+    def stop(self) -> None: ...
+
+
 @contextmanager
-def _stopped_by_signals(worker: "LedgerWorker") -> Iterator[None]:
-    """The first SIGTERM or SIGINT lets the worker finish its batch; the second ends the process."""
+def stopped_by_signals(worker: Stoppable) -> Iterator[None]:
+    """The first SIGTERM or SIGINT lets the worker finish what it does; the second ends the process."""
 
     def stop(number: int, _: object) -> None:
         for name in before:
@@ -79,7 +82,8 @@ def _stopped_by_signals(worker: "LedgerWorker") -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def _log_to_stderr(level: int) -> None:
+def log_to_stderr(level: int) -> None:
+    """Write what is logged to standard error, from that level on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger("ducto_redis")

@@ -108,3 +108,15 @@ def test_get_gives_the_document_back(document: dict[str, Any], ducto: Ducto, tmp
     printed = ducto("pricing", "get", "1", "--json").stdout
     inner = printed[printed.index('"document":') + len('"document":') : printed.rindex("}")]
     assert PricingDocument.from_json(inner) == published
+
+
+def test_validate_says_everything_that_is_wrong(ducto: Ducto, file: str) -> None:
+    """All mistakes of a document are told at once, each with its path."""
+    Path(file).write_text('models: {a: "tokns", b: "1 +"}\nplan: 3\n')
+    wrong = ducto("pricing", "validate", file)
+    assert wrong.exit_code == 1
+    lines = wrong.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["models.a", "models.b", "plan", "ducto"]
+    assert lines[-1] == f"ducto: {file} has 3 mistakes"
+    problems = json.loads(ducto("pricing", "validate", file, "--json").stdout)["problems"]
+    assert problems == lines[:-1]

@@ -9,10 +9,8 @@ comment right above it: <!-- not run: reason -->
 import ast
 import asyncio
 import inspect
-import os
 import re
 import shlex
-import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -20,7 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from typer.testing import CliRunner
 
+from ducto_redis.cli.application import app
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +102,7 @@ def test_python_examples_run(
     for name in ("DUCTO_REDIS_URL", "DUCTO_LEDGER_URL", "DUCTO_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
     module = types.ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", module)
     with asyncio.Runner() as runner:
@@ -127,19 +128,8 @@ def test_commands_are_understood(page: Path) -> None:
         if block.language not in ("console", "bash", "sh", "shell") or block.not_run:
             continue
         for command in commands_of(block):
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-c",
-                    "import sys; from ducto_redis.cli import main; sys.exit(main())",
-                    *command,
-                    "--help",
-                ],
-                capture_output=True,
-                text=True,
-                env={**os.environ, "TERM": "dumb", "COLUMNS": "200"},
-            )
-            assert done.returncode == 0, f"{page.name}, line {block.line}: ducto {shlex.join(command)}\n{done.stderr}"
+            done = CliRunner().invoke(app, [*command, "--help"], prog_name="ducto", env={"TERM": "dumb"})
+            assert done.exit_code == 0, f"{page.name}, line {block.line}: ducto {shlex.join(command)}\n{done.output}"
 
 
 def test_blocks_are_found() -> None:

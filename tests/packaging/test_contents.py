@@ -1,10 +1,12 @@
 """A wheel, however it is built, holds the whole package: the folders at the top as well."""
 
+import configparser
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,18 @@ def test_wheel_is_the_package(wheel: Path) -> None:
     assert {"ducto_redis/py.typed", "ducto_redis/lua/lib/now.lua", "ducto_redis/middleware/__init__.py"} <= set(
         wheel_contents(wheel)
     )
+
+
+def test_wheel_has_the_pytest_plugin(wheel: Path) -> None:
+    """pytest finds the conformance suite's option by itself where the wheel is installed."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
+        points = configparser.ConfigParser()
+        points.optionxform = str  # type: ignore[assignment,method-assign]
+        points.read_string(archive.read(name).decode())
+    plugin = "ducto_redis.store.conformance.plugin"
+    assert dict(points["pytest11"]) == {plugin: plugin}
+    assert f"{plugin.replace('.', '/')}.py" in wheel_contents(wheel)
 
 
 def test_sdist_holds_the_top_folders(sdist: Path) -> None:

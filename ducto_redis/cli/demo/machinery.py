@@ -10,6 +10,7 @@ from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.manager import AsyncCreditManager, CreditManager
 from ducto_redis.store import store_from_url
+from ducto_redis.store.contract import journalled
 from ducto_redis.store.embedded import EmbeddedServer
 
 NAMESPACE = "demo"
@@ -59,7 +60,7 @@ class Machinery:
         self.ledger.migrate()
         self.manager = CreditManager.from_url(self.redis_url, self.ledger_url, namespace=NAMESPACE)
         stack.enter_context(self.manager)
-        info = self.manager.store.redis().info("server")
+        info = journalled(self.manager.store, "the demo").redis().info("server")
         self.server_version = f"Valkey {info['valkey_version']}"
         self._start_worker(stack)
 

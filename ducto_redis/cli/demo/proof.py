@@ -13,6 +13,7 @@ from msgspec import Struct
 from ducto_redis.ledger import Ledger, VerifyReport
 from ducto_redis.manager import CreditManager
 from ducto_redis.money import to_signed_micro
+from ducto_redis.store.contract import journalled
 
 SUMS = """\
 SELECT account, COUNT(*), COUNT(DISTINCT seq), MIN(seq), MAX(seq),
@@ -87,7 +88,7 @@ def prove(manager: CreditManager, ledger: Ledger, ledger_file: Path, accounts: S
         sums = {row[0]: row[1:] for row in connection.execute(SUMS, (namespace,))}
     return Proof(
         accounts=tuple(_prove_account(manager, account, sums.get(account)) for account in accounts),
-        report=ledger.verify(namespace, store=manager.store),
+        report=ledger.verify(namespace, store=journalled(manager.store, "the proof")),
     )
 
 

@@ -7,14 +7,14 @@ from ducto_redis.cli.doctor.findings import Finding
 from ducto_redis.cli.output import counted
 from ducto_redis.driving import drive
 from ducto_redis.errors import CreditError
-from ducto_redis.store import CreditStore
+from ducto_redis.store import JournalledStore
 from ducto_redis.store.contract import NamespaceState
 
 if TYPE_CHECKING:
     from ducto_redis.ledger import Ledger
 
 
-def examine_ledger(ledger: "Ledger | None", store: CreditStore | None) -> Iterator[Finding]:
+def examine_ledger(ledger: "Ledger | None", store: JournalledStore | None) -> Iterator[Finding]:
     """Whether it answers and was migrated, and how far it is beside each partition's journal.
 
     Args:
@@ -36,7 +36,7 @@ def examine_ledger(ledger: "Ledger | None", store: CreditStore | None) -> Iterat
         yield _head(ledger, store, empty)
 
 
-def _head(ledger: "Ledger", store: CreditStore, empty: bool) -> Finding:
+def _head(ledger: "Ledger", store: JournalledStore, empty: bool) -> Finding:
     try:
         state = drive(store.read_namespace())
     except CreditError as error:

@@ -11,13 +11,13 @@ from ducto_redis.errors import CreditError, PricingNotLoadedError
 from ducto_redis.journal.dead_letters import DeadLetters
 from ducto_redis.journal.group import LEDGER_GROUP, Group
 from ducto_redis.pricing import PricingEngine
-from ducto_redis.store import CreditStore
+from ducto_redis.store import JournalledStore
 
 _LAG_IN_ORDER = 10_000
 _GROUP_FIELD = "group/"
 
 
-def examine_namespace(store: CreditStore, journal_limit: int) -> Iterator[Finding]:
+def examine_namespace(store: JournalledStore, journal_limit: int) -> Iterator[Finding]:
     """The namespace's own records, each group's lag and dead letters, and the active pricing document.
 
     Args:
@@ -34,13 +34,13 @@ def examine_namespace(store: CreditStore, journal_limit: int) -> Iterator[Findin
     yield _pricing(store)
 
 
-def _record(store: CreditStore, partition: int) -> dict[str, str]:
+def _record(store: JournalledStore, partition: int) -> dict[str, str]:
     reply = run_script(store.redis(), store.scripts["read_partition"], (store.namespace.meta(partition),), ())
     texts = [part.decode() for part in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _partitions(store: CreditStore, records: list[dict[str, str]]) -> Finding:
+def _partitions(store: JournalledStore, records: list[dict[str, str]]) -> Finding:
     name = store.namespace.name
     if not any(records):
         return Finding(
@@ -79,7 +79,7 @@ def _groups(records: list[Mapping[str, str]] | list[dict[str, str]]) -> list[str
     return [LEDGER_GROUP, *sorted(found - {LEDGER_GROUP})]
 
 
-def _group(store: CreditStore, name: str, journal_limit: int) -> Iterator[Finding]:
+def _group(store: JournalledStore, name: str, journal_limit: int) -> Iterator[Finding]:
     group = Group(store, name)
     lag = group.lag()
     behind, longest = sum(lag.values()), max(lag.values())
@@ -108,7 +108,7 @@ def _group(store: CreditStore, name: str, journal_limit: int) -> Iterator[Findin
         )
 
 
-def _pricing(store: CreditStore) -> Finding:
+def _pricing(store: JournalledStore) -> Finding:
     try:
         state = drive(store.read_pricing())
     except PricingNotLoadedError:

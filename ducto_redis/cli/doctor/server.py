@@ -10,14 +10,14 @@ from redis.exceptions import RedisError
 from ducto_redis.cli.doctor.findings import Finding
 from ducto_redis.cli.output import counted
 from ducto_redis.engine.scripts import run_script
-from ducto_redis.store import CreditStore
+from ducto_redis.store import JournalledStore
 
 _OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
 _CLOCK_SECONDS = 1.0
 _MEMORY_SHARE = 0.9
 
 
-def examine_server(store: CreditStore) -> Iterator[Finding]:
+def examine_server(store: JournalledStore) -> Iterator[Finding]:
     """Version, role, memory, persistence, scripts and clock."""
     client = store.redis()
     info: Mapping[str, Any] = client.info()
@@ -82,7 +82,7 @@ def _persistence(info: Mapping[str, Any]) -> Finding:
     return Finding("append-only file", "ok", "on")
 
 
-def _scripts(store: CreditStore) -> Finding:
+def _scripts(store: JournalledStore) -> Finding:
     try:
         run_script(store.redis(), store.scripts["read_partition"], (store.namespace.meta(0),), ())
     except RedisError as error:
