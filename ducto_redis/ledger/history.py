@@ -44,6 +44,8 @@ _WITHOUT_CHARGE = frozenset(
 )
 _COMING_IN = frozenset(("add_credits", "open_account", "adjust_credits"))
 _WITHOUT_SHORTFALL = _WITHOUT_CHARGE | _COMING_IN | frozenset(("deduct", "release", "expire", "refund", "expire_grant"))
+OPERATIONS = _WITHOUT_SHORTFALL | frozenset(("settle",))
+"""What an entry's operation may be."""
 
 
 class _Lease(Struct, frozen=True):

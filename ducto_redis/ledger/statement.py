@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 
 from ducto_redis.analytics_results import Transaction, TransactionPage
 from ducto_redis.errors import ConfigError
+from ducto_redis.ledger.history import OPERATIONS
 from ducto_redis.ledger.reports import LedgerEntry
 from ducto_redis.ledger.rows import STATEMENT_COLUMNS, ledger_entry_of
 from ducto_redis.ledger.schema import entries
@@ -48,7 +49,7 @@ def read_page(
         its.entry_ms < times[1],
     ]
     if operations is not None:
-        conditions.append(its.operation.in_(check_names(operations, "operations")))
+        conditions.append(its.operation.in_(check_operations(operations)))
     if types is not None:
         conditions.append(its.type.in_(check_names(types, "types")))
     if cursor is not None:
@@ -76,6 +77,15 @@ def check_names(names: Sequence[str], what: str) -> list[str]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{what} are a list of names, such as ['deduct'], not {names!r:.60}")
     return list(names)
+
+
+def check_operations(operations: Sequence[str]) -> list[str]:
+    """The operations as a list. Raises ConfigError, with those that there are, for one that does not exist."""
+    names = check_names(operations, "operations")
+    for name in names:
+        if name not in OPERATIONS:
+            raise ConfigError(f"there is no operation {name!r:.60}; there are {', '.join(sorted(OPERATIONS))}")
+    return names
 
 
 def _encode_cursor(entry: LedgerEntry) -> str:

@@ -416,6 +416,8 @@ def test_wrong_questions(ledger: Ledger) -> None:
         analytics.list_user_transactions("a", cursor="nonsense")
     with pytest.raises(ConfigError, match="list of names"):
         analytics.list_user_transactions("a", operations="deduct")
+    with pytest.raises(ConfigError, match=r"no operation 'deducted'; there are .*deduct, .*settle"):
+        analytics.list_user_transactions("a", operations=["settle", "deducted"])
     assert analytics.spend_by_user() == []
     assert analytics.anomalies() == []
 
