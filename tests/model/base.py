@@ -28,6 +28,7 @@ class ModelBase:
         assert account.due is not None
         seq, since = account.seq, account.due
         grants = [grant for grant in spending.expired_grants(account, self.now) if grant.expires >= since]
+        awaited = [grant.expires for grant in account.grants.values() if grant.expires > self.now]
         leases = [(lease.due, lease_id, lease) for lease_id, lease in account.leases.items() if lease.due <= self.now]
         for grant in grants:
             if part := min(grant.remaining, max(0, account.available)):
@@ -44,7 +45,8 @@ class ModelBase:
         account.due = None
         for lease in account.leases.values():
             self._await(account, lease.due)
-        self._await_grants(account)
+        for expires in awaited:  # also of a grant that an expiry just used up: coming for nothing changes nothing
+            self._await(account, expires)
         return len(grants)
 
     def _apply_all_due(self, account: Account) -> int:
