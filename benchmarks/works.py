@@ -9,7 +9,7 @@ from benchmarks.bare import UNIQUE, Command
 from benchmarks.setting import Setting, prepare
 from ducto_redis import AsyncCreditManager, CreditManager, UsageMetrics
 from ducto_redis.engine.async_link import AsyncLink
-from ducto_redis.engine.entry import Cause, encode_cause
+from ducto_redis.engine.cause import Cause, encode_cause
 from ducto_redis.engine.operation import PLAIN, LeaseTerms, NewGrant, Operation, OperationKey, Price
 from ducto_redis.store.contract import CreditStore
 from ducto_redis.store.redis import RedisStore
@@ -30,7 +30,7 @@ class StoreCall(Struct, frozen=True):
 
     @classmethod
     def of(cls, usage: UsageMetrics, micro: int) -> "StoreCall":
-        return cls(Price(micro, 1, 1), encode_cause(Cause(usage=usage)))
+        return cls(Price(micro, 1, 1), encode_cause(Cause((usage,))))
 
 
 _HOLD = StoreCall.of(ESTIMATE, 43_960_000)

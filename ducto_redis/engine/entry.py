@@ -3,15 +3,13 @@
 The text is written by `lua/lib/account.lua` and read here, and nowhere else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from ducto_redis.metrics import UsageMetrics
+from ducto_redis.engine.cause import Cause, decode_cause
 
 ENTRY_FIELD = b"entry"
 _SEPARATOR = "\t"
@@ -32,27 +30,6 @@ class UnreadableEntryError(ValueError):
         super().__init__(message)
 
 
-class Cause(Struct, omit_defaults=True):
-    """Why a change was made, as the caller said it: the JSON of an entry's `cause`.
-
-    Attributes:
-        usage: what was priced, or several.
-        type: of credits that came in: purchase, bonus, ...
-        operation_type: of a lease or a charge.
-        flags: what is unusual about the usage, such as `usage_counted`.
-        metadata: the caller's own.
-        actor, reason: who did it by hand, and why.
-    """
-
-    usage: UsageMetrics | list[UsageMetrics] | None = None
-    type: str | None = None
-    operation_type: str | None = None
-    flags: Sequence[str] = ()
-    metadata: Mapping[str, Any] | None = None
-    actor: str | None = None
-    reason: str | None = None
-
-
 class JournalEntry(Struct, frozen=True):
     """One change to one account.
 
@@ -67,7 +44,7 @@ class JournalEntry(Struct, frozen=True):
         balance_change: micro-credits by which the balance moved.
         shortfall: micro-credits of the cost that could not be charged.
         version: pricing document that it was priced under, 0 for none.
-        cause: JSON of a `Cause`, or empty.
+        cause: JSON of a `Cause`, or empty, see `engine/cause.py`.
         details: names and values of what a charge was paid from, what it counted towards and what it crossed, see
             `Details`; empty for a charge of a plain account.
         changes: the new value of every field that was written, `lease/<id>` among them ("" where the lease is gone).
@@ -99,8 +76,8 @@ class JournalEntry(Struct, frozen=True):
         return int(self.entry_id.partition("-")[0])
 
     def read_cause(self) -> Cause:
-        """The cause, decoded."""
-        return _cause_decoder.decode(self.cause) if self.cause else Cause()
+        """The cause, decoded. Raises msgspec.DecodeError where it is none."""
+        return decode_cause(self.cause)
 
     def read_details(self) -> "Details":
         """The details, decoded. Raises UnreadableEntryError."""
@@ -116,18 +93,6 @@ class JournalEntry(Struct, frozen=True):
         if self.operation == "expire":
             return -self.balance_change + self.read_details().allowance
         return 0
-
-    def usage(self) -> list[UsageMetrics]:
-        """What was priced; empty where an amount was given. Own measures are as exact as they were written down."""
-        usage = self.read_cause().usage
-        if usage is None:
-            return []
-        usages = [usage] if isinstance(usage, UsageMetrics) else usage
-        if not any(each.measures for each in usages):
-            return usages
-        exact = _measures_decoder.decode(self.cause).usage
-        measured = exact if isinstance(exact, list) else [exact]
-        return [structs.replace(one, measures=other.measures) for one, other in zip(usages, measured, strict=True)]
 
 
 class GrantPart(Struct, frozen=True):
@@ -369,25 +334,3 @@ def decode_entry(partition: int, entry_id: str, text: bytes) -> JournalEntry:
         )
     except ValueError as error:
         raise UnreadableEntryError(f"a journal entry holds a number that is none: {error}", account=account) from None
-
-
-def encode_cause(cause: Cause) -> bytes:
-    """The JSON of a cause, without what is missing; empty where all is missing."""
-    encoded = _encoder.encode(cause)
-    return b"" if encoded == b"{}" else encoded
-
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
-_cause_decoder = msgspec.json.Decoder(Cause)
-
-
-class _Measured(Struct):
-    measures: Mapping[str, int | Decimal] = {}
-
-
-class _MeasuredCause(Struct):
-    usage: _Measured | list[_Measured] = []
-
-
-# A number that may be a float is read as one, which holds fewer digits than were written.
-_measures_decoder = msgspec.json.Decoder(_MeasuredCause)

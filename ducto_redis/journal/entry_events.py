@@ -6,7 +6,8 @@ from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from ducto_redis.engine.entry import LEASE_CHANGE, Cause, Details, JournalEntry, LeaseGrounds, LeaseRecord
+from ducto_redis.engine.cause import Cause
+from ducto_redis.engine.entry import LEASE_CHANGE, Details, JournalEntry, LeaseGrounds, LeaseRecord
 from ducto_redis.engine.ids import RESERVED_ACCOUNT
 from ducto_redis.events import (
     Added,
@@ -93,7 +94,7 @@ class _Change(Struct, frozen=True):
 
     @property
     def models(self) -> tuple[str, ...]:
-        return tuple(usage.model for usage in self.entry.usage() if usage.model)
+        return tuple(usage.model for usage in self.cause.usages if usage.model)
 
 
 _Told = Iterator[tuple[EventType, EventData]]

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from ducto_redis.engine.cause import USAGE_FIELDS
 from ducto_redis.engine.entry import Details, JournalEntry, UnreadableEntryError, decode_entry
 from ducto_redis.engine.ids import ACCOUNT_BYTES, check_id
 from ducto_redis.errors import InvalidIdError
@@ -97,24 +98,15 @@ Usage: TypeAlias = dict[str, Any]
 class ReadCause(Struct, gc=False):
     """The parts of a cause that the ledger keeps in columns, or adds up."""
 
-    usage: Usage | list[Usage] | None = None
+    usage: list[list[Any]] = []
     type: str | None = None
     operation_type: str | None = None
 
     def usages(self) -> Sequence[Usage]:
         """What was priced."""
-        usage = self.usage
-        if usage is None:
-            return ()
-        return usage if isinstance(usage, list) else (usage,)
-
-    def model(self) -> str | None:
-        """The model that was priced, where it was one."""
-        usage = self.usage
-        if isinstance(usage, list):
-            models = {model_of(part) for part in usage}
-            return models.pop() if len(models) == 1 else None
-        return None if usage is None else model_of(usage)
+        return [
+            {name: value for name, value in zip(USAGE_FIELDS, usage, strict=False) if value} for usage in self.usage
+        ]
 
 
 class ReadEntry(Struct, frozen=True, gc=False):
@@ -195,16 +187,18 @@ def read_parts(entry: JournalEntry) -> ReadEntry:
             raise UnreadableEntryError(str(error), account=entry.account) from None
         if abs(details.allowance) >= _LIMIT:
             raise UnreadableEntryError("a journal entry's allowance is out of range", account=entry.account)
+    usages = cause.usages()
+    models = {model_of(usage) for usage in usages}
     entry_ms, entry_seq = split_id(entry.entry_id)
     return ReadEntry(
         entry,
         entry_ms,
         entry_seq,
         details,
-        cause.model(),
+        models.pop() if len(models) == 1 else None,
         name_of(details.operation_type or cause.operation_type) or DEFAULT_OPERATION_TYPE,
         _type_of(entry.operation, cause, details) if entry.operation in _WITH_TYPE else None,
-        cause.usages(),
+        usages,
     )
 
 

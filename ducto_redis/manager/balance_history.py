@@ -209,10 +209,10 @@ def of_ledger(pages: Iterable[Iterable["TracedEntry"]]) -> Iterator[Change]:
 
 def _of_journal(entry: JournalEntry) -> Change:
     try:
-        models = {usage.model for usage in entry.usage()}
         details, cause = entry.read_details(), entry.read_cause()
     except (UnreadableEntryError, msgspec.MsgspecError):
         return Change(entry, None, None, 0)
+    models = {usage.model for usage in cause.usages}
     credits_type = cause.type
     if entry.operation == "expire_grant" and details.grants:
         credits_type = details.grants[0].type

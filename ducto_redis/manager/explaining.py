@@ -67,7 +67,8 @@ class Explaining(ManagerBase):
         entry, source = await self._find_entry(transaction_id)
         evidence = Evidence(self.store, self.ledger, entry.account, entry.partition)
         try:
-            details, usage, cause = entry.read_details(), tuple(entry.usage()), entry.read_cause()
+            details, cause = entry.read_details(), entry.read_cause()
+            usage = tuple(cause.usages)
         except (UnreadableEntryError, msgspec.MsgspecError) as error:
             evidence.missing.append(f"what was used and who paid: the entry cannot be read ({error})")
             details, usage, cause = Details(), (), None

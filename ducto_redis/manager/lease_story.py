@@ -22,7 +22,7 @@ def lease_story(lease_id: str, life: Sequence[JournalEntry], missing: list[str])
     if first is None:
         missing.append(f"the reserve of lease {lease_id}: neither the journal nor the ledger has it any more")
     else:
-        story["reserved_by"], story["estimate"] = first.transaction_id, tuple(first.usage())
+        story["reserved_by"], story["estimate"] = first.transaction_id, tuple(first.read_cause().usages)
     held = None if first is None else first.amount
     for each in life:
         record = record_of(each)

@@ -60,7 +60,7 @@ class Replaying(ManagerBase):
         """The engines of the versions that charges of several usages were priced under."""
         engines: dict[int, PricingEngine | None] = {}
         for entry in page:
-            if entry.version not in engines and '"usage":[' in entry.cause:
+            if entry.version not in engines and "],[" in entry.cause:
                 engines[entry.version] = await engine_of(self.pricing, entry.version)
         return engines
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from ducto_redis.engine.entry import Cause, encode_cause
+from ducto_redis.engine.cause import Cause, encode_cause
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id
 from ducto_redis.engine.operation import CALLERS_KEY, DEFAULT_PRIORITY, OperationKey
 from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidMetadataError, InvalidUsageError
@@ -150,10 +150,9 @@ def journal_cause(
         encode_metadata(metadata)
     if isinstance(flags, str):
         raise InvalidUsageError(f"flags are a sequence of texts, not one text: {flags!r:.40}")
-    usage = None if not usages else usages[0] if len(usages) == 1 else list(usages)
     kind = None if operation_type == "default" else operation_type
     try:
-        return encode_cause(Cause(usage, type, kind, flags, metadata or None, actor, reason))
+        return encode_cause(Cause(usages, type, kind, flags, metadata or None, actor, reason))
     except (TypeError, ValueError) as error:
         raise InvalidUsageError(f"usage and its flags must be such that JSON can hold them: {error}") from None
 

@@ -178,7 +178,7 @@ class Replay:
     def take(self, entry: JournalEntry, then: Callable[[int], PricingEngine | None]) -> None:
         """Take in a deduct or settle entry. `then` gives the engine of a version, or None where there is none."""
         try:
-            usages, details = entry.usage(), entry.read_details()
+            usages, details = entry.read_cause().usages, entry.read_details()
         except (msgspec.MsgspecError, UnreadableEntryError):
             self._unreadable += 1
             return

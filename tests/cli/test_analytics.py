@@ -12,7 +12,7 @@ import pytest
 from ducto_redis.cli.exporting import csv_cell
 from ducto_redis.ledger import Ledger
 from tests.cli.conftest import Ducto
-from tests.ledger.entries import Account, Journal
+from tests.ledger.entries import Account, Journal, cause_of
 
 NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
 
@@ -26,7 +26,9 @@ def ledger_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.move_to(milliseconds_of(NOW - timedelta(days=2)))
     customer, formula = Account(journal, "u1"), Account(journal, "=cmd|' /C calc'!A0")
     raw = [customer.add(50_000_000, credits_type="purchase")]
-    raw.append(customer.deduct(1_234_567, cause='{"usage":{"model":"gpt","input_tokens":12,"measures":{"pages":0.5}}}'))
+    raw.append(
+        customer.deduct(1_234_567, cause=cause_of({"model": "gpt", "input_tokens": 12, "measures": {"pages": 0.5}}))
+    )
     journal.move_to(milliseconds_of(NOW - timedelta(hours=1)))
     raw += [customer.deduct(3_000_000, member="ann"), formula.add(9), formula.deduct(5)]
     with Ledger.from_url(url) as ledger:

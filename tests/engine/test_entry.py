@@ -1,6 +1,5 @@
 """Reading the journal: entries, lease records, causes, and the state that entries fold to."""
 
-from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -8,7 +7,6 @@ from hypothesis import strategies as st
 
 from ducto_redis.engine.entry import (
     CapPart,
-    Cause,
     Crossing,
     Details,
     GrantPart,
@@ -17,10 +15,8 @@ from ducto_redis.engine.entry import (
     LeaseRecord,
     UnreadableEntryError,
     decode_entry,
-    encode_cause,
 )
 from ducto_redis.engine.state import AccountState
-from ducto_redis.metrics import ToolCall, UsageMetrics
 
 HEAD = ["deduct", "u1", "2", "7", "key/a", "5", "-4", "1", "3", "", ""]
 RECORD = ["open", "5", "0", "1000", "2000", "-3", "2", "charge", "f", "", "chat", "host:1", '{"a":1}', "1-0"]
@@ -52,7 +48,6 @@ def test_decode_entry() -> None:
     )
     assert (decoded.transaction_id, decoded.time_ms) == ("3-2-1700000000000-5", 1_700_000_000_000)
     assert decoded.read_cause().flags == ["x"]
-    assert decoded.usage() == []
     assert decoded.read_details() == Details(member="ann")
 
 
@@ -99,37 +94,6 @@ def test_unreadable_lease_records(parts: list[str]) -> None:
     """A record with other parts, or with words for numbers, is refused."""
     with pytest.raises(UnreadableEntryError):
         LeaseRecord.decode("\x1f".join(parts))
-
-
-@pytest.mark.parametrize(
-    "usage",
-    [
-        None,
-        UsageMetrics(model="m", input_tokens=3, tool_calls=[ToolCall("search", 2)]),
-        [UsageMetrics(model="a"), UsageMetrics(measures={"pages": 3})],
-    ],
-)
-def test_cause_survives(usage: UsageMetrics | list[UsageMetrics] | None) -> None:
-    """A cause is read as it was written."""
-    cause = Cause(usage=usage, type="bonus", operation_type="chat", flags=("x",), metadata={"a": ["ü\t", 1]})
-    encoded = encode_cause(cause)
-    assert b"\t" not in encoded
-    read = entry(*HEAD[:-2], encoded.decode(), "")
-    assert read.read_cause().metadata == {"a": ["ü\t", 1]}
-    assert read.usage() == ([] if usage is None else usage if isinstance(usage, list) else [usage])
-
-
-def test_empty_cause_is_empty() -> None:
-    """A cause that says nothing takes no room, and reads as one that says nothing."""
-    assert encode_cause(Cause()) == b""
-    assert entry(*HEAD).read_cause() == Cause()
-
-
-def test_measures_keep_their_digits() -> None:
-    """A decimal measure is written digit for digit."""
-    assert b"0.100000000000000001" in encode_cause(
-        Cause(usage=UsageMetrics(measures={"x": Decimal("0.100000000000000001")}))
-    )
 
 
 def change(seq: int, *changes: str, epoch: int = 1) -> JournalEntry:

@@ -70,7 +70,7 @@ def test_a_charge_and_all_that_it_crossed() -> None:
         "deduct",
         amount=9_000_000,
         balance_change=-7_000_000,
-        cause='{"usage":{"model":"gpt-4o","output_tokens":9},"operation_type":"chat","metadata":{"request":"r1"}}',
+        cause='{"usage":[["gpt-4o",0,9]],"operation_type":"chat","metadata":{"request":"r1"}}',
         details="allowance|2000000 1|cap/day|9000000 account|crossed/day|warn account|crossed/month|notify model/gpt-4o"
         "|member|ana|low|5000000|low|0",
         changes=(("balance", "-1500000"),),

@@ -2,10 +2,21 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 from sqlalchemy import Engine, create_engine
 
+from ducto_redis.engine.cause import USAGE_FIELDS
 from ducto_redis.ledger import RawEntry
+from ducto_redis.metrics import UsageMetrics
+
+
+def cause_of(*usages: dict[str, Any], **others: Any) -> str:
+    """A cause with usages by name, whatever their values, and with anything else."""
+    silent = msgspec.structs.asdict(UsageMetrics())
+    usage = [[(silent | usage)[name] for name in USAGE_FIELDS] for usage in usages]
+    return msgspec.json.encode({"usage": usage, **others}).decode()
 
 
 class Journal:

@@ -19,7 +19,7 @@ from ducto_redis.errors import ConfigError
 from ducto_redis.ledger import Ledger, RawEntry
 from ducto_redis.ledger.analytics import Analytics
 from ducto_redis.money import from_micro
-from tests.ledger.entries import Account, Journal
+from tests.ledger.entries import Account, Journal, cause_of
 
 NAMESPACE = "n"
 ZERO = Decimal("0.000000")
@@ -107,8 +107,7 @@ class Life:
 
 
 def usage_of(model: str | None, tokens: int) -> str:
-    name = "null" if model is None else f'"{model}"'
-    return f'{{"usage":{{"model":{name},"input_tokens":{tokens}}}}}'
+    return cause_of({"model": model, "input_tokens": tokens})
 
 
 def milliseconds_of(time: datetime) -> int:
@@ -360,14 +359,14 @@ def test_the_reserved_account_never_appears(ledger: Ledger, journal: Journal) ->
 
 def test_usage_of_several_models_at_once(ledger: Ledger, account: Account) -> None:
     """Each model's part of the usage is its own; the charge belongs to none of them."""
-    cause = (
-        '{"usage":[{"model":"gpt","input_tokens":3,"tool_calls":[{"name":"x","count":2},{"name":"y"}]},'
-        '{"model":"claude","input_tokens":4,"measures":{"pages":2.5}}]}'
+    cause = cause_of(
+        {"model": "gpt", "input_tokens": 3, "tool_calls": [{"name": "x", "count": 2}, {"name": "y"}]},
+        {"model": "claude", "input_tokens": 4, "measures": {"pages": 2.5}},
     )
     raw = [
         account.add(100),
         account.deduct(7, cause=cause),
-        account.deduct(1, cause='{"usage":{"measures":{"pages":1}}}'),
+        account.deduct(1, cause=cause_of({"measures": {"pages": 1}})),
     ]
     analytics = written(ledger, raw)
     assert [(it.of, it.quantity) for it in analytics.usage("input_tokens")] == [("claude", 4), ("gpt", 3)]
@@ -384,15 +383,16 @@ def test_usage_of_several_models_at_once(ledger: Ledger, account: Account) -> No
 def test_usage_that_nobody_can_have(ledger: Ledger, account: Account) -> None:
     """Numbers out of the world, or no numbers, keep no charge out of the ledger and break no sum."""
     causes = [
-        f'{{"usage":{{"model":"m","input_tokens":{2**70},"measures":{{"pages":1e300,"b":-4}}}}}}',
-        '{"usage":{"model":"m","input_tokens":"many"}}',
-        '{"usage":{"model":"m","input_tokens":-5,"output_tokens":7}}',
-        f'{{"usage":{{"model":"{"é" * 3000}","operation":1}}}}',
+        f'{{"usage":[["m",{2**70}]]}}',
+        cause_of({"model": "m", "measures": {"pages": 1e300, "b": -4}}),
+        cause_of({"model": "m", "input_tokens": "many"}),
+        cause_of({"model": "m", "input_tokens": -5, "output_tokens": 7}),
+        cause_of({"model": "é" * 3000, "operation": 1}),
     ]
     raw = [account.add(100), *(account.deduct(1, cause=cause) for cause in causes)]
-    assert ledger.write(NAMESPACE, 0, raw).written == 5
+    assert ledger.write(NAMESPACE, 0, raw).written == 6
     analytics = ledger.analytics(NAMESPACE)
-    assert analytics.aggregate_stats().charges == 4
+    assert analytics.aggregate_stats().charges == 5
     assert [it.quantity for it in analytics.usage("input_tokens", "account")] == [2**40]
     assert [it.quantity for it in analytics.usage("output_tokens", "account")] == [7]
     assert [it.quantity for it in analytics.usage("pages")] == [Decimal(2**40)]

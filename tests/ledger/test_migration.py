@@ -15,7 +15,7 @@ from ducto_redis.errors import LedgerUnavailableError
 from ducto_redis.ledger import Ledger
 from ducto_redis.ledger.migration import VERSION_TABLE, configuration
 from ducto_redis.ledger.schema import metadata
-from tests.ledger.entries import Account, Journal, engine_of
+from tests.ledger.entries import Account, Journal, cause_of, engine_of
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_an_older_ledger_gets_its_rollups(ledger_url: str, database: Engine) -> 
     """What was written before there were roll-ups is in them after the migration, as if it had been written after."""
     journal = Journal()
     account, other = Account(journal, "u1"), Account(journal, "u2")
-    cause = '{"usage":{"model":"gpt","input_tokens":5},"operation_type":"chat"}'
+    cause = cause_of({"model": "gpt", "input_tokens": 5}, operation_type="chat")
     raw = [account.add(100, credits_type="purchase"), account.deduct(7, cause=cause), account.reserve("l", 20)]
     raw += [account.expire("l"), account.settle("l", 12, cause=cause), other.add(5), other.deduct(2)]
     with Ledger.from_url(ledger_url) as ledger:

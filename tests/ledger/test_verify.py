@@ -11,7 +11,7 @@ from ducto_redis.engine.state import AccountState
 from ducto_redis.ledger import Ledger, RawEntry
 from ducto_redis.ledger import verify as verify_module
 from ducto_redis.ledger.schema import metadata
-from tests.ledger.entries import Account, Journal, engine_of
+from tests.ledger.entries import Account, Journal, cause_of, engine_of
 
 TAMPERINGS = {
     "an amount": ("UPDATE ducto_entries SET amount = 11 WHERE seq = 3", "must move the balance"),
@@ -123,7 +123,7 @@ ROLLUP_TAMPERINGS = {
 def test_rollups_are_proved(ledger: Ledger, ledger_url: str) -> None:
     """Whatever was changed in roll-ups, or in what they are made of, is named."""
     account = Account(Journal(), "u1")
-    cause = '{"usage":{"model":"gpt","input_tokens":5,"measures":{"pages":1.5}}}'
+    cause = cause_of({"model": "gpt", "input_tokens": 5, "measures": {"pages": 1.5}})
     raw = [account.add(100, credits_type="purchase"), account.reserve("l1", 30)]
     raw += [account.deduct(10, cause=cause), account.deduct(5, cause=cause)]
     engine = engine_of(ledger_url)

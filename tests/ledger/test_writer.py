@@ -10,7 +10,7 @@ from ducto_redis.engine.state import AccountState
 from ducto_redis.errors import LedgerError, LedgerUnavailableError
 from ducto_redis.ledger import Ledger, Position, RawEntry
 from ducto_redis.ledger.schema import accounts, unreadable
-from tests.ledger.entries import Account, Journal, engine_of, lease_record
+from tests.ledger.entries import Account, Journal, cause_of, engine_of, lease_record
 
 NAMESPACE = "shop"
 
@@ -22,7 +22,7 @@ def some_life(account: Account) -> list[RawEntry]:
         account.reserve("l1", 20),
         account.settle("l1", 12),
         account.reserve("l2", 7),
-        account.deduct(5, cause='{"usage":{"model":"gpt-4o","input_tokens":3},"operation_type":"chat"}'),
+        account.deduct(5, cause=cause_of({"model": "gpt-4o", "input_tokens": 3}, operation_type="chat")),
     ]
 
 
@@ -291,7 +291,7 @@ def test_any_id_is_an_account(ledger: Ledger, journal: Journal) -> None:
 
 def test_a_model_may_hold_what_text_cannot(ledger: Ledger, account: Account) -> None:
     """A model's name comes from whoever calls: no character in it keeps a charge out of the ledger."""
-    raw = [account.add(100), account.deduct(5, cause='{"usage":{"model":"a\\u0000b"}}')]
+    raw = [account.add(100), account.deduct(5, cause=cause_of({"model": "a\0b"}))]
     assert ledger.write(NAMESPACE, 0, raw).written == 2
     assert ledger.entries(NAMESPACE, "u1")[0].model == "a\ufffdb"
     assert ledger.verify().ok

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ducto_redis.engine.entry import Cause, JournalEntry, encode_cause
+from ducto_redis.engine.cause import Cause, encode_cause
+from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import MICRO
 from ducto_redis.pricing import PricingEngine
@@ -40,8 +41,7 @@ def charge(
     """A settle entry, priced by OLD unless it says otherwise."""
     if amount is None:
         amount = OLD.total_micro_of(usages)
-    usage = None if not usages else usages[0] if len(usages) == 1 else list(usages)
-    cause = encode_cause(Cause(usage)).decode()
+    cause = encode_cause(Cause(usages)).decode()
     change = shortfall - amount
     return JournalEntry(
         3, "1700000000000-0", "settle", account, 1, 1, "k", amount, change, shortfall, version, cause, details, ()

@@ -1,9 +1,8 @@
 """What became of the answer whose reader hung up, as the ledger tells it."""
 
-import msgspec
 from msgspec import Struct
 
-from ducto_redis.engine.entry import Cause
+from ducto_redis.engine.cause import decode_cause
 from ducto_redis.ledger import Ledger
 
 _INTERRUPTED = "interrupted"
@@ -28,7 +27,7 @@ def find_interruption(ledger: Ledger, namespace: str, account: str) -> Interrupt
     """The account's newest charge for an answer that was interrupted, or None."""
     entries = ledger.entries(namespace, account, limit=_ENTRIES)
     for entry in entries:
-        flags = tuple(msgspec.json.decode(entry.cause, type=Cause).flags) if entry.cause else ()
+        flags = tuple(decode_cause(entry.cause).flags)
         if entry.operation == "settle" and _INTERRUPTED in flags:
             lease = entry.operation_key.rpartition("/")[0]
             held = (it.amount for it in entries if it.operation == "reserve" and it.operation_key.startswith(lease))

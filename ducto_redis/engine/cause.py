@@ -1,0 +1,100 @@
+"""The cause of a change: why it was made, as the caller said it. A journal entry holds it as JSON.
+
+Usage is written by position, in the order of `UsageMetrics`' fields and without the last ones that say nothing:
+`{"usage":[["gpt-4o",1200,300,256]]}`. Names would take more room than all the rest of an entry.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from ducto_redis.metrics import ToolCall, UsageMetrics
+
+USAGE_FIELDS = UsageMetrics.__struct_fields__
+"""What each position of a usage is. Journals and ledgers keep what was written: new fields come last."""
+
+
+class Cause(Struct, frozen=True):
+    """Why a change was made.
+
+    Attributes:
+        usages: what was priced.
+        type: of credits that came in: purchase, bonus, ...
+        operation_type: of a lease or a charge.
+        flags: what is unusual about the usage, such as `usage_counted`.
+        metadata: the caller's own.
+        actor, reason: who did it by hand, and why.
+    """
+
+    usages: Sequence[UsageMetrics] = ()
+    type: str | None = None
+    operation_type: str | None = None
+    flags: Sequence[str] = ()
+    metadata: Mapping[str, Any] | None = None
+    actor: str | None = None
+    reason: str | None = None
+
+
+def encode_cause(cause: Cause) -> bytes:
+    """The JSON of a cause, without what is missing; empty where all is missing.
+
+    Raises:
+        TypeError, ValueError: if it holds what JSON cannot.
+    """
+    usage = [msgspec.Raw(_encode_usage(usage)) for usage in cause.usages]
+    encoded = _encoder.encode(_StoredCause(usage, *structs.astuple(cause)[1:]))
+    return b"" if encoded == b"{}" else encoded
+
+
+def decode_cause(text: str) -> Cause:
+    """Read what `encode_cause` wrote. Own measures are as exact as they were written down.
+
+    Raises:
+        msgspec.DecodeError: if it is no cause.
+    """
+    if not text:
+        return _NO_CAUSE
+    stored = _decoder.decode(text)
+    usages = tuple(UsageMetrics(*structs.astuple(usage)) for usage in stored.usage)
+    return Cause(usages, *structs.astuple(stored)[1:])
+
+
+class _StoredUsage(UsageMetrics, frozen=True, array_like=True):
+    tool_calls: tuple[ToolCall, ...] = ()
+    # A number that may be a float would be read as one, which holds fewer digits than were written.
+    measures: Mapping[str, int | Decimal] = {}
+
+
+class _StoredCause(Struct, omit_defaults=True):
+    usage: Sequence[Any] = []
+    type: str | None = None
+    operation_type: str | None = None
+    flags: Sequence[str] = ()
+    metadata: Mapping[str, Any] | None = None
+    actor: str | None = None
+    reason: str | None = None
+
+
+class _ReadCause(_StoredCause):
+    usage: Sequence[_StoredUsage] = []
+
+
+def _encode_usage(usage: UsageMetrics) -> bytes:
+    encoded = _encoder.encode(structs.astuple(usage))
+    for silent in _SILENT_ENDS:
+        if encoded.endswith(silent):
+            return encoded[: -len(silent)] + b"]"
+    return encoded
+
+
+_NO_CAUSE = Cause()
+_encoder = msgspec.json.Encoder(decimal_format="number")
+_decoder = msgspec.json.Decoder(_ReadCause)
+
+# The ends of a usage whose last fields say nothing, the longest first. None can begin inside a text: it would have to
+# hold the text's closing quotation mark.
+_SILENT = [_encoder.encode(value) for value in structs.astuple(UsageMetrics())]
+_SILENT_ENDS = [b"," + b",".join(_SILENT[first:]) + b"]" for first in range(1, len(_SILENT))]
