@@ -5,10 +5,11 @@
 -- include lib/now
 -- include lib/spending
 
--- Applies what has fallen due on the account, each with a journal entry of its own: a lease whose time is over no
--- longer holds, an expired one is forgotten a day later, a grant expires. At most DUE_A_CALL changes, so that a script
--- stays short; a script that only reads takes in all of them.
---   first   a lease id that is applied before the bound is reached, or nil
+-- Applies what has fallen due on the account, in the order in which it fell due, so that it does not matter when somebody
+-- comes by; each with a journal entry of its own: a lease whose time is over no longer holds, an expired one is forgotten
+-- a day later, a grant expires. At most DUE_A_CALL leases, so that a script stays short; a script that only reads takes in
+-- all of them.
+--   first   the id of a lease that is among them wherever it comes, or nil
 -- Returns how many leases and grants expired, and the micro-credits that went. account.due stays in the past where more
 -- is due.
 local DUE_A_CALL = 64
@@ -57,69 +58,82 @@ local function expire_grant(account, grant)
 end
 
 local function due_before(a, b)
-  local a_due, b_due = lease_due(a[2]), lease_due(b[2])
-  if a_due ~= b_due then
-    return a_due < b_due
+  if a.due ~= b.due then
+    return a.due < b.due
   end
-  return a[1] < b[1]
+  return a.id < b.id
 end
 
 local function apply_due(account, first)
   local time, bound = account.time, account.read_only and math.huge or DUE_A_CALL
-  local flat = redis.call('HGETALL', KEYS[2])
   local due_leases, due_grants, next_due = {}, {}, nil
   local function await(due)
     if not next_due or due < next_due then
       next_due = due
     end
   end
-  local function visit(id, record)
-    local lease = parse_lease(record)
+
+  local flat = redis.call('HGETALL', KEYS[2])
+  for index = 1, #flat, 2 do
+    local lease = parse_lease(flat[index + 1])
     local due = lease_due(lease)
     if due > time then
       await(due)
-    elseif #due_leases == bound then
-      await(time)
     else
-      due_leases[#due_leases + 1] = {id, lease}
-      if lease.state == 'open' then
-        await(lease.expires + CLOSED_LEASE_KEPT)
-      end
+      due_leases[#due_leases + 1] = {id = flat[index], lease = lease, due = due}
     end
   end
-  local first_record = first and redis.call('HGET', KEYS[2], first)
-  if first_record then
-    visit(first, first_record)
-  end
-  for index = 1, #flat, 2 do
-    if flat[index] ~= first then
-      visit(flat[index], flat[index + 1])
+  table.sort(due_leases, due_before)
+  for index = bound + 1, #due_leases do
+    if due_leases[index].id == first then
+      due_leases[bound], due_leases[index] = due_leases[index], due_leases[bound]
     end
+  end
+  local left = math.huge
+  for index = bound + 1, #due_leases do
+    left = math.min(left, due_leases[index].due)
+    due_leases[index] = nil
   end
   for _, grant in ipairs(load_grants(account)) do
-    if grant.expires > time then
+    -- One waits for all leases that fell due before it.
+    if grant.expires > time or grant.expires >= left then
       await(grant.expires)
     elseif grant.expires ~= 0 and grant.expires >= account.due then  -- what expired before that has been through this
       due_grants[#due_grants + 1] = grant
     end
   end
-
-  local leases, grants, credits = 0, 0, 0
-  account.due = next_due
   table.sort(due_grants, by_expiry)
-  table.sort(due_leases, due_before)
-  for _, grant in ipairs(due_grants) do
-    grants, credits = grants + 1, credits + expire_grant(account, grant)
+  if left <= time then
+    await(left)
   end
-  for _, due_lease in ipairs(due_leases) do
-    local id, lease = due_lease[1], due_lease[2]
-    if lease.state == 'open' then
-      expire_lease(account, id, lease)
-      leases = leases + 1
-    else
-      commit(account, {operation = 'forget', key = 'lease/' .. id .. '/forget', version = lease.version, lease_id = id, lease = ''})
+  for _, each in ipairs(due_leases) do
+    if each.lease.state == 'open' then
+      -- Never in the past, where it would send the grants of today through their expiry once more.
+      await(math.max(each.lease.expires + CLOSED_LEASE_KEPT, time + 1))
     end
   end
+
+  local leases, grants, credits, index = 0, 0, 0, 1
+  local function apply_leases(until_time)
+    while due_leases[index] and due_leases[index].due <= until_time do
+      local id, lease = due_leases[index].id, due_leases[index].lease
+      index = index + 1
+      if lease.state == 'open' then
+        expire_lease(account, id, lease)
+        leases = leases + 1
+      else
+        commit(account, {operation = 'forget', key = 'lease/' .. id .. '/forget', version = lease.version, lease_id = id, lease = ''})
+      end
+    end
+  end
+  account.due = next_due
+  for _, grant in ipairs(due_grants) do
+    apply_leases(grant.expires)
+    if grant.remaining > 0 then
+      grants, credits = grants + 1, credits + expire_grant(account, grant)
+    end
+  end
+  apply_leases(time)
   if leases > 0 then
     credits = credits + expire_rests(account)
   end

@@ -20,34 +20,42 @@ class ModelBase:
         return self.accounts.setdefault(name, Account(name))
 
     def _apply_due(self, account: Account) -> int:
-        """What time has done to the account, journalled: grants, then leases, each the soonest first; how many grants
-        expired. A lease that expired more than a day ago expires first: whatever touches the account next forgets it.
+        """What time has done to the account, journalled in the order in which it fell due, leases before grants; how many
+        grants expired. A lease that expired more than a day ago expires first: it is forgotten a millisecond later.
         """
         if not self._is_due(account):
             return 0
         assert account.due is not None
-        seq, since = account.seq, account.due
+        seq, since, expired = account.seq, account.due, 0
         grants = [grant for grant in spending.expired_grants(account, self.now) if grant.expires >= since]
         awaited = [grant.expires for grant in account.grants.values() if grant.expires > self.now]
         leases = [(lease.due, lease_id, lease) for lease_id, lease in account.leases.items() if lease.due <= self.now]
+        leases.sort(key=lambda each: each[:2])
         for grant in grants:
-            if part := min(grant.remaining, max(0, account.available)):
-                self._expire_grant(account, grant, part, f"grant/{grant.number}/expire")
-        for _, lease_id, lease in sorted(leases, key=lambda each: each[:2]):
-            if lease.open:
-                self._expire_lease(account, lease_id, lease)
-            else:
-                del account.leases[lease_id]
-                self._journal(account, "forget", f"lease/{lease_id}/forget", version=lease.version)
+            while leases and leases[0][0] <= grant.expires:
+                self._apply_lease(account, *leases.pop(0)[1:])
+            if grant.remaining:
+                expired += 1
+                if part := min(grant.remaining, max(0, account.available)):
+                    self._expire_grant(account, grant, part, f"grant/{grant.number}/expire")
+        for _, lease_id, lease in leases:
+            self._apply_lease(account, lease_id, lease)
         self._expire_rests(account)
         if account.seq == seq:
             self._journal(account, "sweep", f"sweep/{account.seq + 1}")
         account.due = None
         for lease in account.leases.values():
-            self._await(account, lease.due)
+            self._await(account, max(lease.due, self.now + 1))
         for expires in awaited:  # also of a grant that an expiry just used up: coming for nothing changes nothing
             self._await(account, expires)
-        return len(grants)
+        return expired
+
+    def _apply_lease(self, account: Account, lease_id: str, lease: Lease) -> None:
+        if lease.open:
+            self._expire_lease(account, lease_id, lease)
+        else:
+            del account.leases[lease_id]
+            self._journal(account, "forget", f"lease/{lease_id}/forget", version=lease.version)
 
     def _apply_all_due(self, account: Account) -> int:
         grants = 0

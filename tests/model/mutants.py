@@ -240,9 +240,14 @@ MUTANTS = [
     Mutant("lib/lease", "and plan == lease.grounds.plan", "", "test_lease_is_priced_under_its_own_plan"),
     # What falls due.
     Mutant("lib/due", "local DUE_A_CALL = 64", "local DUE_A_CALL = 65", "test_more_is_due_than_a_call_applies"),
-    Mutant("lib/due", "elseif #due_leases == bound then", "elseif false then", "test_more_is_due_than_a_call_applies"),
-    Mutant("lib/due", "    visit(first, first_record)\n", "", "test_late_release"),
-    Mutant("lib/due", "await(lease.expires + CLOSED_LEASE_KEPT)", "", "test_expired_leases_are_forgotten_after_a_day"),
+    Mutant("lib/due", "    due_leases[index] = nil\n", "", "test_more_is_due_than_a_call_applies"),
+    Mutant("lib/due", "    await(left)\n", "", "test_more_is_due_than_a_call_applies"),
+    Mutant(
+        "lib/due",
+        "await(math.max(each.lease.expires + CLOSED_LEASE_KEPT, time + 1))",
+        "",
+        "test_expired_leases_are_forgotten_after_a_day",
+    ),
     Mutant("lib/due", "  undo_hold(account, lease)\n", "", "test_a_lease_expires_at_its_very_time"),
     Mutant("lib/due", "lease.on_expiry == 'charge'", "true", "test_a_lease_expires_at_its_very_time"),
     Mutant("lib/due", "    lease.charged = lease.amount\n", "", "test_late_release"),

@@ -295,8 +295,9 @@ class ExpiryConformance(ConformanceTests):
         store = await open_store.journalled()
         await add(store, 100)
         await reserve(store, LEASE, 30, terms(on_expiry="charge"))
-        after = await open_store.journalled(clock_offset_ms=2 * DAY_MS)
-        await after.sweep_partition(after.namespace.partition_of(ACCOUNT))
+        for offset_ms in (2 * DAY_MS, 2 * DAY_MS + MINUTE_MS):
+            after = await open_store.journalled(clock_offset_ms=offset_ms)
+            await after.sweep_partition(after.namespace.partition_of(ACCOUNT))
         assert operations(after)[-2:] == ["expire", "forget"]
         assert await numbers_of(after) == (70, 0, 70)
 

@@ -141,6 +141,33 @@ class GrantExpiryConformance(ConformanceTests):
             assert await sweep(later) == (0, 1, 60)
         assert await later.numbers() == (0, 0, 0)
 
+    @pytest.mark.parametrize("on_expiry", ["release", "charge"])
+    async def test_late_comes_to_the_same(self, open_store: OpenStore, on_expiry: str) -> None:
+        """Whoever comes by late finds what prompt visits would have left: leases and grants expire in their order."""
+        ends = []
+        for visits in ([90 * MINUTE_MS, 3 * HOUR_MS], [3 * HOUR_MS]):
+            caller = Caller(await open_store(), account=f"visited {len(visits)} times")
+            await caller.add(100, "pool")
+            await add_expiring(caller, 100, 2 * HOUR_MS)
+            await caller.reserve("a lease", 60, terms(ttl_ms=HOUR_MS, on_expiry=on_expiry))
+            for offset_ms in visits:
+                later = caller.at(await open_store(clock_offset_ms=offset_ms))
+                await sweep(later)
+            ends.append(await later.numbers())
+        assert ends == [(100, 0, 100)] * 2
+
+    async def test_what_leases_rest_on_expires_once(self, open_store: OpenStore) -> None:
+        """A grant that leases rest on is not sent through its expiry again, whatever else has been due for long."""
+        caller = await expiring(open_store, pool=50)
+        await caller.reserve("forgotten for days", 1, terms(ttl_ms=MINUTE_MS))
+        await caller.reserve("a lease", 120, terms(ttl_ms=10 * DAY_MS))
+        later = caller.at(await open_store(clock_offset_ms=5 * DAY_MS))
+        await sweep(later)
+        assert await later.numbers() == (120, 120, 0)
+        await later.add(500, "new")
+        await sweep(later)
+        assert await later.numbers() == (620, 120, 500)
+
     async def test_settle_spends_what_has_expired_first(self, open_store: OpenStore) -> None:
         """A lease's work is paid from the expired grants that it rests on, then in the usual order."""
         caller = await expiring(open_store, pool=100)
