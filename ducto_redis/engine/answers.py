@@ -10,6 +10,7 @@ from ducto_redis.engine.entry import Details, LeaseRecord
 from ducto_redis.engine.operation import Operation, Page, PartitionRecord, PricingState, Sweep
 from ducto_redis.money import from_micro
 from ducto_redis.results import (
+    ZERO,
     AccountChange,
     AccountDescription,
     AddResult,
@@ -42,14 +43,19 @@ class _Change(TypedDict):
 
 def _change(operation: Operation[Any], parts: Sequence[bytes]) -> _Change:
     balance, held = int(parts[3]), int(parts[4])
+    balance_after = from_micro(balance)
     return {
         "transaction_id": _transaction(operation, parts),
         "account": operation.account,
-        "amount": from_micro(int(parts[5])),
-        "balance_after": from_micro(balance),
-        "available": from_micro(balance - held),
+        "amount": _credits(parts[5]),
+        "balance_after": balance_after,
+        "available": from_micro(balance - held) if held else balance_after,
         "replayed": parts[0] == b"replayed",
     }
+
+
+def _credits(micro: bytes) -> Decimal:
+    return ZERO if micro == b"0" else from_micro(int(micro))
 
 
 def _transaction(operation: Operation[Any], parts: Sequence[bytes]) -> str:
@@ -76,7 +82,7 @@ def read_deduct(operation: Operation[DeductResult], reply: bytes) -> DeductResul
     details = Details.decode(parts[7].decode())
     return DeductResult(
         **_change(operation, parts),
-        allowance_consumed=from_micro(int(parts[6])),
+        allowance_consumed=_credits(parts[6]),
         warnings=_warnings(details),
         low_levels=_levels(details),
     )
@@ -97,7 +103,7 @@ def read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveRe
         lease_id=operation.lease_id,
         expires_at=_time(parts[8]),
         version=int(parts[9]),
-        allowance_consumed=from_micro(int(parts[6])),
+        allowance_consumed=_credits(parts[6]),
         warnings=_warnings(Details.decode(parts[7].decode())),
     )
 
@@ -108,9 +114,9 @@ def read_settle(operation: Operation[SettleResult], reply: bytes) -> SettleResul
     return SettleResult(
         **_change(operation, parts),
         lease_id=operation.lease_id,
-        shortfall=from_micro(int(parts[8])),
+        shortfall=_credits(parts[8]),
         late=parts[9] == b"1",
-        allowance_consumed=from_micro(int(parts[6])),
+        allowance_consumed=_credits(parts[6]),
         warnings=_warnings(details),
         low_levels=_levels(details),
     )

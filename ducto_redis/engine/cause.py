@@ -44,9 +44,12 @@ def encode_cause(cause: Cause) -> bytes:
     Raises:
         TypeError, ValueError: if it holds what JSON cannot.
     """
-    usage = [msgspec.Raw(_encode_usage(usage)) for usage in cause.usages]
-    encoded = _encoder.encode(_StoredCause(usage, *structs.astuple(cause)[1:]))
-    return b"" if encoded == b"{}" else encoded
+    usages = b",".join([_encode_usage(usage) for usage in cause.usages])
+    rest = structs.astuple(cause)[1:]
+    others = b"}" if rest == _NO_OTHERS else _encoder.encode(_StoredCause((), *rest))[1:]
+    if not usages:
+        return b"" if others == b"}" else b"{" + others
+    return b'{"usage":[%b]%b' % (usages, others if others == b"}" else b"," + others)
 
 
 def decode_cause(text: str) -> Cause:
@@ -69,7 +72,7 @@ class _StoredUsage(UsageMetrics, frozen=True, array_like=True):
 
 
 class _StoredCause(Struct, omit_defaults=True):
-    usage: Sequence[Any] = []
+    usage: Sequence[Any] = ()
     type: str | None = None
     operation_type: str | None = None
     flags: Sequence[str] = ()
@@ -79,7 +82,7 @@ class _StoredCause(Struct, omit_defaults=True):
 
 
 class _ReadCause(_StoredCause):
-    usage: Sequence[_StoredUsage] = []
+    usage: Sequence[_StoredUsage] = ()
 
 
 def _encode_usage(usage: UsageMetrics) -> bytes:
@@ -91,6 +94,7 @@ def _encode_usage(usage: UsageMetrics) -> bytes:
 
 
 _NO_CAUSE = Cause()
+_NO_OTHERS = structs.astuple(_NO_CAUSE)[1:]
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _decoder = msgspec.json.Decoder(_ReadCause)
 
