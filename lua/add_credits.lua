@@ -18,51 +18,75 @@
 -- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
 --   windows>; again; past <now>; over_limit; too_many_grants <limit>; journal_full <limit>
 
--- include lib/credit_model
+-- include lib/funds
 -- include lib/operation_record
+-- include lib/pool
 
 local amount, fingerprint = tonumber(ARGV[2]), ARGV[5]
 local expires, priority = tonumber(ARGV[10]), tonumber(ARGV[11])
-local conditions = parse_conditions(ARGV[8])
+local is_grant = expires ~= 0 or priority ~= POOL_PRIORITY
 
 local earlier = earlier_answer(fingerprint)
 if earlier then
   return earlier
 end
-local is_grant = expires ~= 0 or priority ~= POOL_PRIORITY
-local account = open_account(conditions)
+local account = load_account()
 if not account then
   return 'recovery_needed'
 end
-local refused = take_terms(account, conditions)
-if refused then
-  return refused
-end
-if is_grant then
-  account.time = account.time or now()
-end
-if expires ~= 0 and expires <= account.time then
-  return 'past\t' .. integer(account.time)
-end
-if account.balance + amount > MAX_MICRO then
-  return account.more_is_due and 'again' or 'over_limit'
-end
-if is_grant and #load_grants(account) >= GRANTS_AN_ACCOUNT then
-  return 'too_many_grants\t' .. integer(GRANTS_AN_ACCOUNT)
-end
-refused = journal_full(tonumber(ARGV[6]))
-if refused then
-  return refused
+
+local function over_limit()
+  if account.balance + amount > MAX_MICRO then
+    return 'over_limit'
+  end
 end
 
-local before = account.balance
-if is_grant then
-  add_grant(account, amount, ARGV[9], expires, priority)
-  await_grants(account)
-else
-  account.balance = account.balance + amount
+-- Credits come to an account that has more than a balance and leases, or as a grant. Returns a refusal, or nil and the
+-- balance before.
+local function come_in()
+  -- include lib/credit_model
+  local conditions = parse_conditions(ARGV[8])
+  begin(account, conditions)
+  local refused = take_terms(account, conditions)
+  if refused then
+    return refused
+  end
+  account.time = account.time or now()
+  if expires ~= 0 and expires <= account.time then
+    return 'past\t' .. integer(account.time)
+  end
+  refused = over_limit()
+  if refused then
+    return account.more_is_due and 'again' or refused
+  end
+  if is_grant and #load_grants(account) >= GRANTS_AN_ACCOUNT then
+    return 'too_many_grants\t' .. integer(GRANTS_AN_ACCOUNT)
+  end
+  refused = journal_full(tonumber(ARGV[6]))
+  if refused then
+    return refused
+  end
+  local balance_before = account.balance
+  if is_grant then
+    add_grant(account, amount, ARGV[9], expires, priority)
+    await_grants(account)
+  else
+    account.balance = account.balance + amount
+  end
+  arm_low_levels(account)
+  return nil, balance_before
 end
-arm_low_levels(account)
+
+local refused, before = nil, account.balance
+if not is_grant and is_plain(account, ARGV[8]) then
+  refused = over_limit() or journal_full(tonumber(ARGV[6]))
+  account.balance = account.balance + amount
+else
+  refused, before = come_in()
+end
+if refused then
+  return refused
+end
 local entry_id = commit(account, {
   operation = 'add_credits', key = ARGV[3], amount = amount, balance_change = account.balance - before, cause = ARGV[7],
 })

@@ -1,5 +1,6 @@
 -- include lib/extras
 -- include lib/details
+-- include lib/pool
 
 -- Grants: credits that came in together and are told apart, for they expire or have a priority of their own. All others
 -- are the pool: what the balance is above the grants, below zero where the account is in debt.
@@ -7,7 +8,6 @@
 --   grant/<n>  field: remaining, expires (milliseconds, 0 never), priority, type, amount, added; separated by \31
 -- Spending order: lower priority number first, then soonest expiry, then oldest. The pool stands at POOL_PRIORITY and
 -- never expires. A grant that has expired while leases rest on it pays for nothing but leases.
-local POOL_PRIORITY = 50
 local GRANTS_AN_ACCOUNT = 256
 local GRANT = '^(%d+)\31(%d+)\31(%d+)\31([^\31]*)\31(%d+)\31(%d+)$'
 

@@ -241,6 +241,13 @@ MUTANTS = [
     # What falls due.
     Mutant("lib/due", "local DUE_A_CALL = 64", "local DUE_A_CALL = 65", "test_more_is_due_than_a_call_applies"),
     Mutant("lib/due", "    due_leases[index] = nil\n", "", "test_more_is_due_than_a_call_applies"),
+    Mutant("lib/due", "    apply_leases(grant.expires)\n", "", "test_late_comes_to_the_same", {"on_expiry": "charge"}),
+    Mutant(
+        "lib/due",
+        "math.max(each.lease.expires + CLOSED_LEASE_KEPT, time + 1)",
+        "each.lease.expires + CLOSED_LEASE_KEPT",
+        "test_what_leases_rest_on_expires_once",
+    ),
     Mutant("lib/due", "    await(left)\n", "", "test_more_is_due_than_a_call_applies"),
     Mutant(
         "lib/due",
