@@ -1,5 +1,6 @@
 """Mutants of what only some accounts have, each with the test of the conformance suite that kills it."""
 
+from ducto_redis.engine.operation import PLAIN
 from tests.model.mutant import Mutant
 
 MUTANTS = [
@@ -114,7 +115,13 @@ MUTANTS = [
     Mutant("lib/grants", "local GRANTS_AN_ACCOUNT = 256", "local GRANTS_AN_ACCOUNT = 257", "test_grants_are_limited"),
     Mutant("add_credits", "expires ~= 0 and expires <= account.time", "false", "test_credits_that_have_expired"),
     Mutant("add_credits", "account.balance + amount > MAX_MICRO", "false", "test_amounts_are_exact_to_the_limit"),
-    Mutant("add_credits", "not is_grant and is_plain", "is_plain", "test_an_expired_grant_pays_nothing"),
+    Mutant(
+        "add_credits",
+        "not is_grant and is_plain",
+        "is_plain",
+        "test_the_first_grant_of_an_account",
+        {"conditions": PLAIN},
+    ),
     Mutant("add_credits", "  await_grants(account)\n", "", "test_an_expired_grant_pays_nothing"),
     Mutant("add_credits", "arm_low_levels(account)", "local _ = nil", "test_armed_by_what_comes_in"),
     Mutant(

@@ -37,7 +37,7 @@ from ducto_redis.errors import (
 )
 from ducto_redis.money import to_signed_micro
 from ducto_redis.results import CapWarning
-from ducto_redis.store import MemoryStore, RedisStore
+from ducto_redis.store.script_store import ScriptStore
 from tests.model import stored
 from tests.model.account import Account, Answer, Crossed, Entry, Refused
 from tests.model.model import Model
@@ -80,7 +80,7 @@ def scripts_with_clock(key: str, *, shebang: bool = False) -> Scripts:
 class Driver(RuleBasedStateMachine):
     """The model and a store, side by side; a subclass says which store."""
 
-    make_store: Callable[[], MemoryStore | RedisStore]
+    make_store: Callable[[], ScriptStore]
     shebang = False
 
     def __init__(self) -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
+from ducto_redis.engine.operation import PLAIN, Conditions
 from ducto_redis.errors import InsufficientCreditsError
 from ducto_redis.store.conformance.caller import Caller
-from ducto_redis.store.conformance.calls import DAY_MS, HOUR_MS, MINUTE_MS, micro, terms
+from ducto_redis.store.conformance.calls import DAY_MS, HOUR_MS, KNOWN, MINUTE_MS, add, micro, terms
 from ducto_redis.store.conformance.inspection import read_journal
 from ducto_redis.store.conformance.opening import ConformanceTests, OpenStore
 
@@ -48,6 +49,18 @@ class GrantExpiryConformance(ConformanceTests):
             await later.reserve("refused", 21)
         await later.deduct(20)
         assert await later.numbers() == (0, 0, 0)
+
+    @pytest.mark.parametrize("conditions", [PLAIN, KNOWN])
+    async def test_the_first_grant_of_an_account(self, open_store: OpenStore, conditions: Conditions) -> None:
+        """Credits that expire are told apart from the first on, whatever the caller knows of the account."""
+        store = await open_store()
+        caller = Caller(store)
+        await add(store, 20, "pool", caller.account)
+        expires_ms = round((await caller.describe()).now.timestamp() * 1000) + HOUR_MS
+        await add(store, 100, "expiring", caller.account, expires_ms=expires_ms, conditions=conditions)
+        assert [micro(grant.remaining) for grant in (await caller.describe()).grants] == [100, 20]
+        later = caller.at(await open_store(clock_offset_ms=HOUR_MS))
+        assert await later.numbers() == (20, 0, 20)
 
     async def test_until_then_it_pays(self, open_store: OpenStore) -> None:
         """Until its expiry a grant is there, whole."""
@@ -158,14 +171,16 @@ class GrantExpiryConformance(ConformanceTests):
 
     async def test_what_leases_rest_on_expires_once(self, open_store: OpenStore) -> None:
         """A grant that leases rest on is not sent through its expiry again, whatever else has been due for long."""
-        caller = await expiring(open_store, pool=50)
+        caller = Caller(await open_store())
+        await caller.add(50, "pool")
+        await add_expiring(caller, 100, 2 * DAY_MS)
         await caller.reserve("forgotten for days", 1, terms(ttl_ms=MINUTE_MS))
         await caller.reserve("a lease", 120, terms(ttl_ms=10 * DAY_MS))
         later = caller.at(await open_store(clock_offset_ms=5 * DAY_MS))
-        await sweep(later)
+        assert await sweep(later) == (1, 1, 30)
         assert await later.numbers() == (120, 120, 0)
         await later.add(500, "new")
-        await sweep(later)
+        assert await sweep(later) == (0, 0, 0)
         assert await later.numbers() == (620, 120, 500)
 
     async def test_settle_spends_what_has_expired_first(self, open_store: OpenStore) -> None:
