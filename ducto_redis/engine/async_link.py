@@ -1,153 +1,109 @@
-"""The link of an event loop: callers await single operations; what gathers in a turn of the loop is written at once."""
+"""The link of an event loop: callers await single operations, and share one connection to each node."""
 
 import asyncio
-from collections import deque
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import hiredis
 
-from ducto_redis.engine.connecting import check_url, connect_async
-from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS, ConnectionLostError, Link, TimedOutError
+from ducto_redis.engine.async_connection import AsyncConnection
+from ducto_redis.engine.connecting import ConnectionLostError, TimedOutError, connect_async
+from ducto_redis.engine.link import ASKING, DEFAULT_TIMEOUT_SECONDS, Link
+from ducto_redis.engine.topology import Node, Topology
 
-_NOTHING = object()
-_DEADLINE_CHECK_SECONDS = 0.05
+T = TypeVar("T")
 
 
 class AsyncLink(Link):
-    """One multiplexed connection, made at first use and again when it was lost.
+    """One multiplexed connection to each node, made at first use and again when it was lost.
 
     Args:
-        url: redis://, rediss:// or unix://.
-        timeout_seconds: how long an operation may take, connecting included.
+        topology, timeout_seconds: as for `Link`.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        super().__init__(timeout_seconds=timeout_seconds)
-        self._url = check_url(url)
-        self._connection: _Connection | None = None
-        self._connecting: asyncio.Task[_Connection] | None = None
+    def __init__(self, topology: Topology, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        super().__init__(topology, timeout_seconds=timeout_seconds)
+        self._connections: dict[Node, AsyncConnection] = {}
+        self._connecting: dict[Node, asyncio.Task[AsyncConnection]] = {}
+        self._discovering: asyncio.Task[None] | None = None
+        self._pauses: set[asyncio.Future[None]] = set()
 
-    async def exchange(self, command: bytes, deadline: float) -> Any:
-        connection = self._connection
+    async def exchange(self, node: Node, command: bytes, deadline: float, *, asking: bool = False) -> Any:
+        connection = self._connections.get(node)
         if connection is None or connection.lost is not None or connection.loop is not asyncio.get_running_loop():
-            connection = await self._connect(deadline)
-        return await connection.send(command, deadline)
+            connection = await self._connect(node, deadline)
+        return await connection.send(command, deadline, before=ASKING if asking else b"")
+
+    async def pause(self, seconds: float) -> None:
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pauses.add(over)
+        try:
+            await asyncio.wait({over}, timeout=seconds)
+        finally:
+            self._pauses.discard(over)
+
+    async def discover(self, deadline: float) -> None:
+        self._discovering = _under_way(self._discovering, self.topology.discover, self._ask)
+        await _shared(self._discovering, deadline)
 
     async def close(self) -> None:
         self.times_closed += 1
-        if self._connecting is not None and self._connecting.get_loop() is asyncio.get_running_loop():
-            self._connecting.cancel()
-        self._connecting = None
-        if self._connection is not None:
-            self._connection.abort("the link was closed")
-            self._connection = None
-
-    async def _connect(self, deadline: float) -> "_Connection":
-        # One attempt serves all who wait for it, and outlives any of them.
         loop = asyncio.get_running_loop()
-        attempt = self._connecting
-        if attempt is None or attempt.done() or attempt.get_loop() is not loop:
-            attempt = self._connecting = loop.create_task(self._open())
-            attempt.add_done_callback(_retrieve)
-        done, _ = await asyncio.wait({attempt}, timeout=max(0.0, deadline - monotonic()))
-        if not done:
-            raise ConnectionLostError("no connection in time")
-        if attempt.cancelled():
-            raise ConnectionLostError("the link was closed")
-        return attempt.result()
+        for attempt in (self._discovering, *self._connecting.values()):
+            if attempt is not None and attempt.get_loop() is loop:
+                attempt.cancel()
+        self._discovering = None
+        self._connecting.clear()
+        for connection in list(self._connections.values()):
+            connection.abort("the link was closed")
+        self._connections.clear()
+        for over in self._pauses:
+            if over.get_loop() is loop and not over.done():
+                over.set_result(None)
 
-    async def _open(self) -> "_Connection":
-        writer = await connect_async(self._url, self.timeout_seconds)
-        connection = _Connection(asyncio.get_running_loop(), writer, self.timeout_seconds)
+    async def _ask(self, node: Node, command: tuple[str, ...]) -> Any:
+        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+        return await self.exchange(node, packed, self.patience())
+
+    async def _connect(self, node: Node, deadline: float) -> AsyncConnection:
+        attempt = self._connecting[node] = _under_way(self._connecting.get(node), self._open, node)
+        return await _shared(attempt, deadline)
+
+    async def _open(self, node: Node) -> AsyncConnection:
+        breaker, began = self.breaker_of(node), monotonic()
+        try:
+            writer = await connect_async(node, self.topology.settings(node), self.timeout_seconds)
+        except ConnectionLostError:
+            breaker.failed(monotonic(), since=began)
+            raise
+        connection = AsyncConnection(asyncio.get_running_loop(), writer, breaker, self.timeout_seconds)
         writer.transport.set_protocol(connection)
-        self._connection = connection
+        self._connections[node] = connection
         return connection
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, timeout_seconds: float) -> None:
-        self.loop = loop
-        self.lost: str | None = None
-        self._timeout_seconds = timeout_seconds
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._writer = writer
-        self._transport = writer.transport
-        self._unsent: list[bytes] = []
-        self._in_flight: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._watch: asyncio.TimerHandle | None = None
-        self._heard_at = monotonic()
-
-    async def send(self, command: bytes, deadline: float) -> Any:
-        if self.lost is not None:
-            raise ConnectionLostError(self.lost)
-        if not self._unsent:
-            self.loop.call_soon(self._write)
-        self._unsent.append(command)
-        reply: asyncio.Future[Any] = self.loop.create_future()
-        if not self._in_flight:
-            self._heard_at = monotonic()
-        self._in_flight.append((reply, deadline))
-        if self._watch is None:
-            self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
-        return await reply
-
-    def abort(self, reason: str) -> None:
-        if not self.loop.is_closed():
-            self._transport.abort()
-        self._lose(reason)
-
-    def data_received(self, data: bytes) -> None:
-        self._heard_at = monotonic()
-        reader, in_flight = self._reader, self._in_flight
-        reader.feed(data)
-        try:
-            while (reply := reader.gets()) is not _NOTHING:
-                # Where the caller has gone, the reply is dropped: its place in the order was kept.
-                future, _ = in_flight.popleft()
-                if not future.done():
-                    future.set_result(reply)
-        except (hiredis.HiredisError, IndexError) as error:
-            self.abort(f"the server broke the protocol: {error}")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._lose("the connection was lost" if error is None else f"the connection was lost: {error}")
-
-    def _write(self) -> None:
-        if self.lost is None:
-            commands, self._unsent = self._unsent, []
-            self._transport.write(commands[0] if len(commands) == 1 else b"".join(commands))
-
-    def _lose(self, reason: str) -> None:
-        if self.lost is not None:
-            return
-        self.lost = reason
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        in_flight, self._in_flight, self._unsent = self._in_flight, deque(), []
-        if self.loop.is_closed():
-            return
-        for future, _ in in_flight:
-            if not future.done():
-                future.set_exception(ConnectionLostError(reason))
-
-    def _check_deadlines(self) -> None:
-        # One timer for all that is in flight: a timer per call would cost more than the call.
-        self._watch = None
-        if not self._in_flight:
-            return
-        now = monotonic()
-        for future, deadline in self._in_flight:
-            if deadline <= now and not future.done():
-                future.set_exception(TimedOutError())
-        if now - self._heard_at > self._timeout_seconds:
-            self.abort("the server fell silent")
-            return
-        self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
+def _under_way(
+    attempt: "asyncio.Task[T] | None", make: Callable[..., Coroutine[Any, Any, T]], *args: Any
+) -> "asyncio.Task[T]":
+    """The attempt that runs, or a new one. It serves all who wait for it, and outlives any of them."""
+    loop = asyncio.get_running_loop()
+    if attempt is None or attempt.done() or attempt.get_loop() is not loop:
+        attempt = loop.create_task(make(*args))
+        attempt.add_done_callback(_retrieve)
+    return attempt
 
 
-def _retrieve(attempt: "asyncio.Task[_Connection]") -> None:
+async def _shared(attempt: "asyncio.Task[T]", deadline: float) -> T:
+    done, _ = await asyncio.wait({attempt}, timeout=max(0.0, deadline - monotonic()))
+    if not done:
+        raise TimedOutError("no connection in time", sent=False)
+    if attempt.cancelled():
+        raise ConnectionLostError("the link was closed")
+    return attempt.result()
+
+
+def _retrieve(attempt: "asyncio.Task[Any]") -> None:
     # Nobody may be left to await a failed attempt; asyncio would complain about its exception.
     if not attempt.cancelled():
         attempt.exception()

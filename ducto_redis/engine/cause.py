@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from ducto_redis.metrics import ToolCall, UsageMetrics
+from ducto_redis.metrics import UsageMetrics
 
 USAGE_FIELDS = UsageMetrics.__struct_fields__
 """What each position of a usage is. Journals and ledgers keep what was written: new fields come last."""
@@ -61,12 +61,10 @@ def decode_cause(text: str) -> Cause:
     if not text:
         return _NO_CAUSE
     stored = _decoder.decode(text)
-    usages = tuple(UsageMetrics(*structs.astuple(usage)) for usage in stored.usage)
-    return Cause(usages, *structs.astuple(stored)[1:])
+    return Cause(tuple(map(_usage_of, stored.usage)), *structs.astuple(stored)[1:])
 
 
 class _StoredUsage(UsageMetrics, frozen=True, array_like=True):
-    tool_calls: tuple[ToolCall, ...] = ()
     # A number that may be a float would be read as one, which holds fewer digits than were written.
     measures: Mapping[str, int | Decimal] = {}
 
@@ -83,6 +81,11 @@ class _StoredCause(Struct, omit_defaults=True):
 
 class _ReadCause(_StoredCause):
     usage: Sequence[_StoredUsage] = ()
+
+
+def _usage_of(stored: _StoredUsage) -> UsageMetrics:
+    usage = UsageMetrics(*structs.astuple(stored))
+    return usage if usage.tool_calls else structs.replace(usage, tool_calls=())
 
 
 def _encode_usage(usage: UsageMetrics) -> bytes:

@@ -168,3 +168,8 @@ def tag_of(partition: int, partitions: int) -> bytes:
 def slot_of(tag: bytes) -> int:
     """The cluster slot of a hash tag: CRC16 (XMODEM) modulo 16,384."""
     return crc_hqx(tag, 0) % SLOTS
+
+
+def slot_of_key(key: bytes) -> int:
+    """The cluster slot of a key: that of its hash tag."""
+    return slot_of(key[key.index(b"{") + 1 : key.index(b"}")])

@@ -1,8 +1,8 @@
-"""The link to the engine: one operation in, its result out, many of them on one connection at a time.
+"""The link to the engine: one operation in, its result out, many of them on each connection at a time.
 
-`AsyncLink` and `BlockingLink` differ in how they exchange bytes; what is done with a reply, and what may be done again,
-is the same for both and stands here. Every operation that changes something carries its own key, so an operation whose
-connection was lost may be sent again: it takes effect once.
+`AsyncLink` and `BlockingLink` differ in how they exchange bytes and wait; where an operation goes, what its reply
+means, and what may be done again, is the same for both and stands here. Every operation that changes something carries
+its own key, so one whose connection was lost is sent again, until its deadline: it takes effect once.
 """
 
 from abc import ABC, abstractmethod
@@ -11,38 +11,69 @@ from typing import Any, NoReturn, TypeVar
 
 import hiredis
 
+from ducto_redis.engine.backoff import backoff
+from ducto_redis.engine.breaker import Breaker
+from ducto_redis.engine.connecting import ConnectionLostError, HandshakeRefusedError, TimedOutError
+from ducto_redis.engine.keys import slot_of_key
 from ducto_redis.engine.operation import Operation
 from ducto_redis.engine.replies import MoreIsDue
 from ducto_redis.engine.scripts import Script
+from ducto_redis.engine.topology import Node, Topology
 from ducto_redis.errors import StoreError, StoreUnavailableError
 
 R = TypeVar("R")
 
 DEFAULT_TIMEOUT_SECONDS = 2.0
+ASKING = hiredis.pack_command(("ASKING",))
 
-# Replies of a server that cannot serve now but may soon: starting, failing over, its disk full, busy with a script.
-_TEMPORARY = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
-_RETRIES = 1
+ADMITTING = frozenset(("add_credits", "deduct", "extend", "reserve"))
+"""What a breaker that is open refuses at once. All else goes on until its deadline: what was admitted is charged."""
 
-
-class ConnectionLostError(Exception):
-    """The connection was lost, or could not be made; what was sent may or may not have taken effect."""
-
-
-class TimedOutError(Exception):
-    """The deadline passed."""
+_NODES_ASKED = 4
+# Replies of a node that cannot serve now but may soon: starting, failing over, moving slots, busy with a script.
+_SOON = ("LOADING", "BUSY", "TRYAGAIN", "NOREPLICAS")
+# Replies of a node that is not, or no longer, the one to ask.
+_ELSEWHERE = ("READONLY", "MASTERDOWN", "CLUSTERDOWN")
+_NO_RIGHTS = ("NOPERM", "NOAUTH", "WRONGPASS")
 
 
 class Link(ABC):
-    """Sends operations and reads their replies. `run` is a coroutine; a blocking link's never suspends."""
+    """Sends operations and reads their replies. `run` is a coroutine; a blocking link's never suspends.
 
-    def __init__(self, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+    Args:
+        topology: which node holds what. A link keeps it up to date.
+        timeout_seconds: how long an operation may take, connecting and trying again included.
+    """
+
+    def __init__(self, topology: Topology, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self.topology = topology
         self.timeout_seconds = timeout_seconds
         self.times_closed = 0
+        self._slots: dict[int, int] = {}
+        self._breakers: dict[Node, Breaker] = {}
+        self._without_evalsha: set[Node] = set()
 
     @abstractmethod
-    async def exchange(self, command: bytes, deadline: float) -> Any:
-        """Send a packed command and return its reply; an error reply is returned, not raised.
+    async def exchange(self, node: Node, command: bytes, deadline: float, *, asking: bool = False) -> Any:
+        """Send a packed command to a node and return its reply; an error reply is returned, not raised.
+
+        Args:
+            node: where to.
+            command: packed.
+            deadline: on the clock of `monotonic`.
+            asking: whether ASKING goes before it, for a slot that is moving there.
+
+        Raises:
+            ConnectionLostError, TimedOutError
+        """
+
+    @abstractmethod
+    async def pause(self, seconds: float) -> None:
+        """Wait before the next attempt. Closing the link ends it."""
+
+    @abstractmethod
+    async def discover(self, deadline: float) -> None:
+        """Let the topology find out which node holds what. Those who want that at the same time share one attempt.
 
         Raises:
             ConnectionLostError, TimedOutError
@@ -50,10 +81,21 @@ class Link(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close the connection, count it in `times_closed`, and fail what is under way.
+        """Close the connections, count it in `times_closed`, and fail what is under way.
 
-        The connection is made again when it is needed again.
+        They are made again when they are needed again.
         """
+
+    def patience(self) -> float:
+        """Until when a node may take that is asked who holds what: others can be asked before a call's time is over."""
+        return monotonic() + self.timeout_seconds / _NODES_ASKED
+
+    def breaker_of(self, node: Node) -> Breaker:
+        """The circuit breaker of a node."""
+        breaker = self._breakers.get(node)
+        if breaker is None:
+            breaker = self._breakers.setdefault(node, Breaker(self.timeout_seconds))
+        return breaker
 
     async def run(self, operation: Operation[R], *, timeout_seconds: float | None = None) -> R:
         """Run an operation and return its result.
@@ -63,67 +105,133 @@ class Link(ABC):
             timeout_seconds: after which it is given up, connecting and trying again included; the link's by default.
 
         Raises:
-            StoreUnavailableError: if the engine did not answer in time; whether it took effect is unknown.
+            StoreUnavailableError: if the engine did not answer in time; whether it took effect is unknown, unless the
+                message says that it was not sent.
             CreditError: what the operation's refusals mean.
         """
         deadline = monotonic() + (self.timeout_seconds if timeout_seconds is None else timeout_seconds)
-        command = _pack_evalsha(operation)
-        retries = _RETRIES
+        slot = self._slots.get(operation.partition)
+        if slot is None:
+            slot = self._slots[operation.partition] = slot_of_key(operation.keys[0]) if operation.keys else 0
         times_closed = self.times_closed
+        command = _pack(operation, "EVALSHA", operation.script.sha)
+        asking: Node | None = None  # the node that a slot is moving to, for the next attempt
+        attempts = redirections = 0
         while True:
+            at_once = False
+            node = asking or self.topology.node_of(slot)
             try:
-                if self.times_closed != times_closed:  # what was under way then does not connect it anew
-                    raise ConnectionLostError("the link was closed")
-                reply = await self.exchange(command, deadline)
+                if node is None:
+                    await self.discover(deadline)
+                    node = self.topology.node_of(slot)
+                    if node is None:
+                        raise ConnectionLostError("no node holds the account's slot")
+                breaker = self._breakers.get(node)
+                if breaker is not None and breaker.is_open:
+                    _check_admitted(breaker, node, operation)
+                if self._without_evalsha and node in self._without_evalsha:
+                    command = _pack(operation, "EVAL", operation.script.text)
+                reply = await self.exchange(node, command, deadline, asking=asking is not None)
+            except HandshakeRefusedError as error:
+                raise _unreachable(operation, str(error)) from error
             except ConnectionLostError as error:
-                if retries and self.times_closed == times_closed and monotonic() < deadline:
-                    retries -= 1
-                    continue
-                raise StoreUnavailableError(
-                    f"the engine could not be reached: {error}", operation_key=operation.operation_key
-                ) from error
-            except TimedOutError:
-                raise _timed_out(operation) from None
-            if isinstance(reply, hiredis.ReplyError):
-                if str(reply).startswith("NOSCRIPT"):
-                    command = _pack_eval(operation)
-                    continue
-                _raise_reply_error(operation.script, reply, operation.operation_key)
-            try:
-                return operation.result(reply)
-            except MoreIsDue:
+                if node is not None:
+                    self.topology.lost(node)
+                reason, asking = str(error), None
+            except TimedOutError as error:
+                raise _timed_out(operation, error.reason) from None
+            else:
+                if not isinstance(reply, hiredis.ReplyError):
+                    try:
+                        return operation.result(reply)
+                    except MoreIsDue:
+                        command = _pack(operation, "EVALSHA", operation.script.sha)
+                        reason, asking, at_once = "more is due than there was time for", None, True
+                else:
+                    reason = str(reply)
+                    if reason.startswith("NOSCRIPT"):
+                        command, at_once = _pack(operation, "EVAL", operation.script.text), True
+                    elif reason.startswith("NOPERM") and "evalsha" in reason and node not in self._without_evalsha:
+                        self._without_evalsha.add(node)
+                        at_once = True
+                    elif reason.startswith(("MOVED ", "ASK ")):
+                        target = _read_redirection(reason, node)
+                        asking = target if reason.startswith("ASK ") else None
+                        if asking is None:
+                            self.topology.moved(slot, target)
+                        redirections += 1
+                        at_once = redirections % _REDIRECTIONS_AT_ONCE != 0
+                    elif reason.startswith(_ELSEWHERE):
+                        self.topology.lost(node)
+                        asking = None
+                    elif reason.startswith(_SOON):
+                        asking = None
+                    else:
+                        _raise_reply_error(operation.script, reason, operation.operation_key)
+            if at_once:
+                if self.times_closed != times_closed:
+                    raise _unreachable(operation, "the link was closed")
                 if monotonic() >= deadline:
-                    raise _timed_out(operation) from None
-                command = _pack_evalsha(operation)
+                    raise _timed_out(operation, reason)
+                continue
+            attempts += 1
+            await self._wait(operation, attempts, times_closed, reason, deadline)
+
+    async def _wait(
+        self, operation: Operation[Any], attempts: int, times_closed: int, reason: str, deadline: float
+    ) -> None:
+        """Wait for the next attempt. Raises StoreUnavailableError where there will be none."""
+        seconds = backoff(attempts)
+        # What was under way when the link was closed does not connect it anew.
+        if self.times_closed != times_closed or monotonic() + seconds >= deadline:
+            raise _unreachable(operation, reason)
+        await self.pause(seconds)
+        if self.times_closed != times_closed:
+            raise _unreachable(operation, "the link was closed")
 
 
-def _timed_out(operation: Operation[Any]) -> StoreUnavailableError:
+# Nodes that disagree may send an operation back and forth: now and then it waits.
+_REDIRECTIONS_AT_ONCE = 4
+
+
+def _check_admitted(breaker: Breaker, node: Node, operation: Operation[Any]) -> None:
+    now = monotonic()
+    if operation.script.name in ADMITTING and not breaker.admits(now):
+        raise _unreachable(
+            operation,
+            f"{node} has not answered for {breaker.seconds_failing(now):.1f} s, nothing is admitted for another"
+            f" {breaker.seconds_closed(now):.1f} s",
+        )
+
+
+def _read_redirection(text: str, asked: Node) -> Node:
+    """The node that `MOVED 3999 127.0.0.1:6381` names; without a host it is on the one that was asked."""
+    host, _, port = text.split(" ")[2].rpartition(":")
+    return Node(asked.host if host in ("", "?") else host, int(port))
+
+
+def _unreachable(operation: Operation[Any], reason: str) -> StoreUnavailableError:
+    return StoreUnavailableError(f"the engine could not be reached: {reason}", operation_key=operation.operation_key)
+
+
+def _timed_out(operation: Operation[Any], reason: str) -> StoreUnavailableError:
     return StoreUnavailableError(
-        f"the engine did not answer {operation.script.name} in time", operation_key=operation.operation_key
+        f"the engine did not answer {operation.script.name} in time{reason and f': {reason}'}",
+        operation_key=operation.operation_key,
     )
 
 
-def _pack_evalsha(operation: Operation[Any]) -> bytes:
+def _pack(operation: Operation[Any], command: str, script: str | bytes) -> bytes:
     keys = operation.keys
-    return _pack(("EVALSHA", operation.script.sha, len(keys), *keys, *operation.args))
-
-
-def _pack_eval(operation: Operation[Any]) -> bytes:
-    keys = operation.keys
-    return _pack(("EVAL", operation.script.text, len(keys), *keys, *operation.args))
-
-
-def _pack(command: tuple[str | bytes | int, ...]) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means one or more of these
+    packed: bytes = hiredis.pack_command((command, script, len(keys), *keys, *operation.args))  # type: ignore[arg-type]
     return packed
 
 
-def _raise_reply_error(script: Script, error: hiredis.ReplyError, operation_key: str | None) -> NoReturn:
-    text = str(error)
-    if text.startswith(_TEMPORARY):
+def _raise_reply_error(script: Script, text: str, operation_key: str | None) -> NoReturn:
+    if text.startswith("MISCONF"):
         raise StoreUnavailableError(f"the engine cannot serve now: {text:.200}", operation_key=operation_key)
     if text.startswith("OOM"):
         raise StoreError(f"the engine's memory is full: {script.name} was refused; settle and release still work")
-    if text.startswith(("NOPERM", "NOAUTH", "WRONGPASS")):
+    if text.startswith(_NO_RIGHTS):
         raise StoreError(f"the engine refused the credentials or their rights: {text:.200}")
     raise StoreError(f"{script.name} failed in the engine: {text:.400}")

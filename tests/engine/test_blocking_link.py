@@ -13,6 +13,7 @@ import pytest
 
 from ducto_redis.driving import drive
 from ducto_redis.engine.blocking_link import BlockingLink
+from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
 from ducto_redis.store import RedisStore
 from ducto_redis.store.conformance import assert_fold
@@ -27,7 +28,7 @@ THREADS = 32
 @pytest.fixture
 def link(proxy: Proxy) -> Iterator[BlockingLink]:
     """A link through the proxy, connected."""
-    link = BlockingLink(proxy.url, timeout_seconds=PLENTY)
+    link = BlockingLink(read_topology(proxy.url), timeout_seconds=PLENTY)
     drive(link.run(echo(0)))
     yield link
     drive(link.close())
@@ -178,7 +179,7 @@ def test_everything_in_flight_is_done_once(store: RedisStore, proxy: Proxy) -> N
 
 def test_silent_connection_is_replaced(proxy: Proxy) -> None:
     """A connection from which nothing comes any more is given up, and the next operation makes another."""
-    link = BlockingLink(proxy.url, timeout_seconds=0.5)
+    link = BlockingLink(read_topology(proxy.url), timeout_seconds=0.5)
     ask(link, 0)
     proxy.silence()
     with pytest.raises(StoreUnavailableError):
@@ -212,9 +213,9 @@ def test_forked_child_makes_its_own_connection(link: BlockingLink, proxy: Proxy)
 
 
 def test_nobody_listens() -> None:
-    """A server that is not there is an error, for every thread, at once."""
-    link = BlockingLink("redis://127.0.0.1:1/0", timeout_seconds=PLENTY)
-    results = in_threads(lambda number: ask(link, number), 8)
+    """A server that is not there is an error, for every thread, when its time runs out."""
+    link = BlockingLink(read_topology("redis://127.0.0.1:1/0"), timeout_seconds=0.2)
+    results = in_threads(lambda number: ask(link, number, 0.2), 8)
     assert all(isinstance(result, StoreUnavailableError) for result in results)
     drive(link.close())
 

@@ -19,7 +19,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "fixed_job": NAME,
     "operation": NAME,
     "service_tier": NAME,
-    "tool_calls": st.lists(st.builds(ToolCall, TEXT, COUNT), max_size=2).map(tuple),
+    "tool_calls": st.lists(st.builds(ToolCall, TEXT, COUNT), max_size=2).map(lambda calls: calls or ()),
     "measures": st.dictionaries(
         TEXT, COUNT | st.decimals("-1e9", "1e9", places=6).map(lambda it: int(it) if it == int(it) else it), max_size=2
     ),
@@ -46,7 +46,7 @@ def test_a_name_that_looks_like_the_end(tail: str, tokens: int) -> None:
 def test_cause_survives() -> None:
     """All of a cause is read as it was written."""
     metadata = {"a": ["ü\t", 1]}
-    usage = UsageMetrics(model="m", tool_calls=(ToolCall("search", 2),))
+    usage = UsageMetrics(model="m", tool_calls=[ToolCall("search", 2)])
     cause = Cause((usage,), "bonus", "chat", ["x"], metadata, "ann", "a mistake")
     encoded = encode_cause(cause)
     assert b"\t" not in encoded

@@ -1,6 +1,5 @@
 """Reading the journal: entries, lease records, causes, and the state that entries fold to."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -12,12 +12,16 @@ import hiredis
 import pytest
 
 from ducto_redis.driving import drive
-from ducto_redis.engine import blocking_link
+from ducto_redis.engine import blocking_connection, blocking_link
 from ducto_redis.engine.async_link import AsyncLink
+from ducto_redis.engine.blocking_connection import SharedConnection
 from ducto_redis.engine.blocking_link import BlockingLink
-from ducto_redis.engine.link import ConnectionLostError, Link
+from ducto_redis.engine.connecting import ConnectionLostError
+from ducto_redis.engine.link import Link
 from ducto_redis.engine.operation import Operation
 from ducto_redis.engine.scripts import Script
+from ducto_redis.engine.topology import Node
+from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
 
 SECONDS = 5.0
@@ -29,7 +33,20 @@ def packed(*command: str) -> bytes:
 
 
 def echo(link: BlockingLink, text: str) -> Any:
-    return drive(link.exchange(packed("ECHO", text), time.monotonic() + SECONDS))
+    return drive(link.exchange(node_of(link), packed("ECHO", text), time.monotonic() + SECONDS))
+
+
+def node_of(link: Link) -> Node:
+    node = link.topology.node_of(0)
+    assert node is not None
+    return node
+
+
+def shared_by(link: BlockingLink, server: socket.socket) -> SharedConnection:
+    """The connection that the link's threads share, connected to this server."""
+    shared = link._connection_to(node_of(link))
+    shared._connection = blocking_connection._Connection(socket.create_connection(server.getsockname()))
+    return shared
 
 
 @pytest.fixture
@@ -50,7 +67,7 @@ def test_closed_while_it_connects(valkey_url: str, monkeypatch: pytest.MonkeyPat
 
     blocking_link_connect = blocking_link.connect_blocking
     monkeypatch.setattr(blocking_link, "connect_blocking", connect)
-    link = BlockingLink(valkey_url)
+    link = BlockingLink(read_topology(valkey_url))
     with ThreadPoolExecutor() as threads:
         first = threads.submit(echo, link, "first")
         connecting.wait()
@@ -68,23 +85,25 @@ def operation() -> Operation[Any]:
 
 def test_closed_while_threads_wait(silent: socket.socket) -> None:
     """They learn it at once, with the key under which to ask again, and nothing is connected anew."""
-    link = BlockingLink(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=60)
-    link._connection = blocking_link._Connection(socket.create_connection(silent.getsockname()))
+    link = BlockingLink(read_topology(f"redis://127.0.0.1:{silent.getsockname()[1]}"), timeout_seconds=60)
+    shared = shared_by(link, silent)
+    connection = shared._connection
+    assert connection is not None
     with ThreadPoolExecutor(4) as threads:
         calls = [threads.submit(drive, link.run(operation())) for _ in range(4)]
-        while len(link._connection.in_flight) + len(link._unsent) < 4:
+        while len(connection.in_flight) + len(shared._unsent) < 4:
             time.sleep(0)
         drive(link.close())
         for call in calls:
             error = call.exception()
             assert isinstance(error, StoreUnavailableError)
             assert error.operation_key == "a key"
-    assert link._connection is None
+    assert shared._connection is None
 
 
 async def test_closed_while_tasks_wait(valkey_url: str) -> None:
     """The same on an event loop."""
-    link = AsyncLink(valkey_url)
+    link = AsyncLink(read_topology(valkey_url))
     assert await link.run(operation()) == b"x"
     calls = [asyncio.create_task(link.run(operation())) for _ in range(4)]
     await asyncio.sleep(0)
@@ -92,25 +111,25 @@ async def test_closed_while_tasks_wait(valkey_url: str) -> None:
     for error in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(error, StoreUnavailableError)
         assert error.operation_key == "a key"
-    assert link._connection is None
+    assert not link._connections
 
 
-def interrupt_once(link: BlockingLink, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    whole = getattr(link, method)
+def interrupt_once(shared: SharedConnection, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    whole = getattr(shared, method)
 
     def interrupted(*args: Any) -> None:
-        monkeypatch.setattr(link, method, whole)
+        monkeypatch.setattr(shared, method, whole)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(link, method, interrupted)
+    monkeypatch.setattr(shared, method, interrupted)
 
 
 @pytest.mark.parametrize("method", ["_lead", "_write", "_read", "_leave"])
 def test_an_interrupted_leader_leaves_the_lead(valkey_url: str, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """Ctrl-C in the thread that reads for all, wherever it is: the others go on, with their own replies."""
-    link = BlockingLink(valkey_url, timeout_seconds=SECONDS)
+    link = BlockingLink(read_topology(valkey_url), timeout_seconds=SECONDS)
     echo(link, "connected")
-    interrupt_once(link, monkeypatch, method)
+    interrupt_once(link._connection_to(node_of(link)), monkeypatch, method)
     with pytest.raises(KeyboardInterrupt):
         echo(link, "interrupted")
     assert [echo(link, "one"), echo(link, "two")] == [b"one", b"two"]
@@ -119,8 +138,10 @@ def test_an_interrupted_leader_leaves_the_lead(valkey_url: str, monkeypatch: pyt
 
 def test_ctrl_c_while_it_waits_for_a_reply(valkey_url: str, silent: socket.socket) -> None:
     """A real signal, delivered inside `recv`: the thread that waits behind it takes the lead, and connects anew."""
-    link = BlockingLink(valkey_url, timeout_seconds=60)
-    link._connection = connection = blocking_link._Connection(socket.create_connection(silent.getsockname()))
+    link = BlockingLink(read_topology(valkey_url), timeout_seconds=60)
+    shared = shared_by(link, silent)
+    connection = shared._connection
+    assert connection is not None
 
     def follow() -> Any:
         while not connection.in_flight:
@@ -128,7 +149,7 @@ def test_ctrl_c_while_it_waits_for_a_reply(valkey_url: str, silent: socket.socke
         return echo(link, "behind")
 
     def interrupt() -> None:
-        while not link._unsent:
+        while not shared._unsent:
             time.sleep(0)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
@@ -141,22 +162,19 @@ def test_ctrl_c_while_it_waits_for_a_reply(valkey_url: str, silent: socket.socke
     drive(link.close())
 
 
-class Endless(Link):
+class Endless(BlockingLink):
     """A link whose script always says that more is due."""
 
     asked = 0
 
-    async def exchange(self, command: bytes, deadline: float) -> Any:
+    async def exchange(self, node: Node, command: bytes, deadline: float, *, asking: bool = False) -> Any:
         self.asked += 1
         return b"again"
-
-    async def close(self) -> None:
-        pass
 
 
 def test_more_that_is_due_is_not_applied_for_ever() -> None:
     """The deadline holds also where every reply comes in time."""
     again = Operation(operation().script, 0, (), (), lambda self, reply: self.parts(reply), operation_key="a key")
     with pytest.raises(StoreUnavailableError, match="in time") as late:
-        drive(Endless().run(again, timeout_seconds=0.01))
+        drive(Endless(read_topology("redis://127.0.0.1:1")).run(again, timeout_seconds=0.01))
     assert late.value.operation_key == "a key"

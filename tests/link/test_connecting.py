@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ducto_redis.engine.async_link import AsyncLink
-from ducto_redis.engine.connecting import check_url, connect_blocking
-from ducto_redis.engine.link import ConnectionLostError
+from ducto_redis.engine.connecting import ConnectionLostError, check_url, connect_blocking, read_url
+from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import ConfigError, StoreUnavailableError
 
 from .test_closing import operation
@@ -34,7 +34,7 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
 
 def test_a_url_does_not_change_the_protocol(valkey_url: str) -> None:
     """Replies come in the order of commands only without pushed messages."""
-    with connect_blocking(f"{valkey_url}?protocol=3&client_name=mine", 5.0) as connected:
+    with connect_blocking(*read_url(f"{valkey_url}?protocol=3&client_name=mine"), 5.0) as connected:
         connected.sendall(b"CLIENT INFO\r\n")
         info = connected.recv(4096).decode()
     assert " resp=2 " in info
@@ -50,12 +50,11 @@ def silent_url() -> Any:
 
 async def test_a_server_that_says_nothing_is_given_up(silent_url: str) -> None:
     """By the link's own time limit, whatever the URL says, so that the next call connects anew; nothing stays open."""
-    link = AsyncLink(silent_url, timeout_seconds=0.1)
+    link = AsyncLink(read_topology(silent_url), timeout_seconds=0.1)
     for _ in range(2):
         with pytest.raises(StoreUnavailableError):
             await link.run(operation())
-    attempt = link._connecting
-    assert attempt is not None
+    [attempt] = link._connecting.values()
     with pytest.raises(ConnectionLostError):
         await attempt
     await link.close()
@@ -65,4 +64,4 @@ async def test_a_server_that_says_nothing_is_given_up(silent_url: str) -> None:
 def test_a_server_that_says_nothing_to_a_thread(silent_url: str) -> None:
     """The same without an event loop."""
     with pytest.raises(ConnectionLostError):
-        connect_blocking(silent_url, 0.1)
+        connect_blocking(*read_url(silent_url), 0.1)
