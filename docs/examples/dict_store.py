@@ -1,479 +1,282 @@
-"""A store of dictionaries: every operation of a `CreditStore`, each of them one step.
+"""A store of dictionaries behind a lock: the package's Lua scripts, on storage of its own.
 
     pytest --ducto-store=dict_store:make_store
 
-`dict_steps` has the dictionaries, the lock and the journal, `dict_account` the rules by which an account is spent.
+Every rule about credits stands in the scripts, and nowhere else. This file brings what they stand on:
+
+    Rows       the data and the atomic step: what another database takes the place of
+    Commands   the commands of Redis that the scripts use, as reads and writes of rows
+    Lua        runs a script, by lupa: pip install 'ducto-redis[memory]'
+    DictStore  puts them together
 """
 
-from typing import Any, TypeVar
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from heapq import heappop, heappush
+from typing import Any
+from zlib import crc32
 
-from dict_account import Account
-from dict_parts import Cap, Counted, Lease, Member, counted_scopes, time_of
-from dict_steps import Data, DictSteps
-from msgspec import structs
+from lupa.lua51 import LuaError, LuaRuntime, lua_type
 
-from ducto_redis import errors, results
-from ducto_redis.engine.entry import Details
-from ducto_redis.engine.ids import check_account
 from ducto_redis.engine.keys import Namespace
-from ducto_redis.engine.operation import PLAIN, CapRule, Charge, Conditions, LeaseTerms, NewGrant, OperationKey, Price
-from ducto_redis.money import from_micro
+from ducto_redis.engine.scripts import Script, Scripts, load_scripts
+from ducto_redis.errors import StoreError
+from ducto_redis.store import ScriptStore
 
-GRANTS_AN_ACCOUNT = 256
-CAPS_A_SCOPE = 16
-
-C = TypeVar("C", bound=results.Change)
-
-_namespaces: dict[str, Data] = {}
+NO_LIMIT = 2**53
+"""Entries of a journal that nothing trims, for nobody reads it but `read_entry`."""
 
 
-def make_store(namespace: str, *, partitions: int = 1, clock_offset_ms: int = 0) -> "DictStore":
+class Rows:
+    """All data of a namespace: values by key and field, all of them bytes.
+
+    In SQL it would be one table with the primary key (key, field). The scripts name the keys that they touch; all keys
+    of an operation belong to one partition.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, dict[bytes, bytes]] = {}
+        self._lock = threading.Lock()
+        self._undo: list[tuple[bytes, bytes, bytes | None]] = []
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One atomic step, where another database begins and commits a transaction, or rolls it back.
+
+        No other step sees half of it, and none runs in between: `SERIALIZABLE`, or a lock of the partition.
+        """
+        with self._lock:
+            self._undo.clear()
+            try:
+                yield
+            except BaseException:
+                for key, field, value in reversed(self._undo):
+                    self._set(key, field, value)
+                raise
+
+    def get(self, key: bytes, field: bytes) -> bytes | None:
+        """The value, or None."""
+        return self._rows.get(key, {}).get(field)
+
+    def of(self, key: bytes) -> dict[bytes, bytes]:
+        """All values of a key by field."""
+        return self._rows.get(key, {})
+
+    def put(self, key: bytes, field: bytes, value: bytes | None) -> None:
+        """Set a value, or, with None, remove it."""
+        self._undo.append((key, field, self.get(key, field)))
+        self._set(key, field, value)
+
+    def _set(self, key: bytes, field: bytes, value: bytes | None) -> None:
+        fields = self._rows.setdefault(key, {})
+        if value is not None:
+            fields[field] = value
+        else:
+            fields.pop(field, None)
+            if not fields:
+                del self._rows[key]
+
+
+class Commands:
+    """The commands, each with what it replies: bytes, an int, None, or a list of these.
+
+    They do what the scripts need of them and no more. Commands that only the journal's consumers use are not here.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._expiring: list[tuple[int, bytes]] = []
+
+    def time(self) -> list[bytes]:
+        """Seconds and microseconds."""
+        seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+        return [b"%d" % seconds, b"%d" % microseconds]
+
+    # Hashes: a row for each field
+
+    def hget(self, key: bytes, field: bytes) -> bytes | None:
+        return self._rows.get(key, field)
+
+    def hmget(self, key: bytes, *fields: bytes) -> list[bytes | None]:
+        return [self._rows.get(key, field) for field in fields]
+
+    def hset(self, key: bytes, *pairs: bytes) -> int:
+        new = 0
+        for field, value in zip(pairs[::2], pairs[1::2], strict=True):
+            new += self._rows.get(key, field) is None
+            self._rows.put(key, field, value)
+        return new
+
+    def hdel(self, key: bytes, *fields: bytes) -> int:
+        return sum(self._remove(key, field) for field in fields)
+
+    def hgetall(self, key: bytes) -> list[bytes]:
+        return [part for pair in self._rows.of(key).items() for part in pair]
+
+    def hvals(self, key: bytes) -> list[bytes]:
+        return list(self._rows.of(key).values())
+
+    def hlen(self, key: bytes) -> int:
+        return len(self._rows.of(key))
+
+    def hscan(self, key: bytes, cursor: bytes, _count: bytes, count: bytes) -> list[Any]:
+        """A page in the order of the fields' checksums: what stays is on one of the pages."""
+        left = sorted((crc32(field), field, value) for field, value in self._rows.of(key).items())
+        left = [row for row in left if row[0] >= int(cursor)]
+        end = left[int(count) - 1][0] + 1 if len(left) > int(count) else 0
+        return [b"%d" % end, [part for place, *pair in left if not end or place < end for part in pair]]
+
+    # Strings that expire: one row, the time before the value
+
+    def get(self, key: bytes) -> bytes | None:
+        expires, _, value = (self._rows.get(key, b"") or b"0 ").partition(b" ")
+        return value if int(expires) > _now() else None
+
+    def set(self, key: bytes, value: bytes, _px: bytes, milliseconds: bytes) -> bytes:
+        expires = _now() + int(milliseconds)
+        self._rows.put(key, b"", b"%d %b" % (expires, value))
+        heappush(self._expiring, (expires, key))
+        while self._expiring[0][0] <= _now():
+            _, other = heappop(self._expiring)
+            if self.get(other) is None:
+                self._remove(other, b"")
+        return b"OK"
+
+    # Sorted sets: a row for each member, its value the score
+
+    def zadd(self, key: bytes, score: bytes, member: bytes) -> int:
+        new = self._rows.get(key, member) is None
+        self._rows.put(key, member, score)
+        return int(new)
+
+    def zrem(self, key: bytes, member: bytes) -> int:
+        return int(self._remove(key, member))
+
+    def zrangebyscore(
+        self, key: bytes, _min: bytes, most: bytes, _limit: bytes, skip: bytes, count: bytes
+    ) -> list[bytes]:
+        """The members from -inf to a score. An index on (key, value as a number) is what a database has for it."""
+        due = sorted((int(score), member) for member, score in self._rows.of(key).items() if int(score) <= int(most))
+        return [member for _, member in due[int(skip) : int(skip) + int(count)]]
+
+    # Streams: a row for each entry, by its id; the last id has a row of its own
+
+    def xadd(self, key: bytes, _star: bytes, name: bytes, value: bytes) -> bytes:
+        last = self._rows.get(key + b"/last", b"") or b"0-0"
+        milliseconds, number = map(int, last.split(b"-"))
+        now = _now()
+        entry_id = b"%d-0" % now if now > milliseconds else b"%d-%d" % (milliseconds, number + 1)
+        self._rows.put(key + b"/last", b"", entry_id)
+        self._rows.put(key, entry_id, name + b" " + value)
+        return entry_id
+
+    def xlen(self, key: bytes) -> int:
+        return len(self._rows.of(key))
+
+    def xrange(self, key: bytes, entry_id: bytes, _same: bytes) -> list[Any]:
+        row = self._rows.get(key, entry_id)
+        return [] if row is None else [[entry_id, row.split(b" ", 1)]]
+
+    def _remove(self, key: bytes, field: bytes) -> bool:
+        there = self._rows.get(key, field) is not None
+        if there:
+            self._rows.put(key, field, None)
+        return there
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Lua:
+    """Runs scripts with `redis.call`, and turns values of Python into those of Lua and back as Redis does."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._lua = LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
+        self._globals = self._lua.globals()
+        self._globals[b"redis"] = self._lua.table_from({b"call": self._call})
+        self._compiled: dict[bytes, Any] = {}
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[str | bytes | int]) -> Any:
+        """The script's reply."""
+        function = self._compiled.get(script.sha)
+        if function is None:
+            function = self._compiled[script.sha] = self._lua.compile(script.text)
+        self._globals[b"KEYS"] = self._lua.table_from(keys)
+        self._globals[b"ARGV"] = self._lua.table_from(
+            [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
+        )
+        try:
+            return _from_lua(function())
+        except LuaError as error:
+            raise StoreError(f"{script.name} failed: {error}") from None
+
+    def _call(self, name: bytes, *args: bytes | float) -> Any:
+        command = getattr(self._commands, name.decode().lower(), None)
+        if command is None:
+            raise StoreError(f"a script calls {name.decode()}, which this store does not know")
+        return self._to_lua(command(*(arg if isinstance(arg, bytes) else b"%.17g" % arg for arg in args)))
+
+    def _to_lua(self, reply: Any) -> Any:
+        if isinstance(reply, list):
+            return self._lua.table_from([self._to_lua(part) for part in reply])
+        return False if reply is None else reply
+
+
+def _from_lua(value: Any) -> Any:
+    if lua_type(value) == "table":
+        return [_from_lua(value[index]) for index in range(1, len(value) + 1)]
+    if isinstance(value, bool):
+        return 1 if value else None
+    return int(value) if isinstance(value, float) else value
+
+
+class DictStore(ScriptStore):
+    """Accounts in dictionaries, for as long as the process lives.
+
+    Args:
+        rows: the data; stores that share it have the same accounts.
+        namespace, scripts, journal_limit: as for `ScriptStore`.
+    """
+
+    blocking = True
+    durable = False
+    local = True
+
+    def __init__(
+        self, rows: Rows, namespace: Namespace, scripts: Scripts | None = None, *, journal_limit: int = NO_LIMIT
+    ) -> None:
+        super().__init__(namespace, scripts or scripts_at(0), journal_limit=journal_limit)
+        self.rows = rows
+        self._lua = Lua(Commands(rows))
+
+    async def execute(self, script: Script, keys: tuple[bytes, ...], args: tuple[str | bytes | int, ...]) -> Any:
+        with self.rows.step():
+            return self._lua.run(script, keys, args)
+
+    async def signal(self, account: str, event: bytes, *, unheard: bool = False) -> bool:
+        return False  # there is nobody to tell
+
+    async def close(self) -> None:
+        pass
+
+
+@cache
+def scripts_at(clock_offset_ms: int) -> Scripts:
+    """The package's scripts, with a clock that is ahead."""
+    return load_scripts(clock_offset_ms=clock_offset_ms, shebang=False)
+
+
+_namespaces: dict[str, Rows] = {}
+
+
+def make_store(
+    namespace: str, *, partitions: int = 1, clock_offset_ms: int = 0, journal_limit: int = NO_LIMIT
+) -> DictStore:
     """A store of the namespace, in this process."""
-    return DictStore(_namespaces.setdefault(namespace, Data()), Namespace(namespace, partitions), clock_offset_ms)
-
-
-class DictStore(DictSteps):
-    """Accounts in dictionaries, for as long as the process lives."""
-
-    # Credits in and back
-
-    async def add_credits(
-        self, account: str, grant: NewGrant, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> results.AddResult:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AddResult):
-                return earlier
-            self._begin(state, conditions)
-            if grant.expires_ms and grant.expires_ms <= state.now:
-                raise errors.ConfigError(f"these credits have expired already, at {time_of(grant.expires_ms)}")
-            state.add(grant)
-            if len(state.grants) > GRANTS_AN_ACCOUNT:
-                raise errors.InvalidAmountError(f"account {account!r} can have no more than {GRANTS_AN_ACCOUNT} grants")
-            state.check_limits()
-            transaction = self._write(state, "add_credits", key.text, grant.amount, grant.amount, cause=cause)
-            expires_at = time_of(grant.expires_ms) if grant.expires_ms else None
-            return state.remember(
-                key, _change(results.AddResult, state, transaction, grant.amount, expires_at=expires_at)
-            )
-
-    async def adjust_credits(
-        self, account: str, amount: int, key: OperationKey, *, force: bool, conditions: Conditions, cause: bytes
-    ) -> results.AdjustResult:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AdjustResult):
-                return earlier
-            self._begin(state, conditions)
-            if amount < 0 and not force:
-                state.check_funds(-amount, 0, skip_allowance=True)
-            details = Details(grants=state.take(-amount))
-            if amount > 0:
-                state.arm()
-            state.check_limits()
-            transaction = self._write(state, "adjust_credits", key.text, amount, amount, cause=cause, details=details)
-            return state.remember(key, _change(results.AdjustResult, state, transaction, amount))
-
-    async def refund(
-        self,
-        account: str,
-        charge: Charge,
-        amount: int | None,
-        key: OperationKey,
-        *,
-        expired_to_balance: bool,
-        cause: bytes,
-    ) -> results.RefundResult:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.RefundResult):
-                return earlier
-            done = state.refunded.get(charge.transaction_id, 0)
-            wanted = charge.amount - done if amount is None else amount
-            if wanted <= 0 or done + wanted > charge.amount:
-                raise errors.RefundError(
-                    f"{from_micro(done)} of {from_micro(charge.amount)} credits are refunded already"
-                )
-            before = state.balance
-            details = state.give_back(charge, done, wanted, to_pool=expired_to_balance)
-            details = structs.replace(details, refund_of=charge.transaction_id)
-            state.refunded[charge.transaction_id] = done + wanted
-            state.check_limits()
-            change = state.balance - before
-            transaction = self._write(state, "refund", key.text, wanted, change, cause=cause, details=details)
-            result = _change(
-                results.RefundResult,
-                state,
-                transaction,
-                wanted,
-                refund_of=charge.transaction_id,
-                refunded=from_micro(done + wanted),
-                allowance_restored=from_micro(details.allowance),
-                lost=from_micro(details.lost),
-            )
-            return state.remember(key, result)
-
-    # Charges and leases
-
-    def _admit(self, state: Account, price: Price, conditions: Conditions, member: str, counted: Counted) -> None:
-        """What stands before every deduct, reserve and extend, in the order in which it is refused."""
-        if 0 < price.activation < state.activation:
-            raise errors.StalePricing(state.activation)
-        self._begin(state, conditions, tuple(scope for scope, _ in counted))
-        if state.frozen:
-            raise errors.AccountFrozenError(state.name, state.frozen)
-        state.check_member(member)
-
-    async def deduct(
-        self, account: str, price: Price, key: OperationKey, *, floor: int, conditions: Conditions, cause: bytes
-    ) -> results.DeductResult:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.DeductResult):
-                return earlier
-            member = conditions.member
-            counted = counted_scopes(price.amount, member, conditions.models)
-            self._admit(state, price, conditions, member, counted)
-            state.check_caps(counted)
-            allowance = state.check_funds(price.amount, floor, skip_allowance=conditions.skip_allowance)
-            state.activation = max(state.activation, price.activation)
-            rest = price.amount - allowance
-            details = state.charge(allowance, rest, counted, member, conditions.low_levels)
-            details = structs.replace(details, plan=state.plan)
-            transaction = self._write(
-                state, "deduct", key.text, price.amount, -rest, version=price.version, cause=cause, details=details
-            )
-            return state.remember(key, _charged(results.DeductResult, state, transaction, price.amount, details))
-
-    async def reserve(
-        self,
-        account: str,
-        lease_id: str,
-        price: Price,
-        terms: LeaseTerms,
-        *,
-        conditions: Conditions,
-        cause: bytes,
-        dry_run: bool = False,
-    ) -> results.ReserveResult:
-        with self._changing(check_account(account), keep=not dry_run) as state:
-            if lease := state.leases.get(lease_id):
-                if lease.terms.fingerprint != terms.fingerprint:
-                    raise errors.IdempotencyConflictError(account, lease_id)
-                if not lease.open:
-                    raise errors.LeaseClosedError(account, lease_id, "expired")
-                return _opened(state, lease, replayed=True)
-            state.check_not_closed(lease_id)
-            counted = counted_scopes(price.amount, conditions.member, conditions.models)
-            self._admit(state, price, conditions, conditions.member, counted)
-            kind, limit = terms.operation_type, conditions.max_concurrent
-            running = sum(lease.terms.operation_type == kind for lease in state.open_leases)
-            if limit is not None and running >= limit:
-                raise errors.ConcurrencyLimitError(account, kind, limit=limit, running=running)
-            state.check_caps(counted)
-            allowance = state.check_funds(price.amount, terms.floor, skip_allowance=conditions.skip_allowance)
-            state.activation = max(state.activation, price.activation)
-            lease = state.leases[lease_id] = Lease(
-                lease_id,
-                terms,
-                price,
-                created=state.now,
-                expires=state.now + terms.ttl_ms,
-                plan=state.plan,
-                member=conditions.member,
-            )
-            crossed = state.hold(lease, price.amount, allowance, counted, conditions.models)
-            lease.transaction_id = self._write(
-                state,
-                "reserve",
-                f"lease/{lease_id}/reserve",
-                price.amount,
-                version=price.version,
-                cause=cause,
-                details=crossed,
-            )
-            return _opened(state, lease, warnings=_warnings(crossed))
-
-    async def extend(
-        self, account: str, lease_id: str, price: Price, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> results.ExtendResult:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.ExtendResult):
-                return earlier
-            lease = state.open_lease(lease_id)
-            _check_priced_alike(lease, price, lease.plan)
-            counted = counted_scopes(price.amount, lease.member, conditions.models)
-            self._admit(state, Price(0), conditions, lease.member, counted)
-            state.check_caps(counted)
-            # A lease rests on one period's allowance: what began in an older one is extended from the balance.
-            skip = conditions.skip_allowance or (lease.allowance > 0 and not state.runs(lease.period))
-            allowance = state.check_funds(price.amount, lease.terms.floor, skip_allowance=skip)
-            crossed = state.hold(lease, price.amount, allowance, counted, conditions.models)
-            transaction = self._write(
-                state, "extend", key.text, price.amount, version=price.version, cause=cause, details=crossed
-            )
-            result = _change(results.ExtendResult, state, transaction, lease.amount, lease_id=lease_id)
-            return state.remember(key, result)
-
-    async def settle(
-        self, account: str, lease_id: str, price: Price, *, conditions: Conditions, fingerprint: str, cause: bytes
-    ) -> results.SettleResult:
-        with self._changing(check_account(account)) as state:
-            if closed := state.closed_lease(lease_id):
-                if closed.how == "released":
-                    raise errors.LeaseClosedError(account, lease_id, "released")
-                if closed.fingerprint != fingerprint:
-                    raise errors.IdempotencyConflictError(account, lease_id)
-                return closed.answer(results.SettleResult)
-            lease, before = state.lease(lease_id), state.balance
-            _check_priced_alike(lease, price, conditions.plan)
-            above_floor = max(0, state.balance - state.held - lease.terms.floor)
-            payable = above_floor + state.let_go(lease)
-            # Of an allowance whose period is over a lease can spend what it took of it, and nothing else.
-            old = lease.own_allowance if not state.is_of_this_period(lease.period) else 0
-            allowance = (
-                0
-                if conditions.skip_allowance
-                else min(price.amount, old or max(lease.own_allowance, state.allowance_left))
-            )
-            rest = min(price.amount - allowance, payable)
-            charged = allowance + rest
-            counted = counted_scopes(charged, lease.member, lease.shares(conditions.models, charged))
-            details = state.charge(
-                allowance, rest, counted, lease.member, conditions.low_levels, before=before, lease=lease
-            )
-            state.check_limits()
-            late, shortfall = not lease.open, price.amount - charged
-            details = structs.replace(details, plan=lease.plan, operation_type=lease.kind, late=late)
-            transaction = self._write(
-                state,
-                "settle",
-                f"lease/{lease_id}/settle",
-                price.amount,
-                state.balance - before,
-                shortfall=shortfall,
-                version=price.version,
-                cause=cause,
-                details=details,
-            )
-            self._expire_rests(state)
-            more = {"lease_id": lease_id, "late": late, "shortfall": from_micro(shortfall)}
-            result = _charged(results.SettleResult, state, transaction, charged, details, **more)
-            return state.close_lease(lease_id, "settled", fingerprint, result)
-
-    async def release(self, account: str, lease_id: str, *, cause: bytes) -> results.ReleaseResult:
-        with self._changing(check_account(account)) as state:
-            if closed := state.closed_lease(lease_id):
-                if closed.how == "settled":
-                    raise errors.LeaseClosedError(account, lease_id, "settled")
-                return closed.answer(results.ReleaseResult)
-            lease, before = state.lease(lease_id), state.balance
-            state.let_go(lease)
-            state.check_limits()
-            amount, change = lease.amount if lease.open else 0, state.balance - before
-            transaction = self._write(state, "release", f"lease/{lease_id}/release", amount, change, cause=cause)
-            self._expire_rests(state)
-            result = _change(results.ReleaseResult, state, transaction, amount, lease_id=lease_id)
-            return state.close_lease(lease_id, "released", "", result)
-
-    async def renew(self, account: str, lease_id: str, key: OperationKey, *, ttl_ms: int) -> results.RenewResult:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.RenewResult):
-                return earlier
-            lease = state.open_lease(lease_id)
-            lease.expires = max(lease.expires, state.now + ttl_ms)
-            result = results.RenewResult(
-                transaction_id=self._write(state, "renew", key.text),
-                account=account,
-                lease_id=lease_id,
-                expires_at=time_of(lease.expires),
-            )
-            return state.remember(key, result)
-
-    # Plan, caps, members
-
-    async def set_plan(
-        self, account: str, plan: str, time_zone: str, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            opens = conditions.opens and not state.seq
-            same_zone = not plan or time_zone in ("", state.time_zone)
-            if state.plan == plan and same_zone and not opens:
-                return self._was_so(state)
-            state.take_plan(plan, time_zone, conditions.terms)
-            if opens:
-                self._begin(state, structs.replace(conditions, plan=plan))
-            return self._account_change(state, "set_plan", key, cause)
-
-    async def set_cap(
-        self, account: str, rule: CapRule, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            self._begin(state, conditions)
-            kind, member = rule.scope.partition("/")[::2]
-            state.check_member(member if kind == "member" else "")
-            caps = state.caps.setdefault(rule.scope, [])
-            same = [cap for cap in caps if cap.source == "own" and cap.measures_like(rule)]
-            for cap in same:
-                cap.rule = rule
-            if not same:
-                caps.append(Cap(str(state.seq + 1), "own", rule))
-            if len(caps) > CAPS_A_SCOPE:
-                raise errors.InvalidAmountError(f"account {account!r} can have no more than {CAPS_A_SCOPE} caps there")
-            state.take_terms(conditions, (rule.scope,))
-            return self._account_change(state, "set_cap", key, cause)
-
-    async def remove_cap(
-        self, account: str, scope: str, cap_id: str, key: OperationKey, *, cause: bytes
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            cap = state.cap(scope, cap_id)
-            if cap.source == "plan":
-                raise errors.ConfigError(f"cap {cap_id!r} of account {account!r} comes from its plan; change the plan")
-            state.caps[scope].remove(cap)
-            return self._account_change(state, "remove_cap", key, cause)
-
-    async def raise_cap(
-        self,
-        account: str,
-        scope: str,
-        cap_id: str,
-        limit: int,
-        until_ms: int,
-        key: OperationKey,
-        *,
-        conditions: Conditions = PLAIN,
-        cause: bytes,
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            if conditions != PLAIN:
-                self._begin(state, conditions)
-                state.take_terms(conditions, (scope,))
-            cap = state.cap(scope, cap_id)
-            if until_ms <= state.now:
-                raise errors.ConfigError(f"the time is over already: it is {time_of(state.now)}")
-            cap.raised, cap.raised_until = limit, until_ms
-            return self._account_change(state, "raise_cap", key, cause)
-
-    async def clear_cap(
-        self, account: str, scope: str, cap_id: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            if conditions != PLAIN:
-                self._begin(state, conditions)
-                state.take_terms(conditions, (scope,))
-            cap = state.cap(scope, cap_id)
-            cap.used, cap.crossed, cap.buckets = 0, False, {}
-            return self._account_change(state, "clear_cap", key, cause)
-
-    async def freeze(
-        self, account: str, reason: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            if bool(state.frozen) == bool(reason):
-                return self._was_so(state)
-            if not state.seq:
-                self._begin(state, conditions)
-            state.frozen = reason
-            return self._account_change(state, "freeze" if reason else "unfreeze", key, cause)
-
-    async def create_team(
-        self, account: str, name: str, owner: str, key: OperationKey, *, cause: bytes
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            if state.team is not None:
-                raise errors.ConfigError(f"account {account!r} is a team already: {state.team!r}")
-            state.team = name
-            if owner:
-                state.members[owner] = Member("owner", state.now)
-            return self._account_change(state, "create_team", key, cause)
-
-    async def set_member(
-        self, account: str, member: str, role: str, key: OperationKey, *, cause: bytes
-    ) -> results.AccountChange:
-        with self._changing(check_account(account)) as state:
-            if earlier := state.earlier(key, results.AccountChange):
-                return earlier
-            if state.team is None:
-                raise errors.TeamNotFoundError(account)
-            known = state.members.get(member)
-            gone = known is None or known.role == "removed"
-            if role == "removed" and gone:
-                raise errors.MemberNotFoundError(account, member)
-            if known is not None and known.role == role:
-                return self._was_so(state)
-            if [name for name, each in state.members.items() if each.role == "owner"] == [member]:
-                raise errors.ConfigError(
-                    f"{member!r} is the last owner of team {account!r}; make somebody else one first"
-                )
-            joined = state.now if known is None or gone else known.joined
-            state.members[member] = Member(role, joined, known.spent if known else 0)
-            return self._account_change(state, "set_member", key, cause)
-
-    def _account_change(self, state: Account, operation: str, key: OperationKey, cause: bytes) -> results.AccountChange:
-        transaction = self._write(state, operation, key.text, cause=cause)
-        return state.remember(key, results.AccountChange(transaction_id=transaction, account=state.name))
-
-    def _was_so(self, state: Account) -> results.AccountChange:
-        transaction = f"{self.namespace.partition_of(state.name)}-1-"
-        return results.AccountChange(transaction_id=transaction, account=state.name, replayed=True)
-
-
-def _check_priced_alike(lease: Lease, price: Price, plan: str) -> None:
-    if price.version and lease.price.version and (price.version, plan) != (lease.price.version, lease.plan):
-        raise errors.RepriceLease(lease.price.version, lease.plan)
-
-
-def _change(kind: type[C], state: Account, transaction: str, amount: int, **more: Any) -> C:
-    return kind(
-        transaction_id=transaction,
-        account=state.name,
-        amount=from_micro(amount),
-        balance_after=from_micro(state.balance),
-        available=from_micro(state.balance - state.held),
-        **more,
-    )
-
-
-def _charged(kind: type[C], state: Account, transaction: str, amount: int, details: Details, **more: Any) -> C:
-    return _change(
-        kind,
-        state,
-        transaction,
-        amount,
-        allowance_consumed=from_micro(details.allowance),
-        warnings=_warnings(details),
-        low_levels=tuple(from_micro(level) for level in details.low),
-        **more,
-    )
-
-
-def _opened(state: Account, lease: Lease, **more: Any) -> results.ReserveResult:
-    return _change(
-        results.ReserveResult,
-        state,
-        lease.transaction_id,
-        lease.amount,
-        lease_id=lease.lease_id,
-        expires_at=time_of(lease.expires),
-        version=lease.price.version,
-        allowance_consumed=from_micro(lease.allowance),
-        **more,
-    )
-
-
-def _warnings(details: Details) -> tuple[results.CapWarning, ...]:
-    return tuple(
-        results.CapWarning(cap_id=crossing.cap_id, scope=crossing.scope, action=crossing.action)
-        for crossing in details.crossed
-    )
+    rows = _namespaces.setdefault(namespace, Rows())
+    return DictStore(rows, Namespace(namespace, partitions), scripts_at(clock_offset_ms), journal_limit=journal_limit)

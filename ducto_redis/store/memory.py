@@ -3,16 +3,16 @@
 import threading
 from typing import Any
 
-import hiredis
+from redis.exceptions import ResponseError
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS, Namespace
-from ducto_redis.engine.link import Link
-from ducto_redis.engine.scripts import Scripts, load_scripts
-from ducto_redis.errors import ConfigError
+from ducto_redis.engine.scripts import Script, Scripts, load_scripts, run_script
+from ducto_redis.errors import ConfigError, StoreError
+from ducto_redis.store.redis_journal import RedisJournal
 from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT, ScriptStore
 
 
-class MemoryStore(ScriptStore):
+class MemoryStore(ScriptStore, RedisJournal):
     """Accounts in this process, gone with it. For tests and first steps; for threads and event loops alike.
 
     Args:
@@ -39,11 +39,9 @@ class MemoryStore(ScriptStore):
         except ImportError:
             raise ConfigError("memory:// needs fakeredis and lupa: pip install 'ducto-redis[memory]'") from None
         self._client = FakeRedis(server=FakeServer(server_type="valkey"), protocol=2)
+        self._lock = threading.Lock()
         super().__init__(
-            _MemoryLink(self._client),
-            Namespace(namespace, partitions),
-            scripts or load_scripts(shebang=False),
-            journal_limit=journal_limit,
+            Namespace(namespace, partitions), scripts or load_scripts(shebang=False), journal_limit=journal_limit
         )
 
     def blocking_twin(self) -> "MemoryStore":
@@ -53,25 +51,12 @@ class MemoryStore(ScriptStore):
         """The client that everything of this store shares."""
         return self._client
 
-
-class _MemoryLink(Link):
-    def __init__(self, client: Any) -> None:
-        super().__init__()
-        self._client = client
-        self._lock = threading.Lock()
-
-    async def exchange(self, command: bytes, deadline: float) -> Any:
-        from redis.exceptions import NoScriptError, ResponseError
-
-        reader = hiredis.Reader()
-        reader.feed(command)
+    async def execute(self, script: Script, keys: tuple[bytes, ...], args: tuple[str | bytes | int, ...]) -> Any:
         try:
             with self._lock:
-                return self._client.execute_command(*reader.gets())
-        except NoScriptError:
-            return hiredis.ReplyError("NOSCRIPT")
+                return run_script(self._client, script, keys, args)
         except ResponseError as error:
-            return hiredis.ReplyError(str(error))
+            raise StoreError(f"{script.name} failed in the engine: {error}") from None
 
     async def close(self) -> None:
         pass

@@ -1,4 +1,7 @@
-"""The store on a Redis or Valkey server."""
+"""The store on Redis or Valkey servers."""
+
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import redis
 
@@ -6,15 +9,21 @@ from ducto_redis.engine.async_link import AsyncLink
 from ducto_redis.engine.blocking_link import BlockingLink
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS, Namespace
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
+from ducto_redis.engine.operation import Operation
 from ducto_redis.engine.scripts import Scripts, load_scripts
-from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT, ScriptStore
+from ducto_redis.engine.urls import read_topology
+from ducto_redis.store.clients import client_from_url
+from ducto_redis.store.redis_journal import RedisJournal
+from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT, OperationStore
+
+R = TypeVar("R")
 
 
-class RedisStore(ScriptStore):
-    """Accounts on a server, over one pipelined connection.
+class RedisStore(OperationStore, RedisJournal):
+    """Accounts on one server, on the primary that sentinels name, or on a cluster; over one connection to each node.
 
     Args:
-        url: redis://, rediss:// or unix://.
+        url: of the servers, as `read_topology` takes it.
         namespace: what begins every key, so that several systems can share a server.
         partitions: shares of the accounts; fixed when the namespace is created.
         blocking: for threads instead of an event loop.
@@ -40,12 +49,15 @@ class RedisStore(ScriptStore):
         journal_limit: int = DEFAULT_JOURNAL_LIMIT,
         scripts: Scripts | None = None,
     ) -> None:
-        link = (BlockingLink if blocking else AsyncLink)(url, timeout_seconds=timeout_seconds)
-        super().__init__(link, Namespace(namespace, partitions), scripts or load_scripts(), journal_limit=journal_limit)
+        super().__init__(Namespace(namespace, partitions), scripts or load_scripts(), journal_limit=journal_limit)
+        self.link = (BlockingLink if blocking else AsyncLink)(read_topology(url), timeout_seconds=timeout_seconds)
         self.blocking = blocking
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._client: redis.Redis | None = None
+
+    def run(self, operation: Operation[R]) -> Awaitable[R]:
+        return self.link.run(operation)
 
     def blocking_twin(self) -> "RedisStore":
         return RedisStore(
@@ -61,10 +73,10 @@ class RedisStore(ScriptStore):
     def redis(self) -> redis.Redis:
         """The store's synchronous client, with connections of its own."""
         if self._client is None:
-            self._client = redis.Redis.from_url(self._url, protocol=2)
+            self._client = client_from_url(self._url)
         return self._client
 
     async def close(self) -> None:
-        await super().close()
+        await self.link.close()
         if self._client is not None:
             self._client.close()

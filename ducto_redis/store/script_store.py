@@ -1,10 +1,12 @@
-"""The store whose engine is Redis, whatever the link that reaches it."""
+"""Stores whose rules are the Lua scripts, whatever runs them."""
 
 import secrets
+from abc import abstractmethod
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.engine.keys import Namespace
-from ducto_redis.engine.link import Link
 from ducto_redis.engine.operation import (
     PLAIN,
     CapRule,
@@ -12,6 +14,7 @@ from ducto_redis.engine.operation import (
     Conditions,
     LeaseTerms,
     NewGrant,
+    Operation,
     OperationKey,
     Page,
     PartitionRecord,
@@ -19,7 +22,8 @@ from ducto_redis.engine.operation import (
     PricingState,
 )
 from ducto_redis.engine.operations import Operations
-from ducto_redis.engine.scripts import Scripts
+from ducto_redis.engine.replies import MoreIsDue
+from ducto_redis.engine.scripts import Script, Scripts
 from ducto_redis.errors import CreditError, PartitionMismatchError, RecoveryNeededError, StoreUnavailableError
 from ducto_redis.money import from_micro
 from ducto_redis.results import (
@@ -38,7 +42,9 @@ from ducto_redis.results import (
     SettleResult,
     SweepResult,
 )
-from ducto_redis.store.contract import JournalledStore, NamespaceState
+from ducto_redis.store.contract import CreditStore, NamespaceState
+
+R = TypeVar("R")
 
 DEFAULT_JOURNAL_LIMIT = 1_000_000
 """Entries in a partition's journal above which nothing new is admitted."""
@@ -48,14 +54,27 @@ _OPEN = "open"
 _CREATING = "creating"
 
 
-class ScriptStore(JournalledStore):
-    """Runs every method as one Lua script over a link."""
+class OperationStore(CreditStore):
+    """A store whose methods are operations: a script, its keys, its arguments, and how its reply is read.
 
-    def __init__(self, link: Link, namespace: Namespace, scripts: Scripts, *, journal_limit: int) -> None:
+    Attributes:
+        journal_limit: entries in a partition's journal above which nothing new is admitted.
+        operations: makes the operations of its namespace.
+    """
+
+    def __init__(self, namespace: Namespace, scripts: Scripts, *, journal_limit: int = DEFAULT_JOURNAL_LIMIT) -> None:
         self.namespace = namespace
-        self.link = link
         self.journal_limit = journal_limit
         self.operations = Operations(namespace, scripts)
+
+    @abstractmethod
+    def run(self, operation: Operation[R]) -> Awaitable[R]:
+        """Run an operation as one atomic step, again as long as more is due, and return its result.
+
+        Raises:
+            CreditError: what the operation's refusals mean.
+            StoreUnavailableError: if the engine did not answer; whether it took effect is unknown.
+        """
 
     @property
     def scripts(self) -> Scripts:
@@ -63,7 +82,7 @@ class ScriptStore(JournalledStore):
         return self.operations.scripts
 
     async def read_namespace(self) -> NamespaceState:
-        run, operations = self.link.run, self.operations
+        run, operations = self.run, self.operations
         first = await run(operations.read_partition(0))
         if first is not None:
             self._check_partitions(first)
@@ -89,13 +108,13 @@ class ScriptStore(JournalledStore):
         return NamespaceState.OPEN
 
     async def create_namespace(self) -> None:
-        winner = await self.link.run(self.operations.create_partition(0, secrets.token_hex(8), _CREATING))
+        winner = await self.run(self.operations.create_partition(0, secrets.token_hex(8), _CREATING))
         await self._finish(winner)
 
     async def _finish(self, namespace_id: str) -> None:
         # Partition 0 is opened last: while it is not, whoever connects finishes what was begun.
         for partition in range(self.namespace.partitions - 1, -1, -1):
-            await self.link.run(self.operations.create_partition(partition, namespace_id, _OPEN))
+            await self.run(self.operations.create_partition(partition, namespace_id, _OPEN))
 
     def _check_partitions(self, record: PartitionRecord) -> None:
         if record.partitions != self.namespace.partitions:
@@ -104,13 +123,10 @@ class ScriptStore(JournalledStore):
                 f" {self.namespace.partitions}: their number is fixed; connect with partitions={record.partitions}"
             )
 
-    async def close(self) -> None:
-        await self.link.close()
-
     async def add_credits(
         self, account: str, grant: NewGrant, key: OperationKey, *, conditions: Conditions, cause: bytes
     ) -> AddResult:
-        return await self.link.run(
+        return await self.run(
             self.operations.add_credits(
                 account, grant, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
             )
@@ -119,7 +135,7 @@ class ScriptStore(JournalledStore):
     async def adjust_credits(
         self, account: str, amount: int, key: OperationKey, *, force: bool, conditions: Conditions, cause: bytes
     ) -> AdjustResult:
-        return await self.link.run(
+        return await self.run(
             self.operations.adjust_credits(
                 account,
                 amount,
@@ -141,7 +157,7 @@ class ScriptStore(JournalledStore):
         expired_to_balance: bool,
         cause: bytes,
     ) -> RefundResult:
-        return await self.link.run(
+        return await self.run(
             self.operations.refund(
                 account,
                 charge,
@@ -154,18 +170,18 @@ class ScriptStore(JournalledStore):
         )
 
     async def read_entry(self, partition: int, entry_id: str) -> JournalEntry | None:
-        return await self.link.run(self.operations.read_entry(partition, entry_id))
+        return await self.run(self.operations.read_entry(partition, entry_id))
 
     async def get_balance(self, account: str, *, conditions: Conditions) -> Balance:
-        return await self.link.run(self.operations.get_balance(account, conditions=conditions))
+        return await self.run(self.operations.get_balance(account, conditions=conditions))
 
     async def describe(self, account: str, *, conditions: Conditions) -> AccountDescription:
-        return await self.link.run(self.operations.describe(account, conditions=conditions))
+        return await self.run(self.operations.describe(account, conditions=conditions))
 
     async def deduct(
         self, account: str, price: Price, key: OperationKey, *, floor: int, conditions: Conditions, cause: bytes
     ) -> DeductResult:
-        return await self.link.run(
+        return await self.run(
             self.operations.deduct(
                 account,
                 price,
@@ -188,7 +204,7 @@ class ScriptStore(JournalledStore):
         cause: bytes,
         dry_run: bool = False,
     ) -> ReserveResult:
-        return await self.link.run(
+        return await self.run(
             self.operations.reserve(
                 account,
                 lease_id,
@@ -204,22 +220,22 @@ class ScriptStore(JournalledStore):
     async def settle(
         self, account: str, lease_id: str, price: Price, *, conditions: Conditions, fingerprint: str, cause: bytes
     ) -> SettleResult:
-        return await self.link.run(
+        return await self.run(
             self.operations.settle(
                 account, lease_id, price, conditions=conditions, fingerprint=fingerprint, cause=cause
             )
         )
 
     async def release(self, account: str, lease_id: str, *, cause: bytes) -> ReleaseResult:
-        return await self.link.run(self.operations.release(account, lease_id, cause=cause))
+        return await self.run(self.operations.release(account, lease_id, cause=cause))
 
     async def renew(self, account: str, lease_id: str, key: OperationKey, *, ttl_ms: int) -> RenewResult:
-        return await self.link.run(self.operations.renew(account, lease_id, key, ttl_ms=ttl_ms))
+        return await self.run(self.operations.renew(account, lease_id, key, ttl_ms=ttl_ms))
 
     async def extend(
         self, account: str, lease_id: str, price: Price, key: OperationKey, *, conditions: Conditions, cause: bytes
     ) -> ExtendResult:
-        return await self.link.run(
+        return await self.run(
             self.operations.extend(
                 account,
                 lease_id,
@@ -234,7 +250,7 @@ class ScriptStore(JournalledStore):
     async def set_plan(
         self, account: str, plan: str, time_zone: str, key: OperationKey, *, conditions: Conditions, cause: bytes
     ) -> AccountChange:
-        return await self.link.run(
+        return await self.run(
             self.operations.set_plan(
                 account, plan, time_zone, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
             )
@@ -243,7 +259,7 @@ class ScriptStore(JournalledStore):
     async def set_cap(
         self, account: str, rule: CapRule, key: OperationKey, *, conditions: Conditions, cause: bytes
     ) -> AccountChange:
-        return await self.link.run(
+        return await self.run(
             self.operations.set_cap(
                 account, rule, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
             )
@@ -252,7 +268,7 @@ class ScriptStore(JournalledStore):
     async def remove_cap(
         self, account: str, scope: str, cap_id: str, key: OperationKey, *, cause: bytes
     ) -> AccountChange:
-        return await self.link.run(
+        return await self.run(
             self.operations.remove_cap(account, scope, cap_id, key, cause=cause, journal_limit=self.journal_limit)
         )
 
@@ -268,7 +284,7 @@ class ScriptStore(JournalledStore):
         conditions: Conditions = PLAIN,
         cause: bytes,
     ) -> AccountChange:
-        return await self.link.run(
+        return await self.run(
             self.operations.raise_cap(
                 account,
                 scope,
@@ -285,7 +301,7 @@ class ScriptStore(JournalledStore):
     async def clear_cap(
         self, account: str, scope: str, cap_id: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
     ) -> AccountChange:
-        return await self.link.run(
+        return await self.run(
             self.operations.clear_cap(
                 account, scope, cap_id, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
             )
@@ -294,36 +310,36 @@ class ScriptStore(JournalledStore):
     async def freeze(
         self, account: str, reason: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
     ) -> AccountChange:
-        return await self.link.run(self.operations.freeze(account, reason, key, conditions=conditions, cause=cause))
+        return await self.run(self.operations.freeze(account, reason, key, conditions=conditions, cause=cause))
 
     async def create_team(
         self, account: str, name: str, owner: str, key: OperationKey, *, cause: bytes
     ) -> AccountChange:
-        return await self.link.run(
+        return await self.run(
             self.operations.create_team(account, name, owner, key, cause=cause, journal_limit=self.journal_limit)
         )
 
     async def set_member(
         self, account: str, member: str, role: str, key: OperationKey, *, cause: bytes
     ) -> AccountChange:
-        return await self.link.run(
+        return await self.run(
             self.operations.set_member(account, member, role, key, cause=cause, journal_limit=self.journal_limit)
         )
 
     async def list_leases(self, account: str, *, cursor: int = 0, count: int = 100) -> Page:
-        return await self.link.run(self.operations.list_leases(account, cursor=cursor, count=count))
+        return await self.run(self.operations.list_leases(account, cursor=cursor, count=count))
 
     async def sweep_partition(
         self, partition: int, *, limit: int = 100, dry_run: bool = False, skip: int = 0
     ) -> SweepResult:
-        accounts = await self.link.run(self.operations.due_accounts(partition, limit, skip))
+        accounts = await self.run(self.operations.due_accounts(partition, limit, skip))
         leases = grants = credits = 0
         failed: CreditError | None = None
         for account in accounts:
             try:
                 more = True
                 while more:
-                    swept = await self.link.run(self.operations.sweep(account, dry_run=dry_run))
+                    swept = await self.run(self.operations.sweep(account, dry_run=dry_run))
                     leases += swept.leases
                     grants += swept.grants
                     credits += swept.credits
@@ -342,30 +358,49 @@ class ScriptStore(JournalledStore):
         )
 
     async def publish_pricing(self, document: str, key: OperationKey, *, cause: bytes) -> PricingVersion:
-        return await self.link.run(self.operations.publish_pricing(document, key, cause=cause))
+        return await self.run(self.operations.publish_pricing(document, key, cause=cause))
 
     async def activate_pricing(self, version: int, *, cause: bytes) -> PricingVersion:
-        return await self.link.run(self.operations.activate_pricing(version, cause=cause))
+        return await self.run(self.operations.activate_pricing(version, cause=cause))
 
     async def read_pricing(self, version: int = 0, *, known: int = 0) -> PricingState:
-        return await self.link.run(self.operations.read_pricing(version, known=known))
+        return await self.run(self.operations.read_pricing(version, known=known))
 
     async def signal(self, account: str, event: bytes, *, unheard: bool = False) -> bool:
-        return await self.link.run(self.operations.signal(account, event, _SIGNALS_KEPT, unheard=unheard))
+        return await self.run(self.operations.signal(account, event, _SIGNALS_KEPT, unheard=unheard))
 
-    def live_workers(self, group: str) -> int:
-        client = self.redis()
-        seconds, microseconds = client.time()
-        now = seconds * 1000 + microseconds // 1000
-        return int(client.zcount(self.namespace.workers(group), now, "+inf"))
 
-    def journal_ends(self) -> dict[int, tuple[int, int]]:
-        ends = {}
-        client = self.redis()
-        for partition in self.partitions():
-            journal = self.namespace.journal(partition)
-            if client.exists(journal):
-                milliseconds, _, number = client.xinfo_stream(journal)["last-generated-id"].decode().partition("-")
-                if int(milliseconds):  # a journal that no entry was ever written to is there for its groups alone
-                    ends[partition] = (int(milliseconds), int(number))
-        return ends
+class ScriptStore(OperationStore):
+    """A store that brings its own storage for the scripts: what a store for another database begins with.
+
+    A subclass writes `execute`, `close` and the attributes of a `CreditStore`; docs/custom-stores.md shows one.
+
+    Args:
+        namespace: whose keys it uses.
+        scripts: of `load_scripts`.
+        journal_limit: entries in a partition's journal above which nothing new is admitted.
+    """
+
+    async def run(self, operation: Operation[R]) -> R:
+        while True:
+            reply = await self.execute(operation.script, operation.keys, operation.args)
+            try:
+                return operation.result(reply)
+            except MoreIsDue:  # a step stays short: what is left of it is done by the same operation again
+                continue
+
+    @abstractmethod
+    async def execute(self, script: Script, keys: tuple[bytes, ...], args: tuple[str | bytes | int, ...]) -> Any:
+        """Run a script as one atomic step: nobody sees half of it, and where it fails nothing of it is kept.
+
+        Args:
+            script: its `text` is Lua that takes `KEYS`, `ARGV` and `redis.call`, as Redis gives them.
+            keys: all that it touches; they belong to one partition.
+            args: a number stands for its text.
+
+        Returns:
+            The reply, as Redis gives it: bytes, an int, None, or a list of these.
+
+        Raises:
+            StoreError: if the script failed. StoreUnavailableError: if the storage could not be reached.
+        """

@@ -2,6 +2,7 @@
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
+from ducto_redis.engine.urls import SCHEMES
 from ducto_redis.errors import ConfigError
 from ducto_redis.store.contract import JournalledStore
 from ducto_redis.store.memory import MemoryStore
@@ -46,9 +47,6 @@ class EmbeddedStore(RedisStore):
         self._server.close()
 
 
-_SERVERS = ("redis", "rediss", "unix")
-
-
 def store_from_url(
     url: str,
     *,
@@ -61,8 +59,9 @@ def store_from_url(
     """The store that a URL names.
 
     Args:
-        url: redis://, rediss:// or unix:// for a server, embedded:///path for a Valkey with its data in that folder,
-            memory:// for none at all.
+        url: of servers, as `read_topology` takes it: redis://, rediss:// or unix:// for one, redis+cluster:// and
+            redis+sentinel:// for several; embedded:///path for a Valkey with its data in that folder, memory:// for
+            none at all.
         namespace, partitions, blocking, timeout_seconds, journal_limit: as for `RedisStore`.
 
     Raises:
@@ -80,10 +79,10 @@ def store_from_url(
             timeout_seconds=timeout_seconds,
             journal_limit=journal_limit,
         )
-    if scheme not in _SERVERS:
+    if scheme not in SCHEMES:
         raise ConfigError(
-            "a store's URL begins with redis://, rediss://, unix://, embedded:/// or memory://"
-            + (f", not {scheme}://" if separator and scheme.isalnum() else "")
+            "a store's URL begins with redis://, rediss://, unix://, redis+cluster://, redis+sentinel://, embedded:///"
+            " or memory://" + (f", not {scheme}://" if separator and scheme.isalnum() else "")
         )
     return RedisStore(
         url,

@@ -1,4 +1,4 @@
-"""The conformance suite, over every store of ours, every link and every server, and over the example of the docs."""
+"""The conformance suite, over every store of ours, every link, every server and a cluster, and the docs' example."""
 
 import copy
 import importlib
@@ -7,12 +7,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import redis
 
 from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import Scripts, load_scripts
 from ducto_redis.store import CreditStore, MemoryStore, RedisStore
+from ducto_redis.store.clients import client_from_url
 from ducto_redis.store.conformance import MakeStore, StoreConformance
+from tests.clusters import Cluster
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -66,6 +69,35 @@ class TestRedisStore(StoreConformance):
             if keys := list(client.scan_iter(f"{namespace}:*", count=10_000)):
                 client.delete(*keys)
         client.close()
+
+
+class TestRedisStoreOnCluster(StoreConformance):
+    """RedisStore on a Redis Cluster: partitions on three nodes, and no two of them in one slot."""
+
+    @pytest.fixture(scope="class")
+    def client(self, cluster: Cluster) -> Iterator[redis.Redis]:
+        client = client_from_url(cluster.url)
+        yield client
+        client.close()
+
+    @pytest.fixture
+    def make_store(self, cluster: Cluster, client: redis.Redis) -> Iterator[MakeStore]:
+        used: set[str] = set()
+
+        def make(namespace: str, *, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
+            used.add(namespace)
+            return RedisStore(
+                cluster.url,
+                namespace=namespace,
+                partitions=partitions,
+                timeout_seconds=30,
+                journal_limit=journal_limit,
+                scripts=scripts_at(clock_offset_ms),
+            )
+
+        yield make
+        for namespace in used:
+            client.delete(*client.scan_iter(f"{namespace}:*", count=10_000))
 
 
 class TestDictStore(StoreConformance):

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from ducto_redis import AsyncCreditManager, CreditManager, UsageMetrics
-from ducto_redis.errors import ConfigError
+from ducto_redis.driving import drive
+from ducto_redis.engine.scripts import Script
+from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.journal import JournalConsumer
 from ducto_redis.ledger import Ledger
-from ducto_redis.store import CreditStore, JournalledStore
+from ducto_redis.store import CreditStore, JournalledStore, ScriptStore
 from ducto_redis.store.conformance import StoreConformance
 
 ROOT = Path(__file__).parents[2]
@@ -19,10 +21,10 @@ PAGE = (ROOT / "docs" / "custom-stores.md").read_text()
 
 
 @pytest.fixture
-def custom_store(monkeypatch: pytest.MonkeyPatch, namespace: str) -> CreditStore:
-    """A store that is a `CreditStore` and nothing else: the example of the docs."""
+def custom_store(monkeypatch: pytest.MonkeyPatch, namespace: str) -> ScriptStore:
+    """A store without a journal: the example of the docs."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
-    store: CreditStore = importlib.import_module("dict_store").make_store(namespace)
+    store: ScriptStore = importlib.import_module("dict_store").make_store(namespace)
     assert not isinstance(store, JournalledStore)
     return store
 
@@ -69,6 +71,19 @@ async def test_an_async_manager_needs_none(custom_store: CreditStore) -> None:
         lease = await manager.reserve("u1", 5)
         await manager.settle("u1", lease.lease_id, 2)
         assert (await manager.get_balance("u1")).balance == 8
+
+
+@pytest.mark.parametrize("failing", ["error('broken')", "redis.call('FLUSHALL')"])
+def test_a_step_that_fails_is_taken_back(custom_store: ScriptStore, failing: str) -> None:
+    """A script of the example that fails half-way is a StoreError, and nothing of what it wrote is kept."""
+    steps = "redis.call('HSET', KEYS[1], 'a', '2', 'b', '1') redis.call('HDEL', KEYS[1], 'c')"
+    before = Script("before", b"redis.call('HSET', KEYS[1], 'a', '1', 'c', '1')", b"1")
+    broken = Script("broken", f"{steps} {failing}".encode(), b"2")
+    after = Script("after", b"return redis.call('HMGET', KEYS[1], 'a', 'b', 'c')", b"3")
+    drive(custom_store.execute(before, (b"key",), ()))
+    with pytest.raises(StoreError, match=r"broken|FLUSHALL"):
+        drive(custom_store.execute(broken, (b"key",), ()))
+    assert drive(custom_store.execute(after, (b"key",), ())) == [b"1", None, b"1"]
 
 
 def test_what_needs_a_journal_says_so(custom_store: CreditStore, tmp_path: Path) -> None:

@@ -19,18 +19,18 @@ from tests.servers import Server
 def test_somebody_creates_it_while_we_look(looked_at: int) -> None:
     """Whoever looks at a namespace while somebody creates it sees it missing or open, never half lost."""
     store = MemoryStore(partitions=4)
-    run, seen = store.link.run, 0
+    run, seen = store.run, 0
 
-    async def run_and_create(operation: Operation[Any], **options: Any) -> Any:
+    async def run_and_create(operation: Operation[Any]) -> Any:
         nonlocal seen
         if seen == looked_at and operation.script.name == "read_partition":
             seen += 1
             await store.create_namespace()
         elif operation.script.name == "read_partition":
             seen += 1
-        return await run(operation, **options)
+        return await run(operation)
 
-    store.link.run = run_and_create  # type: ignore[method-assign]
+    store.run = run_and_create  # type: ignore[method-assign]
     state = drive(store.read_namespace())
     assert state is (NamespaceState.OPEN if looked_at < 4 else NamespaceState.MISSING)
     assert drive(store.read_namespace()) is NamespaceState.OPEN

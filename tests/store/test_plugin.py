@@ -34,7 +34,7 @@ class Generous(dict_store.DictStore):
 
 def make_store(namespace, *, partitions=1, clock_offset_ms=0):
     store = dict_store.make_store(namespace, partitions=partitions, clock_offset_ms=clock_offset_ms)
-    return Generous(store.data, store.namespace, clock_offset_ms)
+    return Generous(store.rows, store.namespace, store.scripts)
 
 
 not_a_function = 1
@@ -58,7 +58,6 @@ def test_from_an_empty_folder(tmp_path: Path, paths: list[str]) -> None:
     """The option runs the suite on the stores of a function, alone or named with `--pyargs`."""
     done = run(tmp_path, *paths, "--ducto-store=dict_store:make_store", "-k", SOME, "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "make_store takes no journal_limit: the journal has no limit" in done.stdout
     assert "DictStore is no JournalledStore" in done.stdout
     assert "failed" not in done.stdout
 
@@ -71,6 +70,9 @@ def test_what_a_store_cannot_do_is_skipped(tmp_path: Path) -> None:
     assert "make_store takes no clock_offset_ms: the store's clock cannot be moved" in done.stdout
     assert "test_deduct PASSED" in done.stdout
     assert "test_late_settle SKIPPED" in done.stdout
+    done = run(tmp_path, "--ducto-store=mine:make_later", "-k", "test_full_journal", "-rs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "make_store takes no journal_limit: the journal has no limit" in done.stdout
 
 
 def test_coroutine_function(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""The journal of a store whose data is in a Redis, as consumers see it."""
+
+from ducto_redis.store.contract import JournalledStore
+
+
+class RedisJournal(JournalledStore):
+    """What `redis()` says of the journal's streams and of the workers that read them."""
+
+    def live_workers(self, group: str) -> int:
+        client = self.redis()
+        seconds, microseconds = client.time()
+        now = seconds * 1000 + microseconds // 1000
+        return int(client.zcount(self.namespace.workers(group), now, "+inf"))
+
+    def journal_ends(self) -> dict[int, tuple[int, int]]:
+        ends = {}
+        client = self.redis()
+        for partition in self.partitions():
+            journal = self.namespace.journal(partition)
+            if client.exists(journal):
+                milliseconds, _, number = client.xinfo_stream(journal)["last-generated-id"].decode().partition("-")
+                if int(milliseconds):  # a journal that no entry was ever written to is there for its groups alone
+                    ends[partition] = (int(milliseconds), int(number))
+        return ends
