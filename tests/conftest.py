@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters import Cluster
+from tests.sentinels import Sentinels
 from tests.servers import PostgresServer, Server, Watchdog, temporary_folder
 
 
@@ -50,6 +52,28 @@ def redis_server(watchdog: None, server_folder: Path) -> Iterator[Server]:
     server = Server(program, folder).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(watchdog: None) -> Iterator[Cluster]:
+    """The session's Redis Cluster, shared by all tests: hurt it only inside `cluster.hasty()`, which heals it."""
+    with temporary_folder("ducto-tests-cluster-") as folder:
+        servers = Cluster(folder)
+        try:
+            yield servers.start()
+        finally:
+            servers.stop()
+
+
+@pytest.fixture(scope="session")
+def sentinels(watchdog: None) -> Iterator[Sentinels]:
+    """The session's servers under Sentinel, shared by all tests: hurt them only inside `sentinels.hasty()`."""
+    with temporary_folder("ducto-tests-sentinel-") as folder:
+        servers = Sentinels(folder)
+        try:
+            yield servers.start()
+        finally:
+            servers.stop()
 
 
 @pytest.fixture(scope="session")

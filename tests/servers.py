@@ -123,6 +123,10 @@ class ServerProcess:
     def popen_options(self) -> dict[str, Any]:
         return {}
 
+    def choose_ports(self) -> None:
+        """Choose what it listens on, before its first start."""
+        self.port = free_port()
+
     @property
     def pid(self) -> int:
         """The process id, for tests that send it signals of their own (SIGSTOP)."""
@@ -133,7 +137,8 @@ class ServerProcess:
         """Starts it, again on the same port and folder if it ran before, and waits until it answers."""
         attempts = START_ATTEMPTS if self.port == 0 else 1
         for attempt in range(1, attempts + 1):
-            self.port = free_port() if attempts > 1 else self.port
+            if attempts > 1:
+                self.choose_ports()
             try:
                 self._start()
             except ServerError:
