@@ -19,6 +19,7 @@ Amount: TypeAlias = int | str | Decimal
 
 # The caller's decimal context may round or trap; these conversions must do neither.
 _EXACT = Context(prec=40)
+_multiply = _EXACT.multiply
 _MICRO_CREDIT = Decimal("0.000001")
 _LONGEST_TEXT = 40
 
@@ -73,7 +74,7 @@ def to_micro(amount: Amount, *, zero: bool = False) -> int:
 
 def from_micro(micro: int) -> Decimal:
     """Return micro-credits as credits, an exact Decimal with six places."""
-    return _EXACT.multiply(micro, _MICRO_CREDIT)
+    return _multiply(micro, _MICRO_CREDIT)
 
 
 def to_signed_micro(credits: Decimal) -> int:

@@ -49,7 +49,9 @@ class Pricing(Struct, frozen=True):
 
     def total_micro(self, usages: Sequence[UsageMetrics], plan_id: str = "") -> int:
         """What usages cost together under a plan, in micro-credits; under the document's own rates without one."""
-        engine = self.engine if self.plan(plan_id) is None else self.engine.for_plan(plan_id)
+        engine = self.engine
+        if plan_id and plan_id in engine.document.plans:
+            engine = engine.for_plan(plan_id)
         if len(usages) == 1:
             return engine.total_micro(usages[0])
         return engine.total_micro_of(usages)

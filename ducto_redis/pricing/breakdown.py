@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from fractions import Fraction
+from math import lcm
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from ducto_redis.money import from_micro
+from ducto_redis.errors import InvalidAmountError
+from ducto_redis.money import MAX_MICRO, from_micro
 from ducto_redis.pricing.exact import round_half_up
 
 Part: TypeAlias = Literal["model", "tool", "search", "cache", "fixed", "floor"]
@@ -62,27 +63,21 @@ class CostBreakdown(Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
 
 
-class PricedPart(Struct, frozen=True, gc=False):
-    """One part of a cost, exact: numerator / denominator micro-credits."""
-
-    part: Part
-    name: str
-    path: str
-    formula: str
-    numerator: int
-    denominator: int
+PricedPart: TypeAlias = tuple[Part, str, str, str, int, int]
+"""One part of a cost, exact: part, name, path and formula as in its `CostLine`, then numerator / denominator
+micro-credits. A plain tuple, because every price makes some."""
 
 
 def rounded_total(parts: Sequence[PricedPart]) -> int:
     """Return the sum of parts in micro-credits, rounded once; it may be below 0."""
-    numerator, denominator = 0, 1
-    for part in parts:
-        if part.denominator == denominator:
-            numerator += part.numerator
+    total, over = 0, 1
+    for _, _, _, _, numerator, denominator in parts:
+        if denominator == over:
+            total += numerator
         else:
-            numerator = numerator * part.denominator + part.numerator * denominator
-            denominator *= part.denominator
-    return numerator if denominator == 1 else round_half_up(numerator, denominator)
+            total = total * denominator + numerator * over
+            over *= denominator
+    return total if over == 1 else round_half_up(total, over)
 
 
 def rounded_parts(parts: Sequence[PricedPart], total: int) -> list[int]:
@@ -90,40 +85,55 @@ def rounded_parts(parts: Sequence[PricedPart], total: int) -> list[int]:
 
     Every part is rounded down; what is then missing goes, 1 each, to the parts that lost most.
     """
-    rounded = [part.numerator // part.denominator for part in parts]
+    rounded = [part[4] // part[5] for part in parts]
     missing = total - sum(rounded)
     if missing:
-        lost = [Fraction(part.numerator % part.denominator, part.denominator) for part in parts]
+        common = lcm(*(part[5] for part in parts))
+        lost = [part[4] % part[5] * (common // part[5]) for part in parts]
         for index in sorted(range(len(parts)), key=lambda place: -lost[place])[:missing]:
             rounded[index] += 1
     return rounded
 
 
-def breakdown(parts: Sequence[PricedPart], total: int, flags: tuple[str, ...]) -> CostBreakdown:
-    """Return the breakdown of exact parts whose rounded sum is `total` micro-credits."""
-    sums: dict[str, int] = {}
-    credits: dict[int, Decimal] = {0: NO_CREDITS}
-    lines: list[CostLine] = []
-    for part, micro in zip(parts, rounded_parts(parts, total), strict=True):
-        kind = part.part
-        sums[kind] = sums.get(kind, 0) + micro
-        amount = credits[micro] = from_micro(micro)
-        lines.append(CostLine(kind, part.name, part.path, part.formula, amount))
+def breakdown(parts: Sequence[PricedPart], flags: tuple[str, ...]) -> CostBreakdown:
+    """Return the breakdown of exact parts, rounded to micro-credits."""
+    for part in parts:
+        if part[-1] != 1:
+            whole = rounded_parts(parts, rounded_total(parts))
+            parts = [(*each[:4], micro, 1) for each, micro in zip(parts, whole, strict=True)]
+            break
+    total = tools = 0
+    amounts: dict[Part, Decimal] = {}
+    lines = []
+    for kind, name, path, formula, micro, _ in parts:
+        total += micro
+        amount = from_micro(micro)
+        lines.append(CostLine(kind, name, path, formula, amount))
+        if kind == "tool":  # the one kind of which there may be several
+            tools += micro
+            if kind in amounts:
+                amount = from_micro(tools)
+        amounts[kind] = amount
     if total < 0:
         lines.append(CostLine("floor", BELOW_ZERO, "", "0", from_micro(-total)))
         flags = (*flags, BELOW_ZERO)
         total = 0
-    # Where a kind has one part, its amount has been made already.
-    for micro in (total, *sums.values()):
-        if micro not in credits:
-            credits[micro] = from_micro(micro)
+    check_limit(total)
+    amount_of = amounts.get
     return CostBreakdown(
-        model_credits=credits[sums.get("model", 0)],
-        tool_credits=credits[sums.get("tool", 0)],
-        search_credits=credits[sums.get("search", 0)],
-        cache_savings=credits[sums.get("cache", 0)],
-        fixed_credits=credits[sums.get("fixed", 0)],
-        total=credits[total],
+        model_credits=amount_of("model", NO_CREDITS),
+        tool_credits=amount_of("tool", NO_CREDITS),
+        search_credits=amount_of("search", NO_CREDITS),
+        cache_savings=amount_of("cache", NO_CREDITS),
+        fixed_credits=amount_of("fixed", NO_CREDITS),
+        total=lines[0].credits if len(lines) == 1 else from_micro(total),
         lines=tuple(lines),
         flags=flags,
     )
+
+
+def check_limit(micro: int) -> int:
+    """Return a price; raise InvalidAmountError where it is over the largest amount."""
+    if micro > MAX_MICRO:
+        raise InvalidAmountError(f"the price is over the largest amount, {from_micro(MAX_MICRO)} credits")
+    return micro

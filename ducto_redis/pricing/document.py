@@ -115,9 +115,14 @@ class PricingDocument(Struct, frozen=True, kw_only=True):
             _read(_load_file(source) if isinstance(source, str | Path) else source, mistakes)
         return mistakes.found
 
+    @property
+    def plans_models(self) -> dict[str, str]:
+        """The entries by which plans price models in their own way, in the document's order."""
+        return {entry: text for plan in self.plans.values() for entry, text in plan.rate_overrides.items()}
+
     def cap_model(self, model: str) -> str:
         """Return the name under which spend caps count the usage of a model: see `PricingEngine.cap_model`."""
-        return cap_model(model, self.models, {entry for plan in self.plans.values() for entry in plan.rate_overrides})
+        return cap_model(model, self.models, self.plans_models)
 
     def to_json(self) -> str:
         """Return the document as JSON: ASCII, keys sorted, exact, without what is at its default.

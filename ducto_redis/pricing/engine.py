@@ -4,27 +4,39 @@ from collections.abc import Iterable, Mapping
 from copy import copy
 from decimal import Decimal
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
 from ducto_redis.display import format_credits
-from ducto_redis.errors import InvalidAmountError, PlanNotFoundError, UnpricedModelError
+from ducto_redis.errors import PlanNotFoundError, UnpricedModelError
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.money import MAX_MICRO, MICRO, from_micro, to_micro
-from ducto_redis.pricing.breakdown import SEARCH_NOT_PRICED, CostBreakdown, Part, PricedPart, breakdown, rounded_total
+from ducto_redis.money import MICRO, from_micro, to_micro
+from ducto_redis.pricing.breakdown import (
+    SEARCH_NOT_PRICED,
+    CostBreakdown,
+    Part,
+    PricedPart,
+    breakdown,
+    check_limit,
+    rounded_total,
+)
 from ducto_redis.pricing.document import PricingDocument
 from ducto_redis.pricing.formula import Formula
 from ducto_redis.pricing.measures import REQUESTS, SEARCHES, TEXTS, TOKENS, TOOL_CALLS, UNCACHED
 from ducto_redis.pricing.plans import Plan
-from ducto_redis.pricing.prices import ModelPrice, ModelPrices, Remembered
+from ducto_redis.pricing.prices import ModelPrice, ModelPrices
 from ducto_redis.pricing.reading import join
+from ducto_redis.pricing.remembered import Remembered
 from ducto_redis.pricing.resolution import DEFAULT
+from ducto_redis.pricing.totals import BesidesModels
 from ducto_redis.pricing.usage import check_name, check_usage, tool_call_count, usage_flags
 
 _NO_PLAN = ""
 
 # Without a model, these still ask for a model's price.
-_NEED_MODEL = (*TOKENS, "code_exec_calls")
+_need_model = attrgetter(*TOKENS, "code_exec_calls")
+_searches = attrgetter(*SEARCHES)
 
 
 class PricingEngine:
@@ -42,9 +54,13 @@ class PricingEngine:
         self._tools = {name: Formula(text, join("tools", name), own) for name, text in document.tools.items()}
         self._search = Formula(document.search, "search.costs", own) if document.search is not None else None
         self._searched = _search_fields(self._search, own)
+        self._searches = attrgetter(*(self._searched or SEARCHES))
         self._fixed = {job: to_micro(credits, zero=True) for job, credits in document.fixed.items()}
-        self._fixed_parts = {
-            job: PricedPart("fixed", job, join("fixed", job), format_credits(document.fixed[job]), micro, 1)
+        self._besides = BesidesModels.of(
+            tools=self._tools, search=self._search, searched=self._searched, fixed=self._fixed
+        )
+        self._fixed_parts: dict[str, PricedPart] = {
+            job: ("fixed", job, join("fixed", job), format_credits(document.fixed[job]), micro, 1)
             for job, micro in self._fixed.items()
         }
         discount = document.cache_discount
@@ -102,9 +118,12 @@ class PricingEngine:
         if plan is not None:
             return self.for_plan(plan).calculate(usage)
         check_usage(usage, self._own_measures)
-        parts, flags = self._parts(usage)
-        total = _limited(rounded_total(parts))
-        return breakdown(parts, total, (*usage_flags(usage), *flags))
+        if usage.model is not None:
+            try:
+                return self._breakdowns[usage.model](usage)
+            except (KeyError, ZeroDivisionError):
+                pass  # A tool without a rate, or a failing formula: below are other prices, or the error.
+        return self._breakdown(usage)
 
     def total(self, usage: UsageMetrics, plan: str | None = None) -> Decimal:
         """Return what `usage` costs, in credits. Arguments and errors are those of `calculate`."""
@@ -121,7 +140,7 @@ class PricingEngine:
             return self.for_plan(plan).exact(usage)
         check_usage(usage, self._own_measures)
         parts, _ = self._parts(usage)
-        return sum((Fraction(part.numerator, part.denominator * MICRO) for part in parts), Fraction(0))
+        return sum((Fraction(numerator, denominator * MICRO) for *_, numerator, denominator in parts), Fraction(0))
 
     def total_micro(self, usage: UsageMetrics, plan: str | None = None) -> int:
         """Return what `usage` costs, in micro-credits: the total of `calculate`, as fast as it can be had.
@@ -133,12 +152,12 @@ class PricingEngine:
                 return self._totals[usage.model](usage)
             return self._of_plan[plan]._totals[usage.model](usage)
         except (ZeroDivisionError, TypeError, AttributeError, KeyError):
-            # A usage or plan that is wrong, or a failing formula: the careful way says what it is.
-            return (self if plan is None else self.for_plan(plan))._checked_total(usage)
+            # A model not seen before, a usage or plan that is wrong, or a failing formula: the careful way knows.
+            return (self if plan is None else self.for_plan(plan))._first_total(usage)
 
     def total_micro_of(self, usages: Iterable[UsageMetrics], plan: str | None = None) -> int:
         """Return what several usages cost together, in micro-credits: the sum of their totals."""
-        return _limited(sum(self.total_micro(usage, plan) for usage in usages))
+        return check_limit(sum(self.total_micro(usage, plan) for usage in usages))
 
     def fixed_micro(self, job: str) -> int:
         """Return the fixed price of a job, in micro-credits.
@@ -149,7 +168,7 @@ class PricingEngine:
         try:
             return self._fixed[job]
         except KeyError:
-            raise UnpricedModelError(job, what="fixed job") from None
+            raise UnpricedModelError(job, what="fixed job", priced=self._fixed) from None
 
     def for_plan(self, plan: str) -> "PricingEngine":
         """Return the engine that prices by a plan's rates: this document's, with the plan's overrides.
@@ -216,32 +235,46 @@ class PricingEngine:
             self._formulas,
             overrides,
             discount=self._discount,
-            extras=self._searched,
+            besides=self._besides,
             otherwise=self._checked_total,
+            care=self._breakdown,
         )
-        self._prices, self._totals = prices.prices, prices.totals
+        self._model_prices, self._prices = prices, prices.prices
+        self._totals, self._breakdowns = prices.totals, prices.breakdowns
+
+    def _breakdown(self, usage: UsageMetrics) -> CostBreakdown:
+        """Return the breakdown of any checked usage."""
+        parts, flags = self._parts(usage)
+        return breakdown(parts, usage_flags(usage) + flags)
+
+    def _first_total(self, usage: UsageMetrics) -> int:
+        """Return the total, and have the next one of this model from the model's own function."""
+        total = self._checked_total(usage)
+        self._model_prices.remember(usage.model)
+        return total
 
     def _checked_total(self, usage: UsageMetrics) -> int:
+        """Return the total of any usage, checked, part by part."""
         check_usage(usage, self._own_measures)
         parts, _ = self._parts(usage)
-        return _limited(max(rounded_total(parts), 0))
+        return check_limit(max(rounded_total(parts), 0))
 
     def _parts(self, usage: UsageMetrics) -> tuple[list[PricedPart], tuple[str, ...]]:
         """Return every priced part of a checked usage, and flags."""
         parts: list[PricedPart] = []
         flags: tuple[str, ...] = ()
-        model = self._prices[usage.model] if self._needs_model(usage) else None
+        model = self._prices[usage.model] if usage.model is not None or self._needs_model(usage) else None
         calls = tool_call_count(usage) if usage.tool_calls else 0
         if model is not None:
             parts.append(_part("model", usage.model or DEFAULT, model.formula, usage, calls))
             if model.discount is not None:
                 rebate = _part("cache", usage.model or DEFAULT, model.discount, usage, calls)
-                if rebate.numerator:
+                if rebate[4]:
                     parts.append(rebate)
         if usage.tool_calls:
             parts += self._tool_parts(usage, model)
         if self._search is not None:
-            if any(getattr(usage, field) for field in self._searched):
+            if any(self._searches(usage)):
                 parts.append(_part("search", "search", self._search, usage, calls))
         elif usage.search_queries or usage.search_results:
             read = model.formula.reads if model is not None else frozenset()
@@ -255,34 +288,30 @@ class PricingEngine:
         return parts, flags
 
     def _tool_parts(self, usage: UsageMetrics, model: ModelPrice | None) -> list[PricedPart]:
+        tools = self._tools
         counts: dict[str, int] = {}
         for call in usage.tool_calls:
-            name = call.name if call.name in self._tools else DEFAULT
-            if name == DEFAULT and DEFAULT not in self._tools:
-                if model is not None and TOOL_CALLS in model.formula.reads:
-                    continue  # The model's own formula charges for it.
-                raise UnpricedModelError(call.name, what="tool")
+            name = call.name
+            if name not in tools:
+                name = DEFAULT
+                if DEFAULT not in tools:
+                    if model is not None and TOOL_CALLS in model.formula.reads:
+                        continue  # The model's own formula charges for it.
+                    raise UnpricedModelError(call.name, what="tool", priced=tools)
             counts[name] = counts.get(name, 0) + call.count
-        return [_part("tool", name, self._tools[name], usage, count) for name, count in counts.items()]
+        return [_part("tool", name, tools[name], usage, count) for name, count in counts.items()]
 
     def _needs_model(self, usage: UsageMetrics) -> bool:
-        if usage.model is not None or usage.measures:
+        if usage.measures:
             return True
-        if any(getattr(usage, field) for field in _NEED_MODEL):
+        if any(_need_model(usage)):
             return True
-        others = usage.tool_calls or usage.fixed_job is not None or any(getattr(usage, field) for field in SEARCHES)
-        return not others
+        return not (usage.tool_calls or usage.fixed_job is not None or any(_searches(usage)))
 
 
 def _part(part: Part, name: str, formula: Formula, usage: UsageMetrics, tool_calls: int) -> PricedPart:
     numerator, denominator = formula.exact(usage, tool_calls)
-    return PricedPart(part, name, formula.path, formula.text, numerator, denominator)
-
-
-def _limited(micro: int) -> int:
-    if micro > MAX_MICRO:
-        raise InvalidAmountError(f"the price is over the largest amount, {from_micro(MAX_MICRO)} credits")
-    return micro
+    return part, name, formula.path, formula.text, numerator, denominator
 
 
 def _search_fields(search: Formula | None, own_measures: frozenset[str]) -> tuple[str, ...]:

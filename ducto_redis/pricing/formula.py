@@ -1,7 +1,6 @@
 """One formula of a document: its text, checked once, calculated often."""
 
 from collections.abc import Set
-from functools import cached_property
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import MICRO
@@ -33,6 +32,9 @@ class Formula:
         self.own_measures = frozenset(own_measures)
         self.tree = parse(text, path)
         self.reads = check(self.tree, self.own_measures, path)
+        self._compiled = False
+        self._numerator: Numerator | None = None
+        self._denominator = 1
 
     def exact(self, usage: UsageMetrics, tool_calls: int) -> tuple[int, int]:
         """Return the value for a checked usage in micro-credits, as numerator and denominator.
@@ -44,17 +46,24 @@ class Formula:
         Raises:
             ExpressionError: for a division by zero, with path and position.
         """
-        if self._lowered is not None:
-            numerator, denominator = self._lowered
+        numerator = self._numerator
+        if numerator is not None:
             try:
-                return numerator(usage, tool_calls), denominator
+                return numerator(usage, tool_calls), self._denominator
             except ZeroDivisionError:
                 pass  # The fractions below fail at the same place, and know where that is.
+        elif not self._compiled:
+            self._compile()
+            return self.exact(usage, tool_calls)
         values = {name: value_of(name, usage, tool_calls) for name in self.reads}
         value = evaluate(self.tree, values, self.path) * MICRO
         return value.numerator, value.denominator
 
-    @cached_property
-    def _lowered(self) -> tuple[Numerator, int] | None:
-        # Compiled at first use: a document may price a thousand models of which a process sees three.
-        return compile_exact(self.tree, self.reads, self.own_measures)
+    def _compile(self) -> None:
+        # At first use: a document may price a thousand models of which a process sees three.
+        lowered = compile_exact(self.tree, self.reads, self.own_measures)
+        if lowered is not None:
+            # The denominator first: other threads go by the numerator.
+            numerator, self._denominator = lowered
+            self._numerator = numerator
+        self._compiled = True

@@ -16,7 +16,7 @@ from math import floor, gcd, lcm
 from ducto_redis.errors import ExpressionError
 from ducto_redis.pricing.checking import children, is_text
 from ducto_redis.pricing.forms import CannotLowerError, Form, add, integer
-from ducto_redis.pricing.measures import REQUESTS
+from ducto_redis.pricing.measures import NUMBERS, REQUESTS, TEXTS
 from ducto_redis.pricing.rational import evaluate, percentile
 from ducto_redis.pricing.syntax import (
     assign,
@@ -272,8 +272,8 @@ class Lowering:
 
 
 def variable(measure: str) -> str:
-    """Return the local variable that holds a measure, spelled in hexadecimal: an own measure's name is not ours."""
-    return f"measure_{measure.encode().hex()}"
+    """Return the local variable that holds a measure. The name of an own measure is spelled in hexadecimal."""
+    return f"measure_{measure}" if measure in NUMBERS or measure in TEXTS else f"own_{measure.encode().hex()}"
 
 
 def _is_constant(node: Node) -> bool:

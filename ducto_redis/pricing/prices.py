@@ -1,22 +1,17 @@
 """Prices of models by the names that requests give, compiled at first use."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from ducto_redis.errors import UnpricedModelError
-from ducto_redis.pricing.compiling import Total, compile_total
 from ducto_redis.pricing.formula import Formula
+from ducto_redis.pricing.itemizing import Itemize, compile_breakdown
 from ducto_redis.pricing.measures import INPUT_PARTS, UNCACHED
+from ducto_redis.pricing.remembered import MAX_REMEMBERED, Remembered
 from ducto_redis.pricing.resolution import resolve_rate
+from ducto_redis.pricing.totals import BesidesModels, Total, compile_total
 from ducto_redis.pricing.usage import check_name
-
-MAX_REMEMBERED = 4096
-"""How many names a table remembers. Names come from clients, who can make up any number of them."""
-
-
-_Value = TypeVar("_Value")
 
 
 class ModelPrice(Struct, frozen=True):
@@ -36,9 +31,10 @@ class ModelPrice(Struct, frozen=True):
 class ModelPrices:
     """The prices of a document's models, perhaps with a plan's rates in place of some.
 
-    By the name that a request gives (None: it gives none), `prices` holds a ModelPrice and `totals` a function from
-    usage to micro-credits. Looking up a name raises UnpricedModelError where there is no price, and InvalidIdError for
-    a name that no model can have.
+    By the name that a request gives (None: it gives none), `prices` holds a ModelPrice, and `breakdowns` a function
+    from usage to breakdown. For names that are remembered, `totals` holds a function from usage to micro-credits.
+    Looking up and remembering a name raise UnpricedModelError where there is no price, and InvalidIdError for a name
+    that no model can have.
     """
 
     def __init__(
@@ -47,8 +43,9 @@ class ModelPrices:
         overrides: Mapping[str, Formula],
         *,
         discount: Formula | None,
-        extras: Sequence[str],
+        besides: BesidesModels,
         otherwise: Total,
+        care: Itemize,
     ) -> None:
         """Prepare prices.
 
@@ -56,17 +53,31 @@ class ModelPrices:
             formulas: by entry of the document.
             overrides: a plan's, by entry; where one names the model, it wins.
             discount: of the cache section.
-            extras: fields of a usage that have prices of their own where they are given.
-            otherwise: prices what is more than a model, or wrong.
+            besides: the document's other prices.
+            otherwise: prices with care what is unusual, or wrong.
+            care: makes the breakdown of what is unusual.
         """
         self._formulas = formulas
         self._overrides = overrides
         self._discount = discount
-        self._extras = extras
+        self._besides = besides
         self._otherwise = otherwise
+        self._care = care
         self._of_formula: dict[str, ModelPrice] = {}
+        self._itemize: dict[str, Itemize] = {}
         self.prices = Remembered(self._find)
-        self.totals = Remembered(self._total)
+        self.breakdowns = Remembered(self._find_breakdown)
+        # A plain dict, which Python reads faster than one of a class of ours; `remember` fills it.
+        self.totals: dict[str | None, Total] = {}
+
+    def remember(self, name: str | None) -> None:
+        """Put the function that prices the model of this name among `totals`."""
+        if name not in self.totals:
+            # Without a model, whether one is needed at all depends on the usage.
+            total = self._otherwise if name is None else self.prices[name].total
+            if len(self.totals) >= MAX_REMEMBERED:
+                self.totals.clear()
+            self.totals[name] = total
 
     def _find(self, name: str | None) -> ModelPrice:
         if name is not None:
@@ -77,40 +88,25 @@ class ModelPrices:
             price = self._of_formula[formula.path] = self._price(formula)
         return price
 
+    def _find_breakdown(self, name: str | None) -> Itemize:
+        price = self.prices[name]
+        path = price.formula.path
+        itemize = self._itemize.get(path)
+        if itemize is None:
+            itemize = compile_breakdown(price.formula, price.discount, self._besides, self._care)
+            self._itemize[path] = itemize
+        return itemize
+
     def _formula(self, name: str | None) -> Formula:
         found = resolve_rate(name, self._formulas, self._overrides)
         if found is None:
-            raise UnpricedModelError(name)
+            raise UnpricedModelError(name, priced={**self._formulas, **self._overrides})
         table, entry = found
         return table[entry]
-
-    def _total(self, name: str | None) -> Total:
-        # Without a model, whether one is needed at all depends on the usage.
-        return self._otherwise if name is None else self.prices[name].total
 
     def _price(self, formula: Formula) -> ModelPrice:
         # The rebate is for formulas that charge every input token alike; the others price cached tokens themselves.
         discount = None if formula.reads & {*INPUT_PARTS, UNCACHED} else self._discount
         formulas = [formula] if discount is None else [formula, discount]
-        total = compile_total(
-            [each.tree for each in formulas],
-            frozenset().union(*(each.reads for each in formulas)),
-            formula.own_measures,
-            self._extras,
-            self._otherwise,
-        )
+        total = compile_total(formulas, self._besides, self._otherwise)
         return ModelPrice(formula, discount, total)
-
-
-class Remembered(dict[str | None, _Value]):
-    """What `find` returned for the names that requests gave."""
-
-    def __init__(self, find: Callable[[str | None], _Value]) -> None:
-        self._find = find
-
-    def __missing__(self, name: str | None) -> _Value:
-        value = self._find(name)
-        if len(self) >= MAX_REMEMBERED:
-            self.clear()
-        self[name] = value
-        return value

@@ -1,6 +1,6 @@
 """The spend caps of a plan: limits on what may be spent in a window."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Literal, TypeAlias, cast
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ducto_redis.pricing.reading import Section, refuse
 from ducto_redis.pricing.resolution import DEFAULT, WILDCARD, cap_model, resolve
-from ducto_redis.suggestions import did_you_mean
+from ducto_redis.suggestions import there_are
 from ducto_redis.windows import TOTAL, WINDOWS
 
 Window: TypeAlias = Literal["minute", "hour", "day", "week", "month", "total"]
@@ -74,6 +74,22 @@ def read_spend_caps(
     return tuple(section.items_of("spend_caps", read))
 
 
+def wrong_cap_model(model: str, models: Collection[str]) -> str:
+    """Return why a spend cap cannot count a model: nothing could ever price it, so that the cap would limit nothing.
+
+    Where `_default` prices whatever is not named, any model may be meant. Empty where nothing is wrong.
+
+    Args:
+        model: the model's name.
+        models: the entries that price models, also those of plans.
+    """
+    if model == DEFAULT or model.endswith(WILDCARD):
+        return f"a spend cap counts one model or all, not {model!r}"
+    if resolve(model, models) is None:
+        return f"the document prices no model {model!r}; it prices {there_are(model, models)}"
+    return ""
+
+
 def _spend_cap(section: Section, models: Mapping[str, str]) -> SpendCap:
     if not (section.has("window") and section.has("limit")):
         refuse(section.path, "a spend cap needs a window and a limit")
@@ -90,10 +106,8 @@ def _spend_cap(section: Section, models: Mapping[str, str]) -> SpendCap:
     if cap.rolling and cap.window == TOTAL:
         refuse(section.at("rolling"), "the window 'total' never ends, so it cannot roll")
     if cap.model is not None:
-        if cap.model == DEFAULT or cap.model.endswith(WILDCARD):
-            refuse(section.at("model"), f"a spend cap counts one model or all, not {cap.model!r}")
-        if resolve(cap.model, models) is None:
-            refuse(section.at("model"), f"the document prices no model {cap.model!r}{did_you_mean(cap.model, models)}")
+        if wrong := wrong_cap_model(cap.model, models):
+            refuse(section.at("model"), wrong)
         if cap.scope == "member":
             refuse(section.at("model"), "a spend cap of members counts all models; one of a model is the account's")
     return cap

@@ -25,7 +25,8 @@ OUTPUT_EXCEEDED = "output_parts_exceed_total"
 _SIX_PLACES = Context(prec=40, rounding=ROUND_HALF_UP)
 _MILLIONTH = Decimal("0.000001")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_INTS = {int}
+_NONE = 0  # Most counts are this very object, their default.
+_QUICK = 2**30 - 1  # Up to here Python compares quickly.
 _counts = attrgetter(*COUNTS)
 
 
@@ -62,11 +63,11 @@ def check_usage(usage: UsageMetrics, own_measures: frozenset[str]) -> None:
     """
     if not isinstance(usage, UsageMetrics):
         raise InvalidUsageError(f"a usage must be a UsageMetrics, not {type(usage).__name__}")
-    counts = _counts(usage)
-    if set(map(type, counts)) != _INTS or min(counts) < 0 or max(counts) > MAX_COUNT:
-        for field, count in zip(COUNTS, counts, strict=True):
-            _check_count(count, field)
-    if usage.model is not None:
+    for count in _counts(usage):
+        if count is not _NONE and (type(count) is not int or count < 0 or count > _QUICK):
+            _check_counts(usage)
+            break
+    if usage.model is not None and not _is_right(usage.model):
         check_name(usage.model, "model")
     if usage.operation is not None:
         check_name(usage.operation, "operation")
@@ -77,8 +78,10 @@ def check_usage(usage: UsageMetrics, own_measures: frozenset[str]) -> None:
     for call in usage.tool_calls:
         if not isinstance(call, ToolCall):
             raise InvalidUsageError(f"tool_calls must hold ToolCall, not {type(call).__name__}")
-        check_name(call.name, "tool")
-        _check_count(call.count, f"the count of tool {call.name!r}")
+        if not _is_right(call.name):
+            check_name(call.name, "tool")
+        if type(call.count) is not int or not 0 <= call.count <= MAX_COUNT:
+            _check_count(call.count, f"the count of tool {call.name!r}")
     for name in usage.measures:
         if name not in own_measures:
             hint = did_you_mean(str(name), own_measures)
@@ -117,7 +120,10 @@ def own_measure(measures: Mapping[str, Measure], name: str) -> int:
 
 def tool_call_count(usage: UsageMetrics) -> int:
     """Return how many calls of tools a checked usage holds."""
-    return sum(call.count for call in usage.tool_calls)
+    count = 0
+    for call in usage.tool_calls:
+        count += call.count
+    return count
 
 
 def value_of(measure: str, usage: UsageMetrics, tool_calls: int) -> Fraction | str:
@@ -149,6 +155,15 @@ def usage_flags(usage: UsageMetrics) -> tuple[str, ...]:
     ):
         flags.append(OUTPUT_EXCEEDED)
     return tuple(flags)
+
+
+def _is_right(name: str) -> bool:
+    return type(name) is str and not _name_mistake(name)
+
+
+def _check_counts(usage: UsageMetrics) -> None:
+    for field, count in zip(COUNTS, _counts(usage), strict=True):
+        _check_count(count, field)
 
 
 def _check_count(value: object, name: str) -> None:

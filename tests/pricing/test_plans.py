@@ -109,7 +109,7 @@ def test_a_cap_has_the_plans_zone_unless_it_says_otherwise() -> None:
         ({"per_operation": {"é" * 65: {}}}, "per_operation: the name of a key has 1 to 128 bytes"),
         ({"rate_overrides": {"claude*": 1}}, "rate_overrides.claude*: the document prices no model 'claude*'"),
         ({"rate_overrides": {"gpt-4": 1}}, "rate_overrides.gpt-4: the document prices no model 'gpt-4'; did you mean"),
-        ({"spend_caps": [cap(model="gpt-4")]}, "spend_caps[0].model: the document prices no model 'gpt-4'; did you"),
+        ({"spend_caps": [cap(model="gpt-4")]}, "spend_caps[0].model: the document prices no model 'gpt-4'; it pri"),
         ({"spend_caps": [cap(model="gpt*")]}, "spend_caps[0].model: a spend cap counts one model or all"),
         ({"spend_caps": [cap(model="_default")]}, "spend_caps[0].model: a spend cap counts one model or all"),
         ({"spend_caps": [cap(model="a\nb")]}, "spend_caps[0].model: the name of a model has no control"),
