@@ -25,7 +25,7 @@ def _worker(
     migrate: Annotated[bool, typer.Option("--migrate", help="Bring the ledger to the newest schema first.")] = False,
     health_host: Annotated[str, typer.Option(help="Where /healthz, /readyz and /metrics are served.")] = "127.0.0.1",
     health_port: Annotated[int, typer.Option(min=0, max=65535, help="Their port; 0 takes a free one.")] = 8787,
-    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Entries per SQL transaction, at the most.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Entries per SQL transaction, at the most.")] = 1000,
     claim_seconds: Annotated[
         float, typer.Option(min=0.1, help="Within which the partitions of a worker that died are taken over.")
     ] = 10.0,

@@ -75,7 +75,7 @@ class LedgerWorker:
         ledger: Ledger,
         *,
         worker_id: str | None = None,
-        batch: int = 500,
+        batch: int = 1000,
         claim_seconds: float = 10.0,
         backoff_seconds: float = 0.1,
         sweeps: bool = True,

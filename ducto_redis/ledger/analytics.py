@@ -23,7 +23,7 @@ from ducto_redis.analytics_results import (
 from ducto_redis.errors import ConfigError
 from ducto_redis.ledger.anomalies import Sensitivity, find_anomalies
 from ducto_redis.ledger.database import Database
-from ducto_redis.ledger.rollups import HOUR_MS, MILLION
+from ducto_redis.ledger.rollups import HOUR_MS
 from ducto_redis.ledger.rows import name_of
 from ducto_redis.ledger.schema import USAGE_SUMS
 from ducto_redis.ledger.statement import read_page
@@ -33,7 +33,6 @@ from ducto_redis.windows import check_time_zone, window_bounds
 
 SPENDING = ("deduct", "settle", "expire", "release", "refund")
 _NAMES = ("entries", "charges", "charged", "allowance", "amount", "shortfall")
-_PARTS = ("operation",)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -62,25 +61,27 @@ class Analytics:
     def spend_by_user(self, start: datetime | None = None, end: datetime | None = None) -> list[UserSpend]:
         """What each account spent, the one that was charged most first."""
         spent = self._spent(("account",), times(start, end))
-        return [UserSpend(account=group[1], **parts) for group, parts in _ranked(spent)]
+        return [UserSpend(account=group[1], **spend.parts()) for group, spend in _ranked(spent)]
 
     def top_users(self, limit: int = 10, start: datetime | None = None, end: datetime | None = None) -> list[UserSpend]:
         """The accounts that were charged most."""
-        return self.spend_by_user(start, end)[: check_limit(limit)]
+        check_limit(limit)
+        spent = self._spent(("account",), times(start, end))
+        return [UserSpend(account=group[1], **spend.parts()) for group, spend in _ranked(spent)[:limit]]
 
     def spend_by_model(
         self, start: datetime | None = None, end: datetime | None = None, *, account: str | None = None
     ) -> list[ModelSpend]:
         """What was spent on each model, most first."""
         spent = self._spent(("model",), times(start, end), account)
-        return [ModelSpend(model=group[1] or None, **parts) for group, parts in _ranked(spent)]
+        return [ModelSpend(model=group[1] or None, **spend.parts()) for group, spend in _ranked(spent)]
 
     def spend_by_member(
         self, team: str, start: datetime | None = None, end: datetime | None = None
     ) -> list[MemberSpend]:
         """What each member spent of a team, most first. All of them together is what the team spent."""
         spent = self._spent(("member",), times(start, end), team)
-        return [MemberSpend(member=group[1] or None, **parts) for group, parts in _ranked(spent)]
+        return [MemberSpend(member=group[1] or None, **spend.parts()) for group, spend in _ranked(spent)]
 
     def daily_spend(
         self,
@@ -101,8 +102,8 @@ class Analytics:
             question, zone = _by_days(connection, question, time_zone)
             spent = _spent(connection, question)
         return [
-            DaySpend(day=_local_day(question.bounds[period], time_zone, zone), **parts)
-            for (period,), parts in sorted(spent.items())
+            DaySpend(day=_local_day(question.bounds[period], time_zone, zone), **spend.parts())
+            for (period,), spend in sorted(spent.items(), key=lambda item: item[0])
         ]
 
     def aggregate_stats(
@@ -111,19 +112,24 @@ class Analytics:
         """All that moved, and what stands out."""
         period = times(start, end)
         with self._database.read() as connection:
-            total = _spent(connection, self._question((), period, account)).get((0,), _parts(()))
-            by_account = _ranked(_spent(connection, self._question(("account",), period, account)))
-            by_model = _ranked(_spent(connection, self._question(("model",), period, account)))
+            by_account = _spent(connection, self._question(("account",), period, account))
             days, _ = _by_days(connection, self._question((), period, account), "UTC")
-            busy_days = sum(1 for parts in _spent(connection, days).values() if parts["charges"])
+            busy_days = sum(1 for spend in _spent(connection, days).values() if spend.charges)
             moved = sums_of(
                 connection,
-                Question(self._namespace, period, ("operation", "type"), account),
-                ("amount", "balance_change", "allowance"),
+                Question(self._namespace, period, ("model", "operation", "type"), account),
+                (*_NAMES, "balance_change"),
             )
+        total = _Spend()
+        for spend in by_account.values():
+            total.add(spend)
+        by_model: dict[Group, _Spend] = {}
         added: dict[str, int] = {}
         adjusted = expired = lost = 0
-        for (_, operation, credits_type), (amount, balance_change, allowance) in moved.items():
+        for (period_at, model, operation, credits_type), (*values, balance_change) in moved.items():
+            if operation in SPENDING and model:
+                by_model.setdefault((period_at, model), _Spend()).take(operation, values)
+            allowance, amount = values[3], values[4]
             match operation:
                 case "add_credits" | "open_account":
                     added[credits_type] = added.get(credits_type, 0) + amount
@@ -133,18 +139,17 @@ class Analytics:
                     expired -= balance_change
                 case "refund":
                     lost += amount - balance_change - allowance
-        charged = [group for group, parts in by_account if parts["charges"]]
-        models = [group[1] for group, parts in by_model if parts["charges"] and group[1]]
+        charged = {group: spend for group, spend in by_account.items() if spend.charges}
         return AggregateStats(
             accounts=len(charged),
-            average_day=_share(total["charged"], busy_days),
-            top_account=charged[0][1] if charged else None,
-            top_model=models[0] if models else None,
+            average_day=_share(total.charged, busy_days),
+            top_account=_most_charged(charged),
+            top_model=_most_charged({group: spend for group, spend in by_model.items() if spend.charges}),
             added={name: from_micro(value) for name, value in sorted(added.items())},
             adjusted=from_micro(adjusted),
             expired=from_micro(expired),
             lost=from_micro(lost),
-            **total,
+            **total.parts(),
         )
 
     def list_user_transactions(
@@ -256,7 +261,7 @@ class Analytics:
     def _question(self, by: tuple[str, ...], period: Times, account: str | None) -> Question:
         return Question(self._namespace, period, by, account, SPENDING)
 
-    def _spent(self, by: tuple[str, ...], period: Times, account: str | None = None) -> dict[Group, dict[str, Any]]:
+    def _spent(self, by: tuple[str, ...], period: Times, account: str | None = None) -> "dict[Group, _Spend]":
         with self._database.read() as connection:
             return _spent(connection, self._question(by, period, account))
 
@@ -294,44 +299,63 @@ def _at(milliseconds: int) -> datetime:
     return _EPOCH + milliseconds * _MILLISECOND
 
 
-def _spent(connection: Connection, question: Question) -> dict[Group, dict[str, Any]]:
-    inner = msgspec.structs.replace(question, by=(*question.by, *_PARTS))
-    groups: dict[Group, list[tuple[str, list[int]]]] = {}
-    for group, values in sums_of(connection, inner, _NAMES).items():
-        if values[0]:  # else it is what one of several models in a charge consumed
-            groups.setdefault(group[:-1], []).append((group[-1], values[1:]))
-    return {group: _parts(its) for group, its in groups.items()}
+class _Spend:
+    """What was spent, in micro-credits."""
 
+    __slots__ = ("allowance", "charged", "charges", "refunded", "shortfall")
 
-def _parts(its: Sequence[tuple[str, list[int]]]) -> dict[str, Any]:
-    charges = charged = allowance = refunded = shortfall = 0
-    for operation, (its_charges, its_charged, its_allowance, amount, its_shortfall) in its:
+    def __init__(self) -> None:
+        self.charges = self.charged = self.allowance = self.refunded = self.shortfall = 0
+
+    def take(self, operation: str, values: Sequence[int]) -> None:
+        """Take in what an operation did: sums of `_NAMES`."""
+        _, charges, charged, allowance, amount, shortfall = values
         if operation == "refund":
-            refunded += amount
+            self.refunded += amount
         else:
-            charges += its_charges
-            charged += its_charged
-            allowance += its_allowance
-            shortfall += its_shortfall
-    return {
-        "charges": charges,
-        "charged": from_micro(charged),
-        "allowance": from_micro(allowance),
-        "refunded": from_micro(refunded),
-        "net": from_micro(charged - refunded),
-        "shortfall": from_micro(shortfall),
-    }
+            self.charges += charges
+            self.charged += charged
+            self.allowance += allowance
+            self.shortfall += shortfall
+
+    def add(self, other: "_Spend") -> None:
+        """Add what was spent elsewhere."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def parts(self) -> dict[str, Any]:
+        """The fields of `Spend`."""
+        return {
+            "charges": self.charges,
+            "charged": from_micro(self.charged),
+            "allowance": from_micro(self.allowance),
+            "refunded": from_micro(self.refunded),
+            "net": from_micro(self.charged - self.refunded),
+            "shortfall": from_micro(self.shortfall),
+        }
 
 
-def _ranked(spent: Mapping[Group, dict[str, Any]]) -> list[tuple[Group, dict[str, Any]]]:
-    return sorted(spent.items(), key=lambda item: (-item[1]["charged"], item[0]))
+def _spent(connection: Connection, question: Question) -> dict[Group, _Spend]:
+    inner = msgspec.structs.replace(question, by=(*question.by, "operation"))
+    groups: dict[Group, _Spend] = {}
+    for (*group, operation), values in sums_of(connection, inner, _NAMES).items():
+        if values[0]:  # else it is what one of several models in a charge consumed
+            groups.setdefault(tuple(group), _Spend()).take(operation, values)
+    return groups
 
 
-def _share(total: Decimal, parts: int) -> Decimal:
-    if not parts:
-        return from_micro(0)
-    micro = int(total * MILLION)
-    return from_micro((2 * micro + parts) // (2 * parts))
+def _ranked(spent: Mapping[Group, _Spend]) -> list[tuple[Group, _Spend]]:
+    return sorted(spent.items(), key=lambda item: (-item[1].charged, item[0]))
+
+
+def _most_charged(spent: Mapping[Group, _Spend]) -> str | None:
+    """The account or model that was charged most; the first of several."""
+    return min(spent, key=lambda group: (-spent[group].charged, group))[1] if spent else None
+
+
+def _share(total: int, parts: int) -> Decimal:
+    """A part of the total, in credits; half a micro-credit is rounded up."""
+    return from_micro((2 * total + parts) // (2 * parts)) if parts else from_micro(0)
 
 
 def _by_days(connection: Connection, question: Question, time_zone: str) -> tuple[Question, tzinfo]:

@@ -1,25 +1,30 @@
-"""Proves the roll-ups: those of an account against its entries, and the coarser ones against those of all accounts."""
+"""Proves the roll-ups: those of an account against its entries, and the coarser ones against those that they are of."""
 
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Select, Table, func, select
 
 from ducto_redis.ledger.rollups import (
     CELL_KEY,
+    DAY_KEY,
+    DAYS_A_WEEK,
     HOURS_A_DAY,
     MEASURE_KEY,
     MILLION,
+    WEEK_KEY,
     Cells,
 )
 from ducto_redis.ledger.schema import (
     SUMS,
     account_days,
     account_hours,
+    account_weeks,
     accounts,
     measures,
     partition_hours,
+    partitions,
 )
 
 ROWS_AT_A_TIME = 2000
@@ -95,30 +100,50 @@ def cells_differ(stored: Cells, expected: Cells) -> Iterator[str]:
 
 def coarse_rollups_differ(connection: Connection, namespace: str) -> list[str]:
     """What differs between the roll-ups of accounts by the hour and those that are made of them."""
-    hours = account_hours.c
-    day = hours.hour.op("/")(HOURS_A_DAY)  # of integers: rounded down
-    in_hours = accounts.c.namespace == hours.namespace, accounts.c.account == hours.account
-    partition = select(accounts.c.partition).where(*in_hours).scalar_subquery()
-    detail = dict.fromkeys(CELL_KEY[2:])
-    days = {"account": None, "day": day, "operation": None, "member": None}
-    partitions = {"hour": None, "partition": partition} | {name: None for name in detail if name != "member"}
+    hours, days = account_hours.c, account_days.c
+    of_days: dict[str, Any] = {name: hours[name] for name in ("partition", *DAY_KEY) if name != "day"}
+    of_days["day"] = hours.hour.op("/")(HOURS_A_DAY)  # of integers: rounded down
+    of_weeks: dict[str, Any] = {name: days[name] for name in ("partition", *WEEK_KEY) if name != "week"}
+    of_weeks["week"] = days.day.op("/")(DAYS_A_WEEK)
+    of_partitions = {name: hours[name] for name in ("partition", *CELL_KEY) if name not in ("account", "member")}
+    is_made = days.day < DAYS_A_WEEK * (
+        select(partitions.c.open_week)
+        .where(partitions.c.namespace == days.namespace, partitions.c.partition == days.partition)
+        .scalar_subquery()
+    )
     return [
-        *_differences(connection, namespace, account_days, days),
-        *_differences(connection, namespace, partition_hours, partitions),
+        *_misplaced(connection, namespace),
+        *_differences(connection, namespace, account_days, account_hours, of_days),
+        *_differences(connection, namespace, account_weeks, account_days, of_weeks, is_made),
+        *_differences(connection, namespace, partition_hours, account_hours, of_partitions),
     ]
 
 
-def _differences(connection: Connection, namespace: str, table: Table, key: dict[str, Any]) -> Iterator[str]:
-    columns = [(account_hours.c[name] if made is None else made).label(name) for name, made in key.items()]
+def _misplaced(connection: Connection, namespace: str) -> Iterator[str]:
+    its, its_name = account_hours.c, account_hours.name
+    statement = (
+        select(its.account, its.hour, its.partition)
+        .join(accounts, (accounts.c.namespace == its.namespace) & (accounts.c.account == its.account))
+        .where(its.namespace == namespace, its.partition != accounts.c.partition)
+        .limit(_DIFFERENCES_SHOWN)
+    )
+    for account, hour, partition in connection.execute(statement):
+        yield f"{namespace}: {its_name} holds hour {hour} of {account!r} in partition {partition}, not in its own"
+
+
+def _differences(
+    connection: Connection, namespace: str, table: Table, source: Table, key: dict[str, Any], *conditions: Any
+) -> Iterator[str]:
+    """What differs between a table and the sums that the source adds up to. `key`: the table's, of source's columns."""
     inner = (
-        select(*columns, *(account_hours.c[name] for name in SUMS))
-        .where(account_hours.c.namespace == namespace)
+        select(*(made.label(name) for name, made in key.items()), *(source.c[name] for name in SUMS))
+        .where(source.c.namespace == namespace, *conditions)
         .subquery()
     )
     grouped = [inner.c[name] for name in key]
     sums = [func.sum(inner.c[name]) for name in SUMS]
-    expected = select(*grouped, *sums).group_by(*grouped)
-    stored = select(*(table.c[name] for name in (*key, *SUMS))).where(table.c.namespace == namespace)
+    expected: Select[Any] = select(*grouped, *sums).group_by(*grouped)
+    stored: Select[Any] = select(*(table.c[name] for name in (*key, *SUMS))).where(table.c.namespace == namespace)
     for one, other, says in (
         (stored, expected, "holds"),
         (expected, stored, "lacks"),
@@ -126,4 +151,4 @@ def _differences(connection: Connection, namespace: str, table: Table, key: dict
         for row in connection.execute(one.except_(other).limit(_DIFFERENCES_SHOWN)):
             place = ", ".join(f"{name} {value!r}" for name, value in zip(key, row, strict=False))
             sums_of = {name: int(value) for name, value in zip(SUMS, row[len(key) :], strict=True) if value}
-            yield f"{namespace}: {table.name} {says} {place}: {sums_of}, other than the hours of its accounts"
+            yield f"{namespace}: {table.name} {says} {place}: {sums_of}, other than {source.name} adds up to"

@@ -1,8 +1,13 @@
-"""Roll-ups: what entries add up to, by the hour and by the day.
+"""Roll-ups: what entries add up to, by the hour, the day and the week.
 
-Three tables hold the same sums, for different questions: `account_hours` by account and whatever the charges were for,
-`account_days` by account and member, `partition_hours` of all accounts. They are written in the transaction that writes
-the entries, and each is the sum of the entries that lead to the balance, nothing else: `verify` proves it.
+The tables hold the same sums, for different questions: `account_hours` by account and whatever the charges were for,
+`account_days` and `account_weeks` by account and member, `partition_hours` of all accounts. They are written in the
+transaction that writes the entries, and each is the sum of the entries that lead to the balance, nothing else: `verify`
+proves it.
+
+Weeks are made of days once they are over, so that they cost the writer next to nothing: by the first batch of a
+partition that is of a later week. `partitions.open_week` is the first week that is not made yet; what comes late for
+weeks before it is added to them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,24 +15,28 @@ from decimal import Decimal
 from operator import add
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, and_, case, delete, or_, select
+from sqlalchemy import Connection, Table, and_, case, delete, func, insert, or_, select
 
+from ducto_redis.engine.cause import USAGE_FIELDS
 from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.ledger.reports import LedgerEntry
 from ducto_redis.ledger.rows import Movement, Usage, model_of, name_of
 from ducto_redis.ledger.schema import (
-    MOVEMENT_SUMS,
     SUMS,
     USAGE_SUMS,
     account_days,
     account_hours,
+    account_weeks,
+    accounts,
     measures,
     partition_hours,
+    partitions,
 )
-from ducto_redis.ledger.statements import add_rows
+from ducto_redis.ledger.statements import add_rows, run
 
 HOUR_MS = 3_600_000
 HOURS_A_DAY = 24
+DAYS_A_WEEK = 7
 MILLION = 1_000_000
 MOST_OF_A_MEASURE = 2**40
 """Usage above it is taken as this much: no request consumes more, and sums stay within what columns hold."""
@@ -40,13 +49,16 @@ MeasureKey: TypeAlias = tuple[str, int, str, str, str]
 CELL_KEY = ("hour", "account", "operation", "member", "model", "operation_type", "type")
 MEASURE_KEY = ("measure", "hour", "account", "member", "model")
 
-DAY_KEY = ("account", "day", "operation", "member")
+DAY_KEY = ("day", "account", "operation", "member")
+WEEK_KEY = ("week", "account", "operation", "member")
 _PARTITION_KEY = ("hour", "partition", "operation", "model", "operation_type", "type")
 _WITH_USAGE = frozenset(("deduct", "settle"))
 _ALWAYS = frozenset(("deduct", "settle", "refund"))
 _AT_A_TIME = 500
 
-_USAGE_AT = {name: len(MOVEMENT_SUMS) + index for index, name in enumerate(USAGE_SUMS)}
+_SUM_OF_FIELD = [SUMS.index(name) if name in USAGE_SUMS else None for name in USAGE_FIELDS]
+_TOOL_CALLS = SUMS.index("tool_calls")
+_MEASURES = USAGE_FIELDS.index("measures")
 _NOTHING = [0] * len(SUMS)
 
 
@@ -94,17 +106,17 @@ class Cells:
         if several and (part := model_of(usage) or "") != key[4]:
             key = (*key[:4], part, *key[5:])
             cell = self.sums.setdefault(key, _NOTHING.copy())
-        for name, value in usage.items():
-            at = _USAGE_AT.get(name)
-            if at is not None:
-                if type(value) is int and 0 <= value <= MOST_OF_A_MEASURE:
-                    cell[at] += value
-                else:
-                    cell[at] += _tool_calls(value) if name == "tool_calls" else _bounded(value)
-            elif name == "measures" and isinstance(value, dict):
-                for measure, quantity in value.items():
-                    its_key = (name_of(measure) or "", key[0], key[1], key[3], key[4])
-                    self.measured[its_key] = self.measured.get(its_key, 0) + _millionths(quantity)
+        for at, value in zip(_SUM_OF_FIELD, usage, strict=False):
+            if at is None or not value:
+                continue
+            if type(value) is int and 0 <= value <= MOST_OF_A_MEASURE:
+                cell[at] += value
+            else:
+                cell[at] += _tool_calls(value) if at == _TOOL_CALLS else _bounded(value)
+        if len(usage) > _MEASURES and isinstance(usage[_MEASURES], dict):
+            for measure, quantity in usage[_MEASURES].items():
+                its_key = (name_of(measure) or "", key[0], key[1], key[3], key[4])
+                self.measured[its_key] = self.measured.get(its_key, 0) + _millionths(quantity)
 
     def add(self, connection: Connection, namespace: str, partition: int) -> None:
         """Add the sums to the tables. They are those of accounts of one partition."""
@@ -113,9 +125,10 @@ class Cells:
             return
         days: dict[Any, list[int]] = {}
         for (hour, account, operation, member, *_), cell in sums.items():
-            _accumulate(days, (account, hour // HOURS_A_DAY, operation, member), cell)
-        _add(connection, account_hours, namespace, CELL_KEY, sums)
-        _add(connection, account_days, namespace, DAY_KEY, days)
+            _accumulate(days, (hour // HOURS_A_DAY, account, operation, member), cell)
+        _add_of_accounts(connection, account_hours, namespace, partition, CELL_KEY, sums)
+        _add_of_accounts(connection, account_days, namespace, partition, DAY_KEY, days)
+        _add_to_weeks(connection, namespace, partition, days)
         _add_to_partition(connection, namespace, partition, sums, 1)
         rows = [(namespace, *key, *divmod(value, MILLION)) for key, value in self.measured.items()]
         add_rows(connection, measures, ("namespace", *MEASURE_KEY), ("whole", "millionths"), rows)
@@ -147,32 +160,65 @@ def is_moving(its: Any) -> Any:
     return or_(its.charged != 0, its.balance_change != 0, its.operation.in_(sorted(_ALWAYS)))
 
 
-def account_hours_in(
-    connection: Connection, namespace: str, account: str, hours: tuple[int, int] | None = None
+def partition_of(connection: Connection, namespace: str, account: str) -> int | None:
+    """The account's partition, where the ledger knows the account."""
+    its = accounts.c
+    return connection.scalar(select(its.partition).where(its.namespace == namespace, its.account == account))
+
+
+def account_days_in(
+    connection: Connection, namespace: str, partition: int, account: str, days: tuple[int, int] | None = None
 ) -> list[int]:
-    """Hours, of days in which anything of the account moved, within the bounds."""
-    its = account_days.c
-    conditions = [its.namespace == namespace, its.account == account]
-    if hours is not None:
-        conditions += [its.day >= hours[0] // HOURS_A_DAY, its.day <= hours[1] // HOURS_A_DAY]
-    days = connection.scalars(select(its.day).where(*conditions).distinct().order_by(its.day))
-    found = (hour for day in days for hour in range(day * HOURS_A_DAY, (day + 1) * HOURS_A_DAY))
+    """Days, rising, in which anything of the account moved, within the bounds; the second is not in them."""
+    # From each day of the partition to its next, by the index: the days of one account do not lie side by side.
+    its, others = account_days.c, account_days.alias().c
+    place = [its.namespace == namespace, its.partition == partition]
+    first = []
+    if days is not None:
+        place.append(its.day < days[1])
+        first.append(its.day >= days[0])  # not of the later ones too: SQLite would seek by it, and scan from there
+    walk = select(func.min(its.day).label("day")).where(*place, *first).cte("days", recursive=True)
+    later = select(func.min(its.day)).where(*place, its.day > walk.c.day).scalar_subquery()
+    walk = walk.union_all(select(later).where(walk.c.day.is_not(None)))
+    has_any = (
+        select(others.day)
+        .where(
+            others.namespace == namespace,
+            others.partition == partition,
+            others.day == walk.c.day,
+            others.account == account,
+        )
+        .exists()
+    )
+    return sorted(connection.scalars(select(walk.c.day).where(walk.c.day.is_not(None), has_any)))
+
+
+def account_hours_in(
+    connection: Connection, namespace: str, partition: int, account: str, hours: tuple[int, int] | None = None
+) -> list[int]:
+    """Hours, rising, of days in which anything of the account moved, within the bounds."""
+    days = None if hours is None else (hours[0] // HOURS_A_DAY, -(-hours[1] // HOURS_A_DAY))
+    found = (
+        hour
+        for day in account_days_in(connection, namespace, partition, account, days)
+        for hour in range(day * HOURS_A_DAY, (day + 1) * HOURS_A_DAY)
+    )
     return [hour for hour in found if hours is None or hours[0] <= hour < hours[1]]
 
 
-def portions(hours: Sequence[int]) -> Iterator[Sequence[int]]:
-    """The hours, as many at a time as one statement takes."""
-    for first in range(0, len(hours), _AT_A_TIME):
-        yield hours[first : first + _AT_A_TIME]
+def portions(times: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Hours or days, as many at a time as one statement takes."""
+    for first in range(0, len(times), _AT_A_TIME):
+        yield times[first : first + _AT_A_TIME]
 
 
-def stored_cells(connection: Connection, namespace: str, account: str) -> Cells:
+def stored_cells(connection: Connection, namespace: str, account: str, partition: int) -> Cells:
     """What the tables hold of an account."""
     sums: dict[Any, list[int]] = {}
     its = account_hours.c
     columns = [its[name] for name in (*CELL_KEY, *SUMS)]
-    place = (its.namespace == namespace, its.account == account)
-    for some in portions(account_hours_in(connection, namespace, account)):
+    place: tuple[Any, ...] = (its.namespace == namespace, its.partition == partition, its.account == account)
+    for some in portions(account_hours_in(connection, namespace, partition, account)):
         for row in connection.execute(select(*columns).where(*place, its.hour.in_(some))):
             sums[tuple(row[: len(CELL_KEY)])] = list(row[len(CELL_KEY) :])
     measured: dict[Any, int] = {}
@@ -185,18 +231,25 @@ def stored_cells(connection: Connection, namespace: str, account: str) -> Cells:
 
 def replace_cells(connection: Connection, namespace: str, account: str, partition: int, cells: Cells) -> None:
     """Make the tables hold these sums of an account, in place of those that they hold."""
-    stored = stored_cells(connection, namespace, account)
+    stored = stored_cells(connection, namespace, account, partition)
     before = stored.sums
     if before == cells.sums and stored.measured == cells.measured:
         return
     _add_to_partition(connection, namespace, partition, before, -1)
-    its = account_hours.c
     hours = sorted({key[0] for key in before})
-    for some in portions(hours):
-        place = (its.namespace == namespace, its.account == account, its.hour.in_(some))
-        connection.execute(delete(account_hours).where(*place))
-    for table in (account_days, measures):
-        connection.execute(delete(table).where(table.c.namespace == namespace, table.c.account == account))
+    days = sorted({hour // HOURS_A_DAY for hour in hours})
+    weeks = sorted({day // DAYS_A_WEEK for day in days})
+    for table, unit, times in (
+        (account_hours, "hour", hours),
+        (account_days, "day", days),
+        (account_weeks, "week", weeks),
+    ):
+        its = table.c
+        for some in portions(times):
+            place = (its.namespace == namespace, its.partition == partition, its[unit].in_(some))
+            connection.execute(delete(table).where(*place, its.account == account))
+    its = measures.c
+    connection.execute(delete(measures).where(its.namespace == namespace, its.account == account))
     cells.add(connection, namespace, partition)
     at = partition_hours.c
     for some in portions(hours):
@@ -220,6 +273,44 @@ def _millionths(value: Any) -> int:
     return int(min(Decimal(value), Decimal(MOST_OF_A_MEASURE)) * MILLION)
 
 
+def _add_to_weeks(connection: Connection, namespace: str, partition: int, days: Mapping[Any, list[int]]) -> None:
+    """Add what came late to weeks that are made, and make those that are over. The days have been added already."""
+    arguments = (namespace, partition)
+    place = f"FROM {partitions.name} WHERE namespace = ? AND partition = ?"
+    open_week = run(connection, f"SELECT open_week {place}", arguments).scalar_one()
+    first_open_day = open_week * DAYS_A_WEEK
+    late: dict[Any, list[int]] = {}
+    for (day, *rest), cell in days.items():
+        if day < first_open_day:
+            _accumulate(late, (day // DAYS_A_WEEK, *rest), cell)
+    _add_of_accounts(connection, account_weeks, namespace, partition, WEEK_KEY, late)
+    newest_day = max(day for day, *_ in days)
+    if newest_day >= first_open_day + DAYS_A_WEEK:
+        _make_weeks(connection, namespace, partition, open_week, newest_day // DAYS_A_WEEK)
+
+
+def _make_weeks(connection: Connection, namespace: str, partition: int, open_week: int, until: int) -> None:
+    its = account_days.c
+    week = its.day.op("/")(DAYS_A_WEEK)  # of integers: rounded down
+    key = (its.account, its.operation, its.member)
+    made = (
+        select(its.namespace, its.partition, week, *key, *(func.sum(its[name]) for name in SUMS))
+        .where(
+            its.namespace == namespace,
+            its.partition == partition,
+            its.day >= open_week * DAYS_A_WEEK,
+            its.day < until * DAYS_A_WEEK,
+        )
+        .group_by(its.namespace, its.partition, week, *key)
+    )
+    connection.execute(insert(account_weeks).from_select(["namespace", "partition", *WEEK_KEY, *SUMS], made))
+    run(
+        connection,
+        f"UPDATE {partitions.name} SET open_week = ? WHERE namespace = ? AND partition = ?",
+        (until, namespace, partition),
+    )
+
+
 def _add_to_partition(
     connection: Connection, namespace: str, partition: int, sums: Mapping[CellKey, list[int]], factor: int
 ) -> None:
@@ -227,7 +318,7 @@ def _add_to_partition(
     for (hour, _, operation, _, model, operation_type, credits_type), cell in sums.items():
         its = cell if factor == 1 else [value * factor for value in cell]
         _accumulate(cells, (hour, partition, operation, model, operation_type, credits_type), its)
-    _add(connection, partition_hours, namespace, _PARTITION_KEY, cells)
+    _add(connection, partition_hours, ("namespace",), (namespace,), _PARTITION_KEY, cells)
 
 
 def _accumulate(into: dict[Any, list[int]], key: Any, sums: list[int]) -> None:
@@ -235,12 +326,28 @@ def _accumulate(into: dict[Any, list[int]], key: Any, sums: list[int]) -> None:
     into[key] = sums if before is None else list(map(add, before, sums))
 
 
+def _add_of_accounts(
+    connection: Connection,
+    table: Table,
+    namespace: str,
+    partition: int,
+    key_names: Sequence[str],
+    cells: Mapping[Any, list[int]],
+) -> None:
+    _add(connection, table, ("namespace", "partition"), (namespace, partition), key_names, cells)
+
+
 def _add(
-    connection: Connection, table: Table, namespace: str, key_names: Sequence[str], cells: Mapping[Any, list[int]]
+    connection: Connection,
+    table: Table,
+    place_names: Sequence[str],
+    place: tuple[Any, ...],
+    key_names: Sequence[str],
+    cells: Mapping[Any, list[int]],
 ) -> None:
     if not cells:
         return
     # Of twenty sums a batch has few: columns without any are left out. Rows in the key's order stay close together.
     used = [index for index, column in enumerate(zip(*cells.values(), strict=True)) if any(column)]
-    rows = [(namespace, *key, *[cell[index] for index in used]) for key, cell in sorted(cells.items())]
-    add_rows(connection, table, ("namespace", *key_names), [SUMS[index] for index in used], rows)
+    rows = [(*place, *key, *[cell[index] for index in used]) for key, cell in sorted(cells.items())]
+    add_rows(connection, table, (*place_names, *key_names), [SUMS[index] for index in used], rows)

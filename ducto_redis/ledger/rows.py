@@ -22,6 +22,7 @@ _ACCOUNTS_KEPT = 65536
 _SEPARATOR = "\t"
 _NAME_BYTES = 128
 _NO_DETAILS = Details()
+_MODEL = USAGE_FIELDS.index("model")
 _WITH_TYPE = frozenset(("add_credits", "open_account", "expire_grant"))
 DEFAULT_OPERATION_TYPE = "default"
 SIGNUP_BONUS = "signup_bonus"
@@ -91,22 +92,16 @@ STATEMENT_COLUMNS = (
 """What `ledger_entry_of` reads."""
 
 
-Usage: TypeAlias = dict[str, Any]
-"""A usage, as an entry's cause says it: only what is not zero is there. Numbers may be anything."""
+Usage: TypeAlias = list[Any]
+"""A usage, as an entry's cause holds it: the values of `USAGE_FIELDS`, without the last ones. They may be anything."""
 
 
 class ReadCause(Struct, gc=False):
     """The parts of a cause that the ledger keeps in columns, or adds up."""
 
-    usage: list[list[Any]] = []
+    usage: Sequence[Usage] = ()
     type: str | None = None
     operation_type: str | None = None
-
-    def usages(self) -> Sequence[Usage]:
-        """What was priced."""
-        return [
-            {name: value for name, value in zip(USAGE_FIELDS, usage, strict=False) if value} for usage in self.usage
-        ]
 
 
 class ReadEntry(Struct, frozen=True, gc=False):
@@ -187,8 +182,7 @@ def read_parts(entry: JournalEntry) -> ReadEntry:
             raise UnreadableEntryError(str(error), account=entry.account) from None
         if abs(details.allowance) >= _LIMIT:
             raise UnreadableEntryError("a journal entry's allowance is out of range", account=entry.account)
-    usages = cause.usages()
-    models = {model_of(usage) for usage in usages}
+    models = {model_of(usage) for usage in cause.usage}
     entry_ms, entry_seq = split_id(entry.entry_id)
     return ReadEntry(
         entry,
@@ -198,19 +192,19 @@ def read_parts(entry: JournalEntry) -> ReadEntry:
         models.pop() if len(models) == 1 else None,
         name_of(details.operation_type or cause.operation_type) or DEFAULT_OPERATION_TYPE,
         _type_of(entry.operation, cause, details) if entry.operation in _WITH_TYPE else None,
-        usages,
+        cause.usage,
     )
 
 
 def model_of(usage: Usage) -> str | None:
     """The model of a usage."""
-    model = usage.get("model")
+    model = usage[_MODEL] if usage else None
     return name_of(model) if isinstance(model, str) else None
 
 
 def usages_of(cause: str) -> Sequence[Usage]:
     """What was priced, by the cause of an entry that was read before."""
-    return _cause_decoder.decode(cause).usages() if cause else ()
+    return _cause_decoder.decode(cause).usage if cause else ()
 
 
 def _type_of(operation: str, cause: ReadCause, details: Details) -> str | None:

@@ -1,4 +1,4 @@
-"""The ledger's tables: entries, latest state, and roll-ups of entries by the hour.
+"""The ledger's tables: entries, latest state, and roll-ups of entries.
 
 Credits are BIGINT micro-credits. Every table carries the namespace, so that several may share one database, and a
 prefix, so that they may share it with an application's own tables. The packaged migrations end in this schema.
@@ -77,11 +77,12 @@ def _sums() -> list[Column[int]]:
     return [Column(name, BigInteger, nullable=False, server_default="0") for name in SUMS]
 
 
-# Each is one tree, in the order in which most is read: of a time, of an account, of a time.
+# Each is one tree. A batch is of one partition and of a short time: what it adds to lies side by side.
 account_hours = Table(
     "ducto_account_hours",
     metadata,
     Column("namespace", _Name, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970"),
     Column("account", _Name, primary_key=True),
     Column("operation", _Name, primary_key=True),
@@ -97,8 +98,22 @@ account_days = Table(
     "ducto_account_days",
     metadata,
     Column("namespace", _Name, primary_key=True),
-    Column("account", _Name, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("day", BigInteger, primary_key=True, autoincrement=False, comment="days since 1970, in UTC"),
+    Column("account", _Name, primary_key=True),
+    Column("operation", _Name, primary_key=True),
+    Column("member", _Name, primary_key=True),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+
+account_weeks = Table(
+    "ducto_account_weeks",
+    metadata,
+    Column("namespace", _Name, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("week", BigInteger, primary_key=True, autoincrement=False, comment="seven days each, since 1970, in UTC"),
+    Column("account", _Name, primary_key=True),
     Column("operation", _Name, primary_key=True),
     Column("member", _Name, primary_key=True),
     *_sums(),
@@ -180,4 +195,11 @@ partitions = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("entry_ms", BigInteger, nullable=False, comment="the last journal entry that was written"),
     Column("entry_seq", BigInteger, nullable=False),
+    Column(
+        "open_week",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="the first that the roll-ups by the week do not hold",
+    ),
 )

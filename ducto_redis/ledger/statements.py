@@ -1,11 +1,13 @@
 """Statements that write many rows, in the words of either database."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from ducto_redis.ledger.schema import accounts
 
@@ -41,12 +43,15 @@ def insert_rows(
     """
     if not rows:
         return
-    conflict = ""
-    if replace:
-        keys = [column.name for column in table.primary_key]
-        updates = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name not in keys)
-        conflict = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updates}"
-    _insert(connection, table, names, rows, conflict)
+    if not replace:
+        if connection.dialect.name == "sqlite":
+            _insert(connection, table, names, rows, "")
+        else:
+            _copy(connection, table, names, rows)
+        return
+    keys = [column.name for column in table.primary_key]
+    updates = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name not in keys)
+    _insert(connection, table, names, rows, f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updates}")
 
 
 def add_rows(
@@ -76,6 +81,22 @@ def _insert(
     else:
         selected, parameters = _as_columns(connection, table, names, rows)
         connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) {selected}{conflict}", parameters)
+
+
+def _copy(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Let PostgreSQL read the rows as a stream: what it does fastest, for rows that are certainly new."""
+    statement = f"COPY {table.name} ({', '.join(names)}) FROM STDIN"
+    with closing(connection.connection.cursor()) as cursor:
+        try:
+            with cursor.copy(statement) as copy:
+                for row in rows:
+                    copy.write_row(row)
+        except _dbapi(connection).Error as error:
+            raise DBAPIError.instance(statement, None, error, _dbapi(connection).Error, hide_parameters=True) from error
+
+
+def _dbapi(connection: Connection) -> Any:
+    return connection.dialect.loaded_dbapi
 
 
 def select_accounts(

@@ -11,15 +11,17 @@ from sqlalchemy import Connection, Table, func, select
 from ducto_redis.ledger.reports import LedgerEntry
 from ducto_redis.ledger.rollups import (
     CELL_KEY,
-    DAY_KEY,
+    DAYS_A_WEEK,
     HOUR_MS,
     HOURS_A_DAY,
     MEASURE_KEY,
     MILLION,
     Cells,
+    account_days_in,
     account_hours_in,
     charges_column,
     is_moving,
+    partition_of,
     portions,
 )
 from ducto_redis.ledger.rows import STATEMENT_COLUMNS, Movement, ledger_entry_of, usages_of
@@ -28,6 +30,7 @@ from ducto_redis.ledger.schema import (
     USAGE_SUMS,
     account_days,
     account_hours,
+    account_weeks,
     entries,
     measures,
     partition_hours,
@@ -40,7 +43,6 @@ END_MS = 2**53 // HOUR_MS * HOUR_MS
 
 _ROWS_AT_A_TIME = 2000
 _MOST_EPOCHS = 64
-_SHORT = 4
 _USAGE = frozenset(USAGE_SUMS)
 
 Group: TypeAlias = tuple[Any, ...]
@@ -72,6 +74,11 @@ class Question(Struct, frozen=True):
         """The hours that a bound lies in."""
         return sorted({bound // HOUR_MS for bound in self.bounds if bound % HOUR_MS})
 
+    def parts_of(self, hour: int) -> list[tuple[int, int]]:
+        """Start and end of each part of a cut hour, as far as it is asked for."""
+        start, end = max(hour * HOUR_MS, self.bounds[0]), min((hour + 1) * HOUR_MS, self.bounds[-1])
+        return list(pairwise((start, *(bound for bound in self.bounds if start < bound < end), end)))
+
     def period(self, at_ms: int) -> int:
         """Which period an instant is in."""
         return bisect_right(self.bounds, at_ms) - 1
@@ -87,10 +94,10 @@ def sums_of(connection: Connection, question: Question, names: Sequence[str]) ->
         for group, values in _movements_of_entries(connection, question, names):
             _add(found, group, values)
         return found
-    for period, cells in _from_entries(connection, question):
+    for period, factor, cells in _from_entries(connection, question):
         for key, cell in cells.sums.items():
             group = (period, *_chosen(question.by, CELL_KEY, key))
-            _add(found, group, [cell[place] for place in places])
+            _add(found, group, [factor * cell[place] for place in places])
     return found
 
 
@@ -107,11 +114,11 @@ def measured(connection: Connection, question: Question, measure: str) -> dict[G
         conditions.append(columns.account == question.account)
     for group, values in _grouped(connection, question, measures, ("whole", "millionths"), conditions):
         found[group] = found.get(group, 0) + values[0] * MILLION + values[1]
-    for period, cells in _from_entries(connection, question):
+    for period, factor, cells in _from_entries(connection, question):
         for key, value in cells.measured.items():
             if key[0] == measure:
                 group = (period, *_chosen(question.by, MEASURE_KEY, key))
-                found[group] = found.get(group, 0) + value
+                found[group] = found.get(group, 0) + factor * value
     return found
 
 
@@ -119,7 +126,10 @@ def hours_with_entries(connection: Connection, question: Question) -> list[int]:
     """Hours, cut ones too, in which anything may have moved, rising."""
     hours = question.bounds[0] // HOUR_MS, -(-question.bounds[-1] // HOUR_MS)
     if question.account is not None:
-        return account_hours_in(connection, question.namespace, question.account, hours)
+        partition = partition_of(connection, question.namespace, question.account)
+        if partition is None:
+            return []
+        return account_hours_in(connection, question.namespace, partition, question.account, hours)
     its = partition_hours.c
     conditions = [its.namespace == question.namespace, *_within(its.hour, hours)]
     return list(connection.scalars(select(its.hour).where(*conditions).distinct().order_by(its.hour)))
@@ -142,37 +152,56 @@ def _tables(connection: Connection, question: Question) -> Iterator[tuple[Table,
     first, last = question.hours
     if first >= last:
         return
-    account, one_period = question.account, len(question.bounds) == 2
-    if account is None and not {"account", "member"} & set(question.by):
+    by, account, hours = set(question.by), question.account, account_hours.c
+    if account is None and not {"account", "member"} & by:
         yield partition_hours, _within(partition_hours.c.hour, (first, last))
         return
-    spans = [(first, last)]
     days = -(-first // HOURS_A_DAY), last // HOURS_A_DAY
-    of_days = one_period and set(question.by) <= set(DAY_KEY)
-    if of_days and days[0] < days[1] and _is_long(connection, question, days):
-        yield account_days, _within(account_days.c.day, days)
-        spans = [(first, days[0] * HOURS_A_DAY), (days[1] * HOURS_A_DAY, last)]
-    for span in spans:
-        if account is None:
+    by_days = len(question.bounds) == 2 and by <= {"account", "operation", "member"} and days[0] < days[1]
+    spans = [(first, days[0] * HOURS_A_DAY), (days[1] * HOURS_A_DAY, last)] if by_days else [(first, last)]
+    if account is None:
+        open_weeks = _open_weeks(connection, question.namespace)
+        if by_days:
+            yield from _days_and_weeks(open_weeks, days)
+        for span in spans:
             if span[0] < span[1]:
-                yield account_hours, _within(account_hours.c.hour, span)
-        else:
-            for some in portions(account_hours_in(connection, question.namespace, account, span)):
-                yield account_hours, (account_hours.c.hour.in_(some),)
+                yield account_hours, (hours.partition.in_(open_weeks), *_within(hours.hour, span))
+        return
+    partition = partition_of(connection, question.namespace, account)
+    if partition is None:
+        return
+    if by_days:
+        its = account_days.c
+        for some in portions(account_days_in(connection, question.namespace, partition, account, days)):
+            yield account_days, (its.partition == partition, its.day.in_(some))
+    for span in spans:
+        if span[0] < span[1]:
+            for some in portions(account_hours_in(connection, question.namespace, partition, account, span)):
+                yield account_hours, (hours.partition == partition, hours.hour.in_(some))
 
 
-def _is_long(connection: Connection, question: Question, days: tuple[int, int]) -> bool:
-    # Days are kept by account. For all accounts their hours, which are kept by time, are less to read of a short time.
-    if question.account is not None:
-        return True
-    its = partition_hours.c
-    first = connection.scalar(select(func.min(its.hour)).where(its.namespace == question.namespace))
-    last = connection.scalar(select(func.max(its.hour)).where(its.namespace == question.namespace))
-    if first is None or last is None:
-        return False
-    there_are = last // HOURS_A_DAY - first // HOURS_A_DAY + 1
-    asked_for: int = min(days[1], last // HOURS_A_DAY + 1) - max(days[0], first // HOURS_A_DAY)
-    return bool(asked_for * _SHORT >= there_are)
+def _days_and_weeks(open_weeks: dict[int, int], days: tuple[int, int]) -> Iterator[tuple[Table, Sequence[Any]]]:
+    """Whole weeks, as far as each partition has them, and the days before and after them."""
+    its, of_weeks = account_days.c, account_weeks.c
+    first = -(-days[0] // DAYS_A_WEEK)
+    until: dict[int, list[int]] = {}
+    for partition, open_week in open_weeks.items():
+        until.setdefault(min(days[1] // DAYS_A_WEEK, open_week), []).append(partition)
+    for last, its_partitions in sorted(until.items()):
+        spans = [days]
+        if first < last:
+            yield account_weeks, (of_weeks.partition.in_(its_partitions), *_within(of_weeks.week, (first, last)))
+            spans = [(days[0], first * DAYS_A_WEEK), (last * DAYS_A_WEEK, days[1])]
+        for span in spans:
+            if span[0] < span[1]:
+                yield account_days, (its.partition.in_(its_partitions), *_within(its.day, span))
+
+
+def _open_weeks(connection: Connection, namespace: str) -> dict[int, int]:
+    """By partition, the first week that `account_weeks` does not hold."""
+    its = partitions.c
+    rows = connection.execute(select(its.partition, its.open_week).where(its.namespace == namespace))
+    return {row.partition: row.open_week for row in rows}
 
 
 def _grouped(
@@ -182,15 +211,13 @@ def _grouped(
     columns = [table.c[name] for name in question.by]
     grouping = columns if one_period or "hour" in question.by else [*columns, table.c.hour]
     hour_at = None if one_period else (question.by.index("hour") if "hour" in question.by else len(columns))
-    cut = set() if one_period else set(question.cut_hours)
+    cut = {} if one_period else {hour: _longest(question.parts_of(hour))[0] for hour in question.cut_hours}
     statement = select(*grouping, *(func.sum(table.c[name]) for name in names)).where(*conditions).group_by(*grouping)
     if not grouping:  # without groups SQL answers with one row, of nothing
         statement = statement.having(func.count() > 0)
-    for row in connection.execute(statement):
+    for row in connection.execute(statement).all():
         hour = None if hour_at is None else row[hour_at]
-        if hour in cut:
-            continue
-        period = 0 if hour is None else question.period(hour * HOUR_MS)
+        period = 0 if hour is None else question.period(cut.get(hour, hour * HOUR_MS))
         yield (period, *row[: len(columns)]), [int(value) for value in row[len(grouping) :]]
 
 
@@ -207,43 +234,60 @@ def _movements_of_entries(
     sums = {"entries": func.count(), "charges": func.sum(charges_column(its))}
     by = [dimensions[name] for name in question.by]
     columns = [*by, *(sums[name] if name in sums else func.sum(its[name]) for name in names)]
-    for start, end in _cut_spans(question):
+    for start, end, periods in _cut_parts(question):
         time = (its.entry_ms >= start, its.entry_ms < end)
         inner = select(*columns).where(*where, *time, is_moving(its)).group_by(*by).having(func.count() > 0)
-        for row in connection.execute(inner):
-            yield (question.period(start), *row[: len(by)]), [int(value) for value in row[len(by) :]]
+        for row in connection.execute(inner).all():
+            for period, factor in periods:
+                yield (period, *row[: len(by)]), [factor * int(value) for value in row[len(by) :]]
 
 
-def _from_entries(connection: Connection, question: Question) -> Iterator[tuple[int, Cells]]:
-    """Entries in cut hours, with what they consumed."""
+def _from_entries(connection: Connection, question: Question) -> Iterator[tuple[int, int, Cells]]:
+    """Entries in cut hours, with what they consumed: the period, how often they count there, and their sums."""
     where = _journals(connection, question) if question.cut_hours else None
     if where is None:
         return
     its = entries.c
-    for start, end in _cut_spans(question):
+    for start, end, periods in _cut_parts(question):
         cells = Cells()
         statement = select(*STATEMENT_COLUMNS).where(*where, its.entry_ms >= start, its.entry_ms < end)
         with connection.execute(statement.execution_options(yield_per=_ROWS_AT_A_TIME)) as rows:
             for row in rows:
                 entry = ledger_entry_of(row)
                 cells.take(entry, entry.time_ms, _movement(entry), usages_of(entry.cause))
-        yield question.period(start), cells
+        for period, factor in periods:
+            yield period, factor, cells
 
 
-def _cut_spans(question: Question) -> Iterator[tuple[int, int]]:
-    """The parts of cut hours, each in one period."""
-    bounds = question.bounds
+def _cut_parts(question: Question) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """Start and end of parts of cut hours, the periods that their entries count in, and how often: 1 or -1 times.
+
+    Where all of an hour is asked for, its roll-up counts in the period of its longest part: what lies in its other
+    parts is taken from there, so that fewer entries are read.
+    """
     for hour in question.cut_hours:
-        start, end = max(hour * HOUR_MS, bounds[0]), min((hour + 1) * HOUR_MS, bounds[-1])
-        edges = [start, *(bound for bound in bounds if start < bound < end), end]
-        yield from pairwise(edges)
+        parts = question.parts_of(hour)
+        if parts[0][0] > hour * HOUR_MS or parts[-1][1] < (hour + 1) * HOUR_MS:
+            for start, end in parts:
+                yield start, end, [(question.period(start), 1)]
+            continue
+        longest = _longest(parts)
+        for start, end in parts:
+            if (start, end) != longest:
+                yield start, end, [(question.period(start), 1), (question.period(longest[0]), -1)]
+
+
+def _longest(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return max(parts, key=lambda part: part[1] - part[0])
 
 
 def _journals(connection: Connection, question: Question) -> list[Any] | None:
     """Conditions that let an index find entries by time; None where there are none."""
-    rows = connection.execute(
-        select(partitions.c.partition, partitions.c.epoch).where(partitions.c.namespace == question.namespace)
-    ).all()
+    statement = select(partitions.c.partition, partitions.c.epoch).where(partitions.c.namespace == question.namespace)
+    if question.account is not None:
+        its_own = partition_of(connection, question.namespace, question.account)
+        statement = statement.where(partitions.c.partition == its_own)
+    rows = connection.execute(statement).all()
     if not rows:
         return None
     conditions = [
@@ -255,7 +299,8 @@ def _journals(connection: Connection, question: Question) -> list[Any] | None:
     if latest < _MOST_EPOCHS:
         conditions.append(entries.c.epoch.in_(range(latest + 1)))
     if question.account is not None:
-        conditions.append(entries.c.account == question.account)
+        # Hidden from the index of accounts, which would read all that the account ever did for every cut hour.
+        conditions.append(func.coalesce(entries.c.account, "") == question.account)
     if question.operations is not None:
         conditions.append(entries.c.operation.in_(question.operations))
     return conditions

@@ -441,6 +441,68 @@ def test_a_long_time_is_read_by_days(memory_ledger: Ledger) -> None:
         )
 
 
+def test_weeks_are_made_once_they_are_over(ledger: Ledger) -> None:
+    """Whole weeks are read from their roll-up, also where entries of several partitions came late, or were rebuilt."""
+    lives = {partition: Life(datetime(2026, 1, 5, 0, 30, tzinfo=UTC)) for partition in (0, 3)}
+    for partition, life in lives.items():
+        for number in range(120):
+            life.wait(9 * 3_600_000)
+            name = "new" if number % 9 == 4 else "ab"[number % 2]
+            life.deduct(f"{name}{partition}", 1_000_000 + number, ("gpt", "claude")[number % 2], tokens=7)
+    late = [entry for entry in lives[0].raw if entry in lives[0].raw[10:20] or b"new0" in entry[1]]
+    ledger.write(NAMESPACE, 0, [entry for entry in lives[0].raw if entry not in late])
+    ledger.write(NAMESPACE, 3, lives[3].raw[:50])  # this one is weeks behind
+    analytics = ledger.analytics(NAMESPACE)
+    moved = [*lives[0].moved, *lives[3].moved]
+    missing = [at_of(entry) for entry in late]
+    there = [it for it in lives[0].moved if it.at not in missing] + lives[3].moved[:50]
+    check_weeks(analytics, there)
+    assert ledger.verify().rollups == ()
+    ledger.write(NAMESPACE, 0, late)
+    ledger.write(NAMESPACE, 3, lives[3].raw[50:])
+    check_weeks(analytics, moved)
+    assert ledger.verify().ok
+
+
+def check_weeks(analytics: Analytics, moved: Sequence[Moved]) -> None:
+    first = datetime(2026, 1, 1, tzinfo=UTC)  # a Thursday, as the first day of 1970: weeks begin with it
+    for start, days in ((0, 70), (0, 7), (7, 14), (6, 16), (13, 8), (8, 5), (3, 30.4), (9.98, 21.03)):
+        since = first + timedelta(days=start)
+        until = since + timedelta(days=days)
+        own = [it for it in moved if since <= it.at < until]
+        by_user = {it.account: parts(it) for it in analytics.spend_by_user(since, until)}
+        assert by_user == grouped(own, lambda it: it.account), (start, days)
+        usage = {it.of: it.quantity for it in analytics.usage("input_tokens", "account", since, until)}
+        assert usage == {name: 7 * its["charges"] for name, its in by_user.items()}, (start, days)
+    stats = analytics.aggregate_stats()
+    assert parts(stats) == summed(moved)
+    top = min(grouped(moved, lambda it: it.account).items(), key=lambda item: (-item[1]["charged"], item[0]))
+    assert (stats.accounts, stats.top_account) == (len({it.account for it in moved}), top[0])
+    assert [it.account for it in analytics.top_users(1)] == [top[0]]
+    assert sum(it.charges for it in analytics.spend_by_user()) == len(moved)
+
+
+def test_days_that_halve_hours(ledger: Ledger) -> None:
+    """Each day of a zone off by a half or a quarter of an hour is the sum of its own charges, beside a cut hour's."""
+    life = Life(datetime(2026, 4, 1, 10, 0, tzinfo=UTC))
+    for number in range(150):
+        life.wait(17 * 60_000)
+        life.deduct("ab"[number % 2], 1_000_000 + number, "gpt", tokens=1 + number)
+    analytics = written(ledger, life.raw, batch=40)
+    for zone in ("Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Europe/Berlin"):
+        for start, end in ((None, None), (life.moved[3].at, life.moved[-3].at)):
+            own = [it for it in life.moved if (start is None or it.at >= start) and (end is None or it.at < end)]
+            by_day: dict[date, list[Moved]] = {}
+            for it in own:
+                by_day.setdefault(it.at.astimezone(ZoneInfo(zone)).date(), []).append(it)
+            days = analytics.daily_spend(start, end, time_zone=zone)
+            assert {it.day: parts(it) for it in days} == {day: summed(its) for day, its in by_day.items()}
+            usage = analytics.usage("input_tokens", "day", start, end, time_zone=zone)
+            assert {it.of: it.quantity for it in usage} == {
+                day: sum(it.tokens for it in its) for day, its in by_day.items()
+            }
+
+
 def test_pages_of_transactions(busy: tuple[Analytics, Life], ledger: Ledger) -> None:
     """Newest first; filters; pages neither repeat nor skip, also while entries arrive."""
     analytics, life = busy

@@ -125,3 +125,28 @@ def test_an_older_ledger_gets_its_rollups(ledger_url: str, database: Engine) -> 
         report = ledger.verify()
         assert (report.ok, report.entries) == (True, 7)
         assert ledger.analytics("n").usage("input_tokens", "account")[0].quantity == 10
+
+
+def test_rollups_of_an_older_ledger_are_taken_over(ledger_url: str, database: Engine) -> None:
+    """Hours and days come to their partitions; weeks are made by the next batch, of all that was there before."""
+    journal = Journal()
+    account = Account(journal, "u1")
+    cause = cause_of({"model": "gpt", "input_tokens": 5})
+    raw = [account.add(100), account.deduct(7, cause=cause), account.deduct(2, cause=cause)]
+    with Ledger.from_url(ledger_url) as ledger:
+        ledger.migrate()
+        ledger.write("n", 3, raw)
+        spent = ledger.analytics("n").spend_by_user()
+        with ledger._database.write() as connection:
+            command.downgrade(configuration(connection), "0002")
+        assert "ducto_account_weeks" not in inspect(database).get_table_names()
+        ledger.migrate()
+        assert ledger.analytics("n").spend_by_user() == spent
+        assert ledger.verify().ok
+        journal.move_to(1_700_000_000_000 + 15 * 86_400_000)
+        ledger.write("n", 3, [account.add(1)])
+        with database.connect() as connection:
+            made = connection.exec_driver_sql("SELECT account, SUM(charged) FROM ducto_account_weeks GROUP BY account")
+            assert [(name, int(charged)) for name, charged in made] == [("u1", 9)]
+        assert ledger.analytics("n").spend_by_user() == spent
+        assert ledger.verify().ok

@@ -76,6 +76,8 @@ def test_tampering_is_found(ledger: Ledger, ledger_url: str) -> None:
     engine.dispose()
 
 
+FIRST_MS = 1_700_000_000_000
+
 ROLLUP_TAMPERINGS = {
     "a sum of an hour": (
         "UPDATE ducto_account_hours SET charged = charged + 1 WHERE operation = 'deduct'",
@@ -89,8 +91,9 @@ ROLLUP_TAMPERINGS = {
         "of entries is 0, the entries add up to 2",
     ),
     "one more hour": (
-        "INSERT INTO ducto_account_hours (namespace, hour, account, operation, member, model, operation_type, type)"
-        " VALUES ('n', 1, 'u1', 'deduct', '', '', 'default', '')",
+        "INSERT INTO ducto_account_hours"
+        " (namespace, partition, hour, account, operation, member, model, operation_type, type)"
+        " VALUES ('n', 0, 1, 'u1', 'deduct', '', '', 'default', '')",
         "a roll-up of nothing",
     ),
     "a stranger before": (
@@ -102,6 +105,10 @@ ROLLUP_TAMPERINGS = {
     "no measure": ("DELETE FROM ducto_measures", "measure 'pages' is 0 millionths"),
     "a day": ("UPDATE ducto_account_days SET charged = 1 WHERE operation = 'deduct'", "ducto_account_days holds"),
     "no day": ("DELETE FROM ducto_account_days", "ducto_account_days lacks"),
+    "another partition": ("UPDATE ducto_account_hours SET partition = 1", "of 'u1' in partition 1"),
+    "a week": ("UPDATE ducto_account_weeks SET charged = 1 WHERE operation = 'deduct'", "ducto_account_weeks holds"),
+    "no week": ("DELETE FROM ducto_account_weeks", "ducto_account_weeks lacks"),
+    "another open week": ("UPDATE ducto_partitions SET open_week = 0", "ducto_account_weeks holds"),
     "a partition": ("UPDATE ducto_partition_hours SET amount = 1", "ducto_partition_hours holds"),
     "no partition": ("DELETE FROM ducto_partition_hours", "ducto_partition_hours lacks"),
     "what was charged": ("UPDATE ducto_entries SET charged = 9 WHERE seq = 3", "charged is 9, it must be 10"),
@@ -122,10 +129,12 @@ ROLLUP_TAMPERINGS = {
 
 def test_rollups_are_proved(ledger: Ledger, ledger_url: str) -> None:
     """Whatever was changed in roll-ups, or in what they are made of, is named."""
-    account = Account(Journal(), "u1")
+    account = Account(Journal(FIRST_MS), "u1")
     cause = cause_of({"model": "gpt", "input_tokens": 5, "measures": {"pages": 1.5}})
     raw = [account.add(100, credits_type="purchase"), account.reserve("l1", 30)]
     raw += [account.deduct(10, cause=cause), account.deduct(5, cause=cause)]
+    account.journal.move_to(FIRST_MS + 14 * 86_400_000)  # so that the week before is over
+    raw.append(account.add(1))
     engine = engine_of(ledger_url)
     for what, (statement, reason) in ROLLUP_TAMPERINGS.items():
         ledger.write("n", 0, raw)
