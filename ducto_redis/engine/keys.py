@@ -171,5 +171,7 @@ def slot_of(tag: bytes) -> int:
 
 
 def slot_of_key(key: bytes) -> int:
-    """The cluster slot of a key: that of its hash tag."""
-    return slot_of(key[key.index(b"{") + 1 : key.index(b"}")])
+    """The cluster slot of a key: that of its hash tag, or of the whole key where it has none."""
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1)
+    return slot_of(key[start + 1 : end] if start >= 0 and end > start + 1 else key)

@@ -30,7 +30,7 @@ from redis.retry import Retry
 from ducto_redis.driving import drive
 from ducto_redis.engine.cluster import Cluster
 from ducto_redis.engine.connecting import ConnectionLostError
-from ducto_redis.engine.keys import slot_of
+from ducto_redis.engine.keys import slot_of_key
 from ducto_redis.engine.topology import ConnectionSettings, Node
 
 Command = tuple[tuple[Any, ...], dict[str, Any]]
@@ -236,18 +236,15 @@ def _slot_of_command(args: tuple[Any, ...]) -> int:
     """The slot of a command's first key, 0 without one."""
     name = args[0].upper().partition(" ")[0]
     if name in ("EVAL", "EVALSHA"):
-        return _slot_of_key(args[3]) if int(args[2]) else 0
+        return _slot(args[3]) if int(args[2]) else 0
     if name in ("XREAD", "XREADGROUP"):
-        return _slot_of_key(args[1 + [str(arg).upper() for arg in _texts(args)].index("STREAMS")])
-    return 0 if name in _WITHOUT_KEY else _slot_of_key(args[1])
+        return _slot(args[1 + [str(arg).upper() for arg in _texts(args)].index("STREAMS")])
+    return 0 if name in _WITHOUT_KEY else _slot(args[1])
 
 
 def _texts(args: tuple[Any, ...]) -> Iterator[str]:
     return (arg.decode(errors="replace") if isinstance(arg, bytes) else str(arg) for arg in args)
 
 
-def _slot_of_key(key: Any) -> int:
-    name = key if isinstance(key, bytes) else str(key).encode()
-    start = name.find(b"{")
-    end = name.find(b"}", start + 1)
-    return slot_of(name[start + 1 : end] if start >= 0 and end > start + 1 else name)
+def _slot(key: Any) -> int:
+    return slot_of_key(key if isinstance(key, bytes) else str(key).encode())

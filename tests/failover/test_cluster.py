@@ -8,7 +8,7 @@ import pytest
 
 from ducto_redis.driving import drive
 from ducto_redis.engine.keys import SLOTS, slot_of, tag_of
-from ducto_redis.errors import RecoveryNeededError
+from ducto_redis.errors import RecoveryNeededError, StoreUnavailableError
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.store.conformance.inspection import keys_of, read_journal
@@ -136,6 +136,25 @@ def test_a_slot_moves(load: str, cluster: Cluster, start_load: StartLoad, namesp
     assert callers.unknown == {}
     callers.check()
     assert cluster.primary_of(slot) is target
+
+
+def test_between_two_nodes(cluster: Cluster, start_load: StartLoad) -> None:
+    """Once all keys have moved, what needs no new one is answered by the next node (ASK); a charge waits."""
+    callers = start_load("async", cluster.url, timeout_seconds=1)
+    account, slot = callers.accounts[4], SLOT_OF_PARTITION[4]
+    target = next(node for node in cluster.primaries() if node is not cluster.primary_of(slot))
+    with callers.manager() as manager:
+        manager.reserve(account, 7)
+        cluster.begin_migration(slot, target)
+        moved = list(cluster.migrate_keys(slot, target))
+        assert moved
+        assert manager.get_balance(account).held == 7
+        with pytest.raises(StoreUnavailableError, match="TRYAGAIN"):
+            manager.deduct(account, 1, idempotency_key="new")
+        assert manager.get_balance(account).balance == CREDITS
+        cluster.end_migration(slot, target)
+        assert not manager.deduct(account, 1, idempotency_key="new").replayed
+        assert manager.get_balance(account).balance == CREDITS - 1
 
 
 def test_a_slot_moves_at_once(cluster: Cluster, start_load: StartLoad, namespace: str) -> None:
