@@ -325,7 +325,7 @@ def decode_entry(partition: int, entry_id: str, text: bytes) -> JournalEntry:
             int(parts[3]),
             parts[4],
             int(parts[5]),
-            int(parts[6]),
+            int(parts[6]) if parts[6] else -int(parts[5]),
             int(parts[7]),
             int(parts[8]),
             parts[9],

@@ -90,8 +90,10 @@ end
 local function append(account, entry, fields)
   account.seq = account.seq + 1
   local seq = integer(account.seq)
+  local amount, change = entry.amount or 0, entry.balance_change or 0
+  -- Most charges take their amount from the balance, all of it: what goes without saying takes no room.
   local text = entry.operation .. '\t' .. ARGV[1] .. '\t' .. account.epoch .. '\t' .. seq .. '\t' .. entry.key .. '\t' ..
-    integer(entry.amount or 0) .. '\t' .. integer(entry.balance_change or 0) .. '\t' .. integer(entry.shortfall or 0) ..
+    integer(amount) .. '\t' .. (change == -amount and '' or integer(change)) .. '\t' .. integer(entry.shortfall or 0) ..
     '\t' .. (entry.version or '0') .. '\t' .. (entry.cause or '') .. '\t' .. (entry.details or '')
   if fields[1] then
     text = text .. '\t' .. table.concat(fields, '\t')

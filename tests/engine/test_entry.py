@@ -50,6 +50,12 @@ def test_decode_entry() -> None:
     assert decoded.read_details() == Details(member="ann")
 
 
+def test_a_balance_that_changed_by_the_amount() -> None:
+    """Where the balance paid the whole amount, the entry says it once."""
+    whole = entry(*HEAD[:5], "5", "", *HEAD[7:])
+    assert (whole.amount, whole.balance_change) == (5, -5)
+
+
 @given(account=TEXT.filter(bool), key=TEXT, name=TEXT, value=TEXT)
 def test_any_text_survives(account: str, key: str, name: str, value: str) -> None:
     """Text without control characters needs no escaping."""
