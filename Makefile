@@ -10,7 +10,7 @@ IS_SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	if $$python -c '$(IS_SUITABLE)' 2>/dev/null; then echo $$python; break; fi; done)
 
-.PHONY: demo test test-long bench check format clean
+.PHONY: demo test test-long bench bench-peers check format clean
 
 demo: $(VENV)/installed-for-demo
 	$(BIN)/ducto demo $(ARGS)
@@ -22,8 +22,12 @@ test: $(VENV)/installed-for-development
 test-long: $(VENV)/installed-for-development
 	$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)
 
-bench: $(VENV)/installed-for-development
+bench: $(VENV)/installed-for-benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# What others would use instead.
+bench-peers: $(VENV)/installed-for-peers
+	$(BIN)/python -m benchmarks peers $(ARGS)
 
 check: $(VENV)/installed-for-development
 	$(BIN)/ruff check .
@@ -52,3 +56,11 @@ $(VENV)/installed-for-development: pyproject.toml | $(VENV)/pyvenv.cfg
 	$(PIP) install 'pip>=25.1'
 	$(PIP) install --editable '.[all]' --group dev
 	touch $(VENV)/installed-for-demo $@
+
+$(VENV)/installed-for-benchmarks: $(VENV)/installed-for-development
+	$(PIP) install --group bench
+	touch $@
+
+$(VENV)/installed-for-peers: $(VENV)/installed-for-benchmarks
+	$(PIP) install --group peers
+	touch $@

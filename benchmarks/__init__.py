@@ -1,1 +1,4 @@
-"""Benchmarks: each figure is a ratio to its limit, measured in the same run. See docs/benchmarks.md."""
+"""Benchmarks that need servers of their own: a ledger's database, an application, what others would use instead.
+
+What runs on any server stands in `ducto_redis/benchmark`, as `ducto bench`. See docs/benchmarks.md.
+"""

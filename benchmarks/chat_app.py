@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from benchmarks.works import ACCOUNT
 from ducto_redis import AsyncCreditManager
+from ducto_redis.benchmark.setting import ACCOUNT
 from ducto_redis.middleware import MeteringMiddleware
 
 PATH = "/v1/chat/completions"
@@ -22,12 +22,12 @@ _HEAD = {"id": "chatcmpl-1", "created": 1_700_000_000, "model": "gpt-4o"}
 _MESSAGE = {"role": "assistant", "content": "A charge must cost the application next to nothing. " * 20}
 
 
-def request_body(*, stream: bool) -> bytes:
-    """A request as a client of the API sends it, of some 4 KiB."""
+def request_body(*, chunks: int = 0) -> bytes:
+    """A request as a client of the API sends it, of some 4 KiB: for a stream of so many chunks, 0 for a JSON answer."""
     question = {"role": "user", "content": "How much does a charge cost the application? " * 90}
     body: dict[str, Any] = {"model": "gpt-4o", "messages": [question], "max_tokens": 1000}
-    if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if chunks:
+        body |= {"stream": True, "stream_options": {"include_usage": True}, "chunks": chunks}
     return msgspec.json.encode(body)
 
 
@@ -52,17 +52,17 @@ def metered_by(manager: AsyncCreditManager) -> Starlette:
 
 
 async def _chat(request: Request) -> Response:
-    asked = msgspec.json.decode(await request.body())
+    asked = await request.json()
     if asked.get("stream"):
-        return StreamingResponse(_chunks(), media_type="text/event-stream")
+        return StreamingResponse(_chunks(asked["chunks"]), media_type="text/event-stream")
     choice = {"index": 0, "message": _MESSAGE, "finish_reason": "stop"}
     answer = {**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE}
-    return Response(msgspec.json.encode(answer), media_type="application/json")
+    return JSONResponse(answer)
 
 
-async def _chunks() -> AsyncIterator[bytes]:
+async def _chunks(count: int) -> AsyncIterator[bytes]:
     head = {**_HEAD, "object": "chat.completion.chunk"}
-    for number in range(CHUNKS):
+    for number in range(count):
         delta = {"index": 0, "delta": {"content": f" word{number}"}, "finish_reason": None}
         yield _event({**head, "choices": [delta]})
     yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})

@@ -11,18 +11,19 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from benchmarks.harness import BenchmarkError, Comparison, Contender, Figure
-from benchmarks.setting import Setting, prepare
-from benchmarks.works import USAGE
+from benchmarks.setting import Setting
 from ducto_redis import AsyncCreditManager
+from ducto_redis.benchmark.harness import BenchmarkError, Comparison, Contender, Figure, Target
+from ducto_redis.benchmark.setting import prepare
+from ducto_redis.benchmark.works import USAGE
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.store.redis import RedisStore
 
 IN_FLIGHT = 256
-BATCH = 500
+BATCH = 1000
 
-_FULL_ENTRIES = 6_000
+_FULL_ENTRIES = 20_000
 _FULL_ACCOUNTS = 500
 
 Batch: TypeAlias = tuple[int, list[tuple[str, bytes]]]
@@ -67,7 +68,12 @@ def _comparison(
             Contender(rows, plain_rate),
             Contender(produced, partial(_produced_rate, setting)),
         ],
-        figures=[Figure(worker, produced), Figure(worker, write), Figure(write, rows)],
+        figures=[
+            Figure(worker, target=Target(at_least=30_000)),
+            Figure(worker, produced, target=Target(at_least=1)),
+            Figure(worker, write),
+            Figure(write, rows),
+        ],
     )
 
 

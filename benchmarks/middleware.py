@@ -1,83 +1,123 @@
 """The middleware: an application that is metered beside the same application alone."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
-from time import perf_counter
+from time import perf_counter, process_time
 
 from starlette.types import ASGIApp, Message, Scope
 
 from benchmarks.chat_app import CHUNKS, PATH, bare, metered_by, request_body
-from benchmarks.harness import BenchmarkError, Comparison, Contender, Figure
-from benchmarks.http_load import requests_per_second
+from benchmarks.http_load import CONNECTIONS, load, load_tool
 from benchmarks.servers import AppServer
-from benchmarks.setting import Setting, prepare, prepare_namespace
-from benchmarks.works import ACCOUNT
+from benchmarks.setting import Setting
 from ducto_redis import AsyncCreditManager
-
-CONNECTIONS = 64
+from ducto_redis.benchmark.harness import BenchmarkError, Comparison, Contender, Figure, Target
+from ducto_redis.benchmark.run import QUICK_SCALE
+from ducto_redis.benchmark.setting import ACCOUNT, prepare, prepare_namespace
+from ducto_redis.benchmark.throughput import journalled
 
 _FULL_REQUESTS = 3_000
 _FULL_STREAMS = 200
-_FULL_SERVED = 2_000
+_FULL_LONG_STREAMS = 6
+_LONG_STREAM = 5_000
+_SHORT_STREAM = 500
+_FULL_SECONDS = 2.0
+_WARM_UP_SECONDS = 1.0
 
 _METERED, _BARE = "metered", "bare"
 
 
 def middleware(setting: Setting) -> Iterator[Comparison]:
-    """Requests per second of a JSON answer and of a stream, in this process; and of a JSON answer under uvicorn."""
+    """Requests per second of a JSON answer and of a stream, in this process; one chunk; and JSON under uvicorn."""
     for work, full, stream in (
-        ("chat, JSON, in process", setting.count(_FULL_REQUESTS), False),
-        (f"chat, stream of {CHUNKS} chunks, in process", setting.count(_FULL_STREAMS), True),
+        ("chat, JSON, in process", setting.count(_FULL_REQUESTS), 0),
+        (f"chat, stream of {CHUNKS} chunks, in process", setting.count(_FULL_STREAMS), CHUNKS),
     ):
         yield _comparison(
             work,
-            partial(_in_process, setting, full, stream, metered=True),
-            partial(_in_process, setting, full, stream, metered=False),
+            partial(_in_process, setting, partial(_rate, request_body(chunks=stream), full), metered=True),
+            partial(_in_process, setting, partial(_rate, request_body(chunks=stream), full), metered=False),
+            None,
         )
+    yield Comparison(
+        work="a streamed chunk that carries no usage",
+        unit="µs",
+        contenders=[
+            Contender(name, partial(_in_process, setting, partial(_chunk, setting), metered=name == _METERED))
+            for name in (_METERED, _BARE)
+        ],
+        figures=[Figure(_METERED, _BARE, kind="difference", target=Target(at_most=3))],
+    )
     with ExitStack() as stack:
-        ports = {name: stack.enter_context(_served(setting, name)) for name in (_METERED, _BARE)}
-        full = setting.count(_FULL_SERVED)
+        served = {name: stack.enter_context(_served(setting, name)) for name in (_METERED, _BARE)}
         yield _comparison(
-            f"chat, JSON, uvicorn, {CONNECTIONS} connections",
-            partial(_over_http, ports[_METERED], full),
-            partial(_over_http, ports[_BARE], full),
+            f"chat, JSON, {AppServer.stack()}, {CONNECTIONS} connections of {load_tool()}",
+            served[_METERED],
+            served[_BARE],
+            Target(at_least=0.65),
         )
 
 
-def _comparison(work: str, metered: Callable[[], float], bare: Callable[[], float]) -> Comparison:
+def _comparison(
+    work: str, metered: Callable[[], float], bare: Callable[[], float], target: Target | None
+) -> Comparison:
     contenders = [Contender(_METERED, metered), Contender(_BARE, bare)]
-    return Comparison(work=work, unit="/s", contenders=contenders, figures=[Figure(_METERED, _BARE)])
+    return Comparison(work=work, unit="/s", contenders=contenders, figures=[Figure(_METERED, _BARE, target=target)])
 
 
-def _in_process(setting: Setting, full: int, stream: bool, *, metered: bool) -> float:
-    async def measure(namespace: str) -> float:
+Measure = Callable[[ASGIApp], Awaitable[float]]
+
+
+def _in_process(setting: Setting, measure: Measure, *, metered: bool) -> float:
+    async def measured(namespace: str) -> float:
         async with AsyncExitStack() as stack:
-            app: ASGIApp = bare()
-            if metered:
-                manager = AsyncCreditManager.from_url(setting.redis_url, namespace=namespace)
-                await stack.enter_async_context(manager)
-                await prepare(manager, ACCOUNT)
-                app = metered_by(manager)
-            body = request_body(stream=stream)
-            await _calls(app, body, max(1, full // 10))
-            return await _calls(app, body, full)
+            if not metered:
+                return await measure(bare())
+            manager = AsyncCreditManager.from_url(setting.redis_url, namespace=namespace)
+            await stack.enter_async_context(manager)
+            await prepare(manager, ACCOUNT)
+            before = (await manager.get_balance(ACCOUNT)).balance
+            sample = await measure(metered_by(manager))
+            if (await manager.get_balance(ACCOUNT)).balance >= before:
+                raise BenchmarkError("the metered application charged nothing")
+            return sample
 
     with setting.namespace() as namespace:
-        return asyncio.run(measure(namespace))
+        return asyncio.run(measured(namespace))
 
 
-async def _calls(app: ASGIApp, body: bytes, full: int) -> float:
+async def _rate(body: bytes, full: int, app: ASGIApp) -> float:
+    """Requests per second, from 64 callers."""
+    await _calls(app, body, max(1, full // 10))
+    start = perf_counter()
+    await _calls(app, body, full)
+    return full / (perf_counter() - start)
+
+
+async def _chunk(setting: Setting, app: ASGIApp) -> float:
+    """Microseconds of the processor for one chunk: what long streams take beyond short ones, one at a time."""
+    streams = setting.count(_FULL_LONG_STREAMS)
+    used = []
+    for chunks in (_SHORT_STREAM, _LONG_STREAM):
+        body = request_body(chunks=chunks)
+        await _call(app, body)
+        start = process_time()
+        for _ in range(streams):
+            await _call(app, body)
+        used.append(process_time() - start)
+    return (used[1] - used[0]) / (streams * (_LONG_STREAM - _SHORT_STREAM)) * 1e6
+
+
+async def _calls(app: ASGIApp, body: bytes, full: int) -> None:
     calls = iter(range(full))
 
     async def call_after_call() -> None:
         for _ in calls:
             await _call(app, body)
 
-    start = perf_counter()
     await asyncio.gather(*(call_after_call() for _ in range(CONNECTIONS)))
-    return full / (perf_counter() - start)
 
 
 async def _call(app: ASGIApp, body: bytes) -> None:
@@ -124,8 +164,8 @@ def _scope(length: int) -> Scope:
 
 
 @contextmanager
-def _served(setting: Setting, name: str) -> Iterator[int]:
-    """The port on which uvicorn serves one of the applications of chat_app.py."""
+def _served(setting: Setting, name: str) -> Iterator[Callable[[], float]]:
+    """Serves one of the applications of chat_app.py with uvicorn. What it gives measures its requests per second."""
     with setting.namespace() as namespace:
         asyncio.run(prepare_namespace(setting, namespace, ACCOUNT))
         folder = setting.folder / namespace
@@ -133,17 +173,18 @@ def _served(setting: Setting, name: str) -> Iterator[int]:
         environment = {"DUCTO_REDIS_URL": setting.redis_url, "DUCTO_NAMESPACE": namespace}
         server = AppServer(folder, f"benchmarks.chat_app:{name}", environment).start()
         try:
-            yield server.port
+            send = partial(load, server.port, PATH, request_body(), folder=folder)
+            if setting.scale >= QUICK_SCALE:
+                send(seconds=_WARM_UP_SECONDS)
+
+            def measure() -> float:
+                before = journalled(setting, namespace)
+                rate, answered = send(seconds=_FULL_SECONDS * setting.scale)
+                charged = journalled(setting, namespace) - before
+                if name == _METERED and charged < 2 * answered:  # each has a reserve and a settle
+                    raise BenchmarkError(f"{answered} answers made {charged} journal entries")
+                return rate
+
+            yield measure
         finally:
             server.stop()
-
-
-def _over_http(port: int, full: int) -> float:
-    body = request_body(stream=False)
-    head = (
-        f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    )
-    request = head.encode() + body
-    asyncio.run(requests_per_second(port, request, count=max(CONNECTIONS, full // 10), connections=CONNECTIONS))
-    return asyncio.run(requests_per_second(port, request, count=full, connections=CONNECTIONS))

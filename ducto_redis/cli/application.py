@@ -11,7 +11,20 @@ import typer
 from redis.exceptions import RedisError
 from typer.core import TyperGroup
 
-from ducto_redis.cli import accounts, analytics, caps, events, explain, leases, ledger, plans, pricing, teams, worker
+from ducto_redis.cli import (
+    accounts,
+    analytics,
+    bench,
+    caps,
+    events,
+    explain,
+    leases,
+    ledger,
+    plans,
+    pricing,
+    teams,
+    worker,
+)
 from ducto_redis.cli.demo import command as demo
 from ducto_redis.cli.doctor import command as doctor
 from ducto_redis.errors import CreditError
@@ -77,5 +90,6 @@ for _module in (
     teams,
     leases,
     ledger,
+    bench,
 ):
     _module.add_to(app)

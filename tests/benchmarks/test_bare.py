@@ -2,22 +2,21 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from benchmarks.bare import RETURN_1, Command, plain_socket, redis_benchmark, redis_benchmark_can
-from benchmarks.harness import BenchmarkError
-from benchmarks.setting import Setting
-from benchmarks.works import ACCOUNT, WORKS, Work
 from ducto_redis import AsyncCreditManager
+from ducto_redis.benchmark.bare import RETURN_1, Command, plain_socket, redis_benchmark, redis_benchmark_can
+from ducto_redis.benchmark.harness import BenchmarkError
+from ducto_redis.benchmark.setting import ACCOUNT, Setting
+from ducto_redis.benchmark.works import WORKS, Work
 from ducto_redis.results import Balance
 
 
 @pytest.fixture
-def setting(valkey_url: str, tmp_path: Path) -> Setting:
+def setting(valkey_url: str) -> Setting:
     """A setting on the session's Valkey, with next to nothing to do."""
-    return Setting(valkey_url, None, tmp_path, 0.001, 1)
+    return Setting(valkey_url, 0.001, 1)
 
 
 async def balance_after(

@@ -73,6 +73,7 @@ def test_commands() -> None:
         "analytics anomalies",
         "ledger migrate",
         "ledger verify",
+        "bench",
         "explain",
         "pricing activate",
         "pricing diff",

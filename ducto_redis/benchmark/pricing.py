@@ -6,9 +6,10 @@ from functools import partial
 from statistics import median
 from time import perf_counter
 
-from benchmarks.harness import BenchmarkError, Comparison, Contender, Figure
-from benchmarks.setting import Setting
-from ducto_redis import PricingEngine, ToolCall, UsageMetrics
+from ducto_redis.benchmark.harness import BenchmarkError, Comparison, Contender, Figure, Target
+from ducto_redis.benchmark.setting import Setting
+from ducto_redis.metrics import ToolCall, UsageMetrics
+from ducto_redis.pricing import PricingEngine
 
 _TWO_TERMS = {
     "models": {
@@ -40,7 +41,13 @@ def pricing(setting: Setting) -> Iterator[Comparison]:
     ):
         usages = _usages(setting.seed, model)
         _must_agree(engine, usages, by_hand)
-        yield _comparison(work, usages, setting.count(_FULL_CALLS), {"total_micro": engine.total_micro, _HAND: by_hand})
+        yield _comparison(
+            work,
+            usages,
+            setting.count(_FULL_CALLS),
+            {"total_micro": engine.total_micro, _HAND: by_hand},
+            [Figure("total_micro", _HAND, target=Target(at_most=2))],
+        )
     engine = PricingEngine.from_dict(_FIVE_PARTS)
     agents = _agent_usages(setting.seed)
     _must_agree(engine, agents, _five_parts_by_hand)
@@ -49,15 +56,18 @@ def pricing(setting: Setting) -> Iterator[Comparison]:
         agents,
         setting.count(_FULL_BREAKDOWNS),
         {"calculate": engine.calculate, "total_micro": engine.total_micro, _HAND: _five_parts_by_hand},
+        [Figure("calculate", target=Target(at_most=5)), Figure("total_micro", _HAND)],
     )
 
 
-def _comparison(work: str, usages: Sequence[UsageMetrics], calls: int, ways: dict[str, Priced]) -> Comparison:
+def _comparison(
+    work: str, usages: Sequence[UsageMetrics], calls: int, ways: dict[str, Priced], figures: Sequence[Figure]
+) -> Comparison:
     return Comparison(
         work=work,
         unit="µs",
         contenders=[Contender(name, partial(_microseconds, priced, usages, calls)) for name, priced in ways.items()],
-        figures=[Figure(name, _HAND) for name in ways if name != _HAND],
+        figures=figures,
     )
 
 

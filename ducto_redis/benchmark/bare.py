@@ -10,16 +10,17 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha1
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
 import hiredis
+import redis
 from msgspec import Struct
 
-from benchmarks.harness import BenchmarkError
-from ducto_redis.engine.connecting import connect_blocking
+from ducto_redis.benchmark.harness import BenchmarkError
 from ducto_redis.engine.operation import Operation
 from ducto_redis.engine.scripts import Script
 
@@ -33,6 +34,7 @@ _RANDOM_IDS = 2**31 - 1
 _CONNECTIONS = 50
 _PIPELINE = 16
 _IN_FLIGHT = _CONNECTIONS * _PIPELINE
+_TIMEOUT_SECONDS = 60
 
 
 class Command(Struct, frozen=True):
@@ -67,19 +69,13 @@ def redis_benchmark_can(url: str, commands: Sequence[Command]) -> bool:
 def redis_benchmark(url: str, command: Command, count: int) -> float:
     """Commands per second of `redis-benchmark -P 16`."""
     parts = urlsplit(url)
-    where = [
-        "-h",
-        parts.hostname or "127.0.0.1",
-        "-p",
-        str(parts.port or 6379),
-        "--dbnum",
-        parts.path.strip("/") or "0",
-    ]
+    host, port = parts.hostname or "127.0.0.1", str(parts.port or 6379)
+    where = ["-h", host, "-p", port, "--dbnum", parts.path.strip("/") or "0"]
     how = ["-c", str(_CONNECTIONS), "-P", str(_PIPELINE), "-n", str(count), "-r", str(_RANDOM_IDS), "--csv"]
     done = subprocess.run(
         [b"redis-benchmark", *(part.encode() for part in (*where, *how)), *command.with_id(_RANDOM)],
         capture_output=True,
-        timeout=60,
+        timeout=_TIMEOUT_SECONDS,
         check=False,
     )
     if done.returncode or done.stderr:
@@ -91,17 +87,26 @@ def redis_benchmark(url: str, command: Command, count: int) -> float:
 def plain_socket(url: str, commands: Sequence[Command], count: int) -> float:
     """Rounds of `commands` per second on one connection, packed before, with as many in flight as redis-benchmark."""
     chunks = [b"".join(map(_pack, chunk)) for chunk in _chunks(commands, count)]
-    connection = connect_blocking(url, 2.0)
-    try:
+    with _connected(url) as connection:
         start = perf_counter()
         replies = _exchange(connection, chunks, count * len(commands))
         seconds = perf_counter() - start
-    finally:
-        connection.close()
     for reply in replies:
         if reply != 1 and not (isinstance(reply, bytes) and reply.startswith(b"ok\t")):
             raise BenchmarkError(f"a bare script was refused: {reply!r:.200}")
     return count / seconds
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[socket.socket]:
+    """A socket on which redis-py has shaken hands: TLS, AUTH, database."""
+    with redis.Redis.from_url(url, protocol=2, socket_timeout=_TIMEOUT_SECONDS) as client:
+        connection = client.connection_pool.get_connection()
+        connection.connect()
+        try:
+            yield connection._sock
+        finally:
+            connection.disconnect()
 
 
 def _chunks(commands: Sequence[Command], count: int) -> Iterator[list[list[bytes]]]:

@@ -1,0 +1,114 @@
+"""Contenders measured in turn, and figures: one contender as a ratio to another, its limit.
+
+The machine is never quiet, and never twice the same. So nothing is compared that was not measured in the same round,
+and a figure is the median of its rounds' ratios.
+"""
+
+import gc
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Literal, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+Unit: TypeAlias = Literal["/s", "µs", "bytes"]
+"""What a sample counts: things done per second, where more is better, or what one takes, where less is."""
+
+
+class BenchmarkError(Exception):
+    """A contender did not do the work that it was measured for, or the run cannot be made as it was asked for."""
+
+
+class Contender(Struct, frozen=True):
+    """A way to do the work. `measure` does it once, in a fresh state, and returns one sample."""
+
+    name: str
+    measure: Callable[[], float]
+
+
+class Target(Struct, frozen=True):
+    """What a figure should be: at least, at most, or between."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def is_met(self, value: float) -> bool:
+        """Whether a figure is as it should be."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
+class Figure(Struct, frozen=True):
+    """What is read from a comparison.
+
+    Attributes:
+        contender: whose samples.
+        limit: the contender that they are compared with; None for a figure that stands alone, in the comparison's unit.
+        kind: the ratio to the limit, or what the contender takes beyond it, in the comparison's unit.
+        target: what it should be.
+    """
+
+    contender: str
+    limit: str | None = None
+    kind: Literal["ratio", "difference"] = "ratio"
+    target: Target | None = None
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether it has no unit."""
+        return self.limit is not None and self.kind == "ratio"
+
+
+class Comparison(Struct, frozen=True):
+    """Contenders that do the same work, and what is read from them."""
+
+    work: str
+    unit: Unit
+    contenders: Sequence[Contender]
+    figures: Sequence[Figure]
+
+
+S = TypeVar("S")
+
+Family: TypeAlias = Callable[[S], Iterator[Comparison]]
+"""Makes comparisons that belong together, of a setting. They are made, and measured, one after the other."""
+
+
+class Outcome(Struct, frozen=True):
+    """The samples of a comparison, by contender and in the order of the rounds."""
+
+    family: str
+    work: str
+    unit: Unit
+    figures: Sequence[Figure]
+    samples: Mapping[str, Sequence[float]]
+
+    def typical(self, contender: str) -> float:
+        """The median of a contender's samples."""
+        return median(self.samples[contender])
+
+    def values(self, figure: Figure) -> list[float]:
+        """The figure in each round."""
+        samples = self.samples[figure.contender]
+        if figure.limit is None:
+            return list(samples)
+        pairs = zip(samples, self.samples[figure.limit], strict=True)
+        return [sample / limit if figure.is_ratio else sample - limit for sample, limit in pairs]
+
+    def value(self, figure: Figure) -> float:
+        """The figure: the median of the rounds'."""
+        return median(self.values(figure))
+
+    def is_met(self, figure: Figure) -> bool | None:
+        """Whether the figure is as it should be; None where it has no target."""
+        return None if figure.target is None else figure.target.is_met(self.value(figure))
+
+
+def run(comparison: Comparison, *, family: str, rounds: int, order: random.Random) -> Outcome:
+    """Measure every contender once a round, each round in an order of its own, so that noise hits all alike."""
+    samples: dict[str, list[float]] = {contender.name: [] for contender in comparison.contenders}
+    for _ in range(rounds):
+        for contender in order.sample(comparison.contenders, len(comparison.contenders)):
+            gc.collect()  # nobody pays for another's garbage
+            samples[contender.name].append(contender.measure())
+    return Outcome(family, comparison.work, comparison.unit, comparison.figures, samples)
