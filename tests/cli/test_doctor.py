@@ -11,6 +11,8 @@ from ducto_redis.ledger import Ledger
 from ducto_redis.manager import CreditManager
 from ducto_redis.store import store_from_url
 from tests.cli.conftest import Ducto
+from tests.clusters import Cluster
+from tests.sentinels import Sentinels
 from tests.servers import Server
 
 PRICING = {"models": {"m": "1"}}
@@ -100,6 +102,63 @@ def test_replica_is_an_error(
     replica = start_valkey(replicaof=f"127.0.0.1 {valkey_server.port}")
     monkeypatch.setenv("DUCTO_REDIS_URL", replica.url)
     assert examine(ducto, status=1)["role"]["status"] == "error"
+
+
+@pytest.fixture
+def in_cluster(cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The cluster that the environment names, with a namespace in it."""
+    monkeypatch.setenv("DUCTO_REDIS_URL", cluster.url)
+    monkeypatch.setenv("DUCTO_NAMESPACE", namespace)
+    with CreditManager.from_url(cluster.url, namespace=namespace) as manager:
+        manager.publish_pricing(PRICING)
+        manager.add_credits("u1", 5)
+    return cluster
+
+
+def test_cluster(in_cluster: Cluster, ducto: Ducto) -> None:
+    """Every node is looked at; what is well everywhere is said once."""
+    findings = examine(ducto, status=1)  # entries wait, and no worker runs
+    assert {check for check, finding in findings.items() if finding["status"] != "ok"} == {"group ledger", "ledger"}
+    assert findings["cluster"]["detail"] == "3 primaries serve all slots"
+    assert findings["replicas"]["detail"] == "every primary has one, 6 nodes in all"
+    assert findings["eviction"]["detail"] == "maxmemory-policy is noeviction"
+    assert {"version", "memory", "append-only file", "clock", "scripts", "namespace", "pricing"} <= set(findings)
+    assert "role" not in findings
+
+
+def test_cluster_with_a_wrong_node(in_cluster: Cluster, ducto: Ducto) -> None:
+    """What is wrong on one node alone, be it a replica, is found there, and the node is named."""
+    wrong = in_cluster.replica_of(in_cluster.primary_of(0))
+    wrong.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        findings = examine(ducto, status=1)
+    finally:
+        wrong.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert findings[f"eviction 127.0.0.1:{wrong.port}"]["status"] == "error"
+    assert "eviction" not in findings
+    assert findings["version"]["status"] == "ok"
+
+
+def test_cluster_with_a_node_that_is_down(in_cluster: Cluster, ducto: Ducto) -> None:
+    """A replica that is down is named; its primary has no replica."""
+    primary = in_cluster.primary_of(0)
+    down = in_cluster.replica_of(primary)
+    with in_cluster.hasty():
+        down.kill()
+        findings = examine(ducto, status=1)
+    assert findings[f"node 127.0.0.1:{down.port}"]["status"] == "error"
+    assert findings["replicas"]["status"] == "warning"
+    assert f"127.0.0.1:{primary.port}" in findings["replicas"]["detail"]
+
+
+def test_primary_under_sentinel(
+    sentinels: Sentinels, namespace: str, ducto: Ducto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a service that sentinels watch, the primary is looked at."""
+    monkeypatch.setenv("DUCTO_REDIS_URL", sentinels.url)
+    monkeypatch.setenv("DUCTO_NAMESPACE", namespace)
+    findings = examine(ducto, status=0)
+    assert findings["role"]["detail"] == "primary, 2 replicas"
 
 
 def test_no_server(ducto: Ducto, monkeypatch: pytest.MonkeyPatch) -> None:

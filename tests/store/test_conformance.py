@@ -14,7 +14,16 @@ from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import Scripts, load_scripts
 from ducto_redis.store import CreditStore, MemoryStore, RedisStore
 from ducto_redis.store.clients import client_from_url
-from ducto_redis.store.conformance import MakeStore, StoreConformance
+from ducto_redis.store.conformance import (
+    AccountConformance,
+    ConcurrencyConformance,
+    GrantConformance,
+    LeaseConformance,
+    LossConformance,
+    MakeStore,
+    NamespaceConformance,
+    StoreConformance,
+)
 from tests.clusters import Cluster
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -71,33 +80,58 @@ class TestRedisStore(StoreConformance):
         client.close()
 
 
-class TestRedisStoreOnCluster(StoreConformance):
-    """RedisStore on a Redis Cluster: partitions on three nodes, and no two of them in one slot."""
+@pytest.fixture(scope="module")
+def cluster_client(cluster: Cluster) -> Iterator[redis.Redis]:
+    """A client of the session's cluster."""
+    client = client_from_url(cluster.url)
+    yield client
+    client.close()
 
-    @pytest.fixture(scope="class")
-    def client(self, cluster: Cluster) -> Iterator[redis.Redis]:
-        client = client_from_url(cluster.url)
-        yield client
-        client.close()
+
+@pytest.fixture
+def make_store_on_cluster(cluster: Cluster, cluster_client: redis.Redis) -> Iterator[MakeStore]:
+    """Makes stores on the session's cluster, whose keys are removed afterwards."""
+    used: set[str] = set()
+
+    def make(namespace: str, *, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
+        used.add(namespace)
+        return RedisStore(
+            cluster.url,
+            namespace=namespace,
+            partitions=partitions,
+            timeout_seconds=30,
+            journal_limit=journal_limit,
+            scripts=scripts_at(clock_offset_ms),
+        )
+
+    yield make
+    for namespace in used:
+        cluster_client.delete(*cluster_client.scan_iter(f"{namespace}:*", count=10_000))
+
+
+class OnCluster:
+    """RedisStore on a Redis Cluster, whose nodes have some partitions each."""
 
     @pytest.fixture
-    def make_store(self, cluster: Cluster, client: redis.Redis) -> Iterator[MakeStore]:
-        used: set[str] = set()
+    def make_store(self, make_store_on_cluster: MakeStore) -> MakeStore:
+        return make_store_on_cluster
 
-        def make(namespace: str, *, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
-            used.add(namespace)
-            return RedisStore(
-                cluster.url,
-                namespace=namespace,
-                partitions=partitions,
-                timeout_seconds=30,
-                journal_limit=journal_limit,
-                scripts=scripts_at(clock_offset_ms),
-            )
 
-        yield make
-        for namespace in used:
-            client.delete(*client.scan_iter(f"{namespace}:*", count=10_000))
+class TestOperationsOnCluster(
+    OnCluster,
+    AccountConformance,
+    ConcurrencyConformance,
+    GrantConformance,
+    LeaseConformance,
+    LossConformance,
+    NamespaceConformance,
+):
+    """Every operation: that its keys are in one slot, and where its answer comes from."""
+
+
+@pytest.mark.long
+class TestRedisStoreOnCluster(OnCluster, StoreConformance):
+    """The whole suite."""
 
 
 class TestDictStore(StoreConformance):

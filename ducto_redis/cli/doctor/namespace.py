@@ -9,6 +9,7 @@ from ducto_redis.driving import drive
 from ducto_redis.engine.scripts import run_script
 from ducto_redis.errors import CreditError, PricingNotLoadedError
 from ducto_redis.journal.dead_letters import DeadLetters
+from ducto_redis.journal.event_streams import EventStore
 from ducto_redis.journal.group import LEDGER_GROUP, Group
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.store import JournalledStore
@@ -97,15 +98,29 @@ def _group(store: JournalledStore, name: str, journal_limit: int) -> Iterator[Fi
         yield Finding(check, "warning", detail, "start more workers, or find out what slows them down")
     else:
         yield Finding(check, "ok", detail)
-    letters = DeadLetters(group).count()
-    if letters:
-        yield Finding(
-            f"dead letters {name}",
-            "error" if name == LEDGER_GROUP else "warning",
-            f"{counted(letters, 'entry', 'entries')} given up",
-            "read their reasons (JournalConsumer.dead_letters), mend the cause, and hand them over again"
-            " (retry_dead_letters)",
-        )
+    yield from _letters(store, group)
+
+
+def _letters(store: JournalledStore, group: Group) -> Iterator[Finding]:
+    entries = DeadLetters(group).count()
+    # Event workers read refusals too, which are in streams of their own; their group counts both.
+    signals = DeadLetters(Group(EventStore(store), group.name)).count() - entries
+    if not entries and not signals:
+        return
+    given_up = [counted(entries, "entry", "entries")] if entries else []
+    given_up += [counted(signals, "refusal")] if signals else []
+    if group.name == LEDGER_GROUP:
+        advice = "read their reasons (JournalConsumer.dead_letters), mend the cause, and hand them over again"
+        advice += " (retry_dead_letters)"
+    else:
+        advice = f"read their reasons: ducto events dead-letters --group {group.name}; mend the cause, then: ducto"
+        advice += f" events retry --group {group.name} with its handlers; a consumer of your own: retry_dead_letters"
+    yield Finding(
+        f"dead letters {group.name}",
+        "error" if group.name == LEDGER_GROUP else "warning",
+        f"{' and '.join(given_up)} given up",
+        advice,
+    )
 
 
 def _pricing(store: JournalledStore) -> Finding:

@@ -1,16 +1,18 @@
-"""What the doctor asks the Redis or Valkey server itself. INFO and TIME are allowed where CONFIG often is not."""
+"""What the doctor asks the Redis or Valkey servers themselves. INFO and TIME are allowed where CONFIG often is not."""
 
 import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from msgspec import structs
 from redis.exceptions import RedisError
 
 from ducto_redis.cli.doctor.findings import Finding
 from ducto_redis.cli.output import counted
 from ducto_redis.engine.scripts import run_script
 from ducto_redis.store import JournalledStore
+from ducto_redis.store.cluster_client import ClusterClient
 
 _OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
 _CLOCK_SECONDS = 1.0
@@ -18,16 +20,70 @@ _MEMORY_SHARE = 0.9
 
 
 def examine_server(store: JournalledStore) -> Iterator[Finding]:
-    """Version, role, memory, persistence, scripts and clock."""
+    """Version, role, memory, persistence, scripts and clock; of a cluster, those of every node."""
     client = store.redis()
+    if isinstance(client, ClusterClient):
+        yield from examine_cluster(client)
+    else:
+        yield from examine_node(client)
+    yield _scripts(store)
+
+
+def examine_node(client: Any) -> Iterator[Finding]:
+    """Version, role, memory, persistence and clock of one server."""
     info: Mapping[str, Any] = client.info()
     yield _version(info)
-    yield _role(info)
+    if not info.get("cluster_enabled"):
+        yield _role(info)
     yield _memory_policy(info)
     yield _memory(info)
     yield _persistence(info)
-    yield _scripts(store)
     yield _clock(client)
+
+
+def examine_cluster(client: ClusterClient) -> Iterator[Finding]:
+    """Whether the cluster serves, whether each primary has a replica, and what `examine_node` says of each node.
+
+    What is well on all nodes is one finding.
+    """
+    nodes = client.nodes()
+    yield _cluster_state(client)
+    yield from _replicas(client, len(nodes))
+    by_check: dict[str, dict[str, Finding]] = {}
+    for node, node_client in nodes.items():
+        try:
+            for finding in examine_node(node_client):
+                by_check.setdefault(finding.check, {})[str(node)] = finding
+        except RedisError as error:
+            yield Finding(f"node {node}", "error", str(error), "see that it runs, and the server's log")
+    for check, found in by_check.items():
+        if all(finding.status == "ok" for finding in found.values()):
+            details = {finding.detail for finding in found.values()}
+            detail = details.pop() if len(details) == 1 else f"well on all {counted(len(found), 'node')}"
+            yield Finding(check, "ok", detail)
+            continue
+        for name, finding in found.items():
+            if finding.status != "ok":
+                yield structs.replace(finding, check=f"{check} {name}")
+
+
+def _cluster_state(client: ClusterClient) -> Finding:
+    state: Mapping[str, str] = client.execute_command("CLUSTER INFO")
+    if state["cluster_state"] != "ok":
+        return Finding(
+            "cluster", "error", f"its state is {state['cluster_state']}", "see that every slot has a primary that runs"
+        )
+    return Finding("cluster", "ok", f"{counted(len(client.primaries()), 'primary', 'primaries')} serve all slots")
+
+
+def _replicas(client: ClusterClient, nodes: int) -> Iterator[Finding]:
+    alone = [str(node) for node, primary in client.primaries().items() if not primary.info().get("connected_slaves")]
+    if alone:
+        yield Finding(
+            "replicas", "warning", f"{', '.join(alone)} has none: its accounts depend on one server", "add replicas"
+        )
+    else:
+        yield Finding("replicas", "ok", f"every primary has one, {counted(nodes, 'node')} in all")
 
 
 def _version(info: Mapping[str, Any]) -> Finding:
