@@ -19,6 +19,7 @@ from ducto_redis import AsyncCreditManager, CreditManager
 from ducto_redis.driving import drive
 from ducto_redis.errors import StoreUnavailableError
 from ducto_redis.store import RedisStore
+from ducto_redis.store.cluster_client import ClusterClient
 from ducto_redis.store.conformance.inspection import assert_fold, read_journal
 
 PARTITIONS = 16
@@ -61,6 +62,7 @@ class Load(ABC):
             self.accounts = [names[partition] for partition in range(PARTITIONS)]
             for account in self.accounts:
                 manager.add_credits(account, CREDITS)
+        self._wait_for_replicas()  # what a test begins with is not what it may lose
         self._thread = ThreadPoolExecutor(1)
 
     def store(self, *, blocking: bool = True) -> RedisStore:
@@ -127,6 +129,12 @@ class Load(ABC):
     @abstractmethod
     def _run(self) -> None:
         """Charge until it is to stop."""
+
+    def _wait_for_replicas(self) -> None:
+        client = self.store().redis()
+        for node in client.primaries().values() if isinstance(client, ClusterClient) else [client]:
+            replicas = node.info("replication")["connected_slaves"]
+            assert node.wait(replicas, 10_000) >= replicas > 0
 
     def _calls(self, caller: int) -> Iterator[tuple[str, str]]:
         for number in itertools.count():

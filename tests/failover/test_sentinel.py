@@ -80,6 +80,7 @@ def test_the_worker_goes_on(sentinels: Sentinels, start_load: StartLoad, namespa
         assert report.balance == PARTITIONS * (CREDITS - 1) * 1_000_000
 
 
+@pytest.mark.long
 def test_passwords(watchdog: Watchdog, start_load: StartLoad, namespace: str) -> None:
     """Servers and sentinels may each have a password of their own."""
     with temporary_folder() as folder:
