@@ -38,6 +38,7 @@ if not account then
   return 'recovery_needed'
 end
 account.read_only = ARGV[16] == '1'
+local due = account.due
 
 local function answer(status, entry_id, lease, details)
   return status .. '\t' .. account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
@@ -50,7 +51,7 @@ local function earlier_lease()
   local record = redis.call('HGET', KEYS[2], lease_id)
   local lease = record and parse_lease(record)
   -- A dry run wrote nothing of what has fallen due: an expired lease that would be forgotten by now is still there.
-  if lease and not (account.read_only and lease.state ~= 'open' and lease_due(lease) <= time) then
+  if lease and not (account.read_only and due and due <= time and lease.state ~= 'open' and lease_due(lease) <= time) then
     if lease.fingerprint ~= fingerprint then
       return 'conflict'
     end
