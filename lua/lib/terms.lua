@@ -84,16 +84,13 @@ local function scopes_of(terms)
   return table.concat(scopes, '\29')
 end
 
--- The plan's caps in a scope become those of the terms; what the same cap had counted stays. One that comes back has an id
--- of its own: what leases recorded of the one before is not taken off it.
+-- The plan's caps in a scope become those of the terms, and stand before the account's own; what the same cap had counted
+-- stays. One that comes back has an id of its own: what leases recorded of the one before is not taken off it.
 local function take_plan_caps(account, scope, terms, activation)
-  local kept, from_plan = {}, {}
+  local kept, from_plan, own = {}, {}, {}
   for _, cap in ipairs(scope.caps) do
-    if cap.source == 'own' then
-      kept[#kept + 1] = cap
-    else
-      from_plan[#from_plan + 1] = cap
-    end
+    local its = cap.source == 'own' and own or from_plan
+    its[#its + 1] = cap
   end
   local word = string.sub(scope.name, 1, 7) == 'member/' and 'members' or scope.name
   for _, wanted in ipairs(activation ~= 0 and terms.caps or {}) do
@@ -114,6 +111,9 @@ local function take_plan_caps(account, scope, terms, activation)
       cap.limit = wanted.limit
       kept[#kept + 1] = cap
     end
+  end
+  for _, cap in ipairs(own) do
+    kept[#kept + 1] = cap
   end
   scope.caps, scope.activation, scope.changed = kept, activation, true
 end

@@ -172,13 +172,14 @@ def plan_scope(scope: str) -> str:
 
 
 def take_plan(account: Account, scope: str, rules: Iterable[CapRule], activation: int) -> None:
-    """Let a scope have the plan's caps: those that were there keep what they counted."""
-    kept = []
+    """Let a scope have the plan's caps, before its own: those that were there keep what they counted."""
+    kept: list[Cap] = []
     for rule in rules:
         if rule.scope == plan_scope(scope):
             cap = find(account, scope, "plan", rule) or make(account, scope, "plan", rule)
             cap.limit = rule.limit
-            kept.append(cap.number)
-    account.caps = [cap for cap in account.caps if cap.scope != scope or cap.source == "own" or cap.number in kept]
+            kept.append(cap)
+    others = [cap for cap in account.caps if cap.scope != scope]
+    account.caps = [*others, *kept, *(cap for cap in account.caps if cap.scope == scope and cap.source == "own")]
     account.taken[scope] = activation
     account.extras = True
