@@ -27,6 +27,7 @@ from ducto_redis.errors import (
     PricingNotLoadedError,
     RefundError,
     StoreError,
+    TeamNotFoundError,
     UnpricedModelError,
 )
 
@@ -124,7 +125,7 @@ def refusal_for(error: CreditError | BadRequestError | HTTPException) -> Refusal
             return Refusal(403, code, "the account's plan does not include this")
         case AccountFrozenError():
             return Refusal(403, code, "the account is frozen")
-        case MemberNotFoundError():
+        case MemberNotFoundError() | TeamNotFoundError():
             return Refusal(403, code, "whoever asks is no member of the account that pays")
         case UnpricedModelError():
             named = "a request that names no model" if error.model is None else f"the {error.what} {error.model!r}"

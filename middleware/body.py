@@ -1,6 +1,5 @@
 """The body of a request: read whole once, given to the application again."""
 
-from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
 from ducto_redis.middleware.answers import BadRequestError
@@ -12,19 +11,23 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     Raises:
         BadRequestError: where it is larger than `limit` bytes, or compressed.
     """
-    headers = Headers(scope=scope)
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise BadRequestError("the body must not be compressed", code="unsupported_content_encoding")
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > limit:
-        raise _too_large(limit)
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            if value.isdigit() and int(value[:20]) > limit:
+                raise _too_large(limit)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise BadRequestError("the body must not be compressed", code="unsupported_content_encoding")
     pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        piece = message.get("body", b"")
+        piece: bytes = message.get("body", b"")
+        if not pieces and not message.get("more_body", False):  # most bodies come whole: no copy is made
+            if len(piece) > limit:
+                raise _too_large(limit)
+            return piece
         size += len(piece)
         if size > limit:
             raise _too_large(limit)

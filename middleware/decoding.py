@@ -27,6 +27,9 @@ class _Identity:
         return chunk
 
 
+_IDENTITY = _Identity()
+
+
 class _Unknown:
     def decode(self, chunk: bytes) -> bytes:
         raise UndecodableError("the answer's Content-Encoding is not gzip or deflate")
@@ -66,11 +69,16 @@ class _Zlib:
         return text
 
 
-def decoder_for(content_encoding: str) -> Decoder:
+def is_identity(content_encoding: bytes) -> bool:
+    """Tell whether a Content-Encoding header's value, empty for none, leaves the bytes as they are."""
+    return not content_encoding or content_encoding.strip().lower() in (b"", b"identity")
+
+
+def decoder_for(content_encoding: bytes) -> Decoder:
     """Return the decoder for a Content-Encoding header's value, empty for none."""
+    if is_identity(content_encoding):
+        return _IDENTITY
     encoding = content_encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return _Identity()
-    if encoding in ("gzip", "x-gzip", "deflate"):
+    if encoding in (b"gzip", b"x-gzip", b"deflate"):
         return _Zlib()
     return _Unknown()

@@ -4,6 +4,7 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 from starlette.exceptions import HTTPException
@@ -108,7 +109,7 @@ class MeteringMiddleware:
         if scope["type"] != "http" or _METERED in scope:
             await self.app(scope, receive, send)
             return
-        meter = self._new_meter(scope)
+        meter = RequestMeter(self._manager, partial(self._find_payer, scope), self._grace, self._ttl_seconds)
         recogniser = self._recogniser(scope)
         if recogniser is None:
             await self._run(None, None, meter, scope, WatchedReceive(receive), send)
@@ -160,26 +161,23 @@ class MeteringMiddleware:
         else:
             await responder.finish()
 
-    def _new_meter(self, scope: Scope) -> RequestMeter:
-        async def find_payer() -> Payer:
-            payer = self._account(scope)
-            if inspect.isawaitable(payer):
-                payer = await payer
-            if payer is None:
-                raise NoAccountError
-            if isinstance(payer, str):
-                payer = Payer(payer)
-            if not isinstance(payer, Payer):
-                raise ConfigError(f"account(scope) must return an id, a Payer or None, not {type(payer).__name__}")
-            try:
-                check_account(payer.account)
-                check_member(payer.member)
-            except InvalidIdError as error:
-                # What clients send often names account and member: one that can't exist is theirs to correct.
-                raise NoAccountError from error
-            return payer
-
-        return RequestMeter(self._manager, find_payer, self._grace, self._ttl_seconds)
+    async def _find_payer(self, scope: Scope) -> Payer:
+        payer = self._account(scope)
+        if not isinstance(payer, str | Payer) and inspect.isawaitable(payer):
+            payer = await payer
+        if payer is None:
+            raise NoAccountError
+        if isinstance(payer, str):
+            payer = Payer(payer)
+        if not isinstance(payer, Payer):
+            raise ConfigError(f"account(scope) must return an id, a Payer or None, not {type(payer).__name__}")
+        try:
+            check_account(payer.account)
+            check_member(payer.member)
+        except InvalidIdError as error:
+            # What clients send often names account and member: one that can't exist is theirs to correct.
+            raise NoAccountError from error
+        return payer
 
 
 def _path_pattern(path: str) -> re.Pattern[str]:

@@ -57,6 +57,7 @@ class RequestMeter:
         self._operation_type = "default"
         self._ended = False
         self._closed = False
+        self._closing: asyncio.Task[SettleResult | ReleaseResult | None] | None = None
 
     async def find_payer(self) -> Payer:
         """Return who pays for the request; it is asked once. Raises NoAccountError where nobody does."""
@@ -118,7 +119,7 @@ class RequestMeter:
             self._estimate = None
             raise
         if self._ended:
-            self._manager.settle_task(self.close())
+            self._manager.settle_task(self.close_in_task())
             raise RuntimeError("the answer ended before its meter was open: await reserve() in the endpoint")
         return lease
 
@@ -144,18 +145,27 @@ class RequestMeter:
         self._ended = True
 
     async def close(self) -> SettleResult | ReleaseResult | None:
-        """Charge what was recorded; release the hold where nothing was. The middleware calls it when the answer ends.
+        """Charge what was recorded; release the hold where nothing was. The middleware does it when the answer ends.
 
         Returns:
             What happened, or None where the engine is away and the charge waits in the manager's queue.
         """
+        if self._closing is None:
+            self._closing = self._manager.settle_task(self._close())
+        return await asyncio.shield(self._closing)
+
+    async def close_in_task(self) -> SettleResult | ReleaseResult | None:
+        """`close` for a caller that runs in a task of the manager already, which no cancellation of a request stops."""
+        return await (self._close() if self._closing is None else asyncio.shield(self._closing))
+
+    async def _close(self) -> SettleResult | ReleaseResult | None:
         if self._unpaid_micro is not None and not self._closed:
             self._charge_later(self._unpaid_micro)
         self._closed = True
         if self._meter is None:
             return None
         try:
-            return await self._meter.close()
+            return await self._meter.close_in_task()
         except PRICING_ERRORS as error:
             return await self._charge_hold(self._meter, error)
 

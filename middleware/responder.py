@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
-from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
 from ducto_redis.display import format_credits
@@ -19,9 +18,10 @@ logger = logging.getLogger("ducto_redis.middleware")
 
 _Settling: TypeAlias = asyncio.Task[SettleResult | ReleaseResult | None]
 
-CHARGED = "x-credits-charged"
-REMAINING = "x-credits-remaining"
-RESERVED = "x-credits-reserved"
+CHARGED = b"x-credits-charged"
+REMAINING = b"x-credits-remaining"
+RESERVED = b"x-credits-reserved"
+_OURS = frozenset({CHARGED, REMAINING, RESERVED})
 
 
 class Responder:
@@ -64,7 +64,12 @@ class Responder:
     async def send(self, message: Message) -> None:
         """Take the application's next message."""
         kind = message["type"]
-        if kind == "http.response.start" and self._status is None:
+        if self.passed and kind == "http.response.body" and message.get("more_body", False) and not self._held:
+            # Most messages of a stream: the shortest way.
+            if self._reading is not None:
+                self._read(bytes(message.get("body", b"")))
+            await self._send(message)
+        elif kind == "http.response.start" and self._status is None:
             await self._start(message)
         elif self._status is None:
             await self._send(message)  # such as early hints: no part of the answer yet
@@ -90,20 +95,24 @@ class Responder:
             if interrupted_by is None:
                 await self._let_go()
         finally:
-            if settling is not None:
+            if settling is not None and not settling.done():
                 await asyncio.shield(settling)
 
     async def _start(self, message: Message) -> None:
-        headers = MutableHeaders(raw=list(message.get("headers", ())))
         self._status = message["status"]
         if not self._meter.opened or self._status >= 300:
             self._reader = None
             await self._pass(message)
             return
-        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        content_type = content_encoding = b""
+        for name, value in message.get("headers", ()):
+            if name == b"content-type":
+                content_type = value.partition(b";")[0].strip().lower()
+            elif name == b"content-encoding":
+                content_encoding = value
         if self._reader is not None:
-            self._reading = BodyReading(self._reader, content_type, headers.get("content-encoding", ""))
-        if _is_json(content_type):
+            self._reading = BodyReading(self._reader, content_type, content_encoding)
+        if content_type == b"application/json" or _is_json(content_type):
             self._held.append(message)
         else:
             await self._pass(self._with_reserved(message))
@@ -178,7 +187,7 @@ class Responder:
 
     def _with_reserved(self, start: Message) -> Message:
         lease = self._meter.lease
-        return start if lease is None else _with_headers(start, {RESERVED: format_credits(lease.amount)})
+        return start if lease is None else _with_headers(start, (RESERVED, format_credits(lease.amount)))
 
     def _settle(self, *, complete: bool) -> _Settling | None:
         """Start, once, to close the meter; in a task of the manager, which no cancellation of the request stops."""
@@ -189,7 +198,7 @@ class Responder:
     async def _close(self, complete: bool) -> SettleResult | ReleaseResult | None:
         try:
             self._record(complete)
-            return await self._meter.close()
+            return await self._meter.close_in_task()
         except Exception:
             # The answer has been given, and goes to its client. The lease stays, and expires as the settings say.
             logger.exception(
@@ -214,18 +223,17 @@ class Responder:
             self._meter.record(charge.usage, *charge.flags)
 
 
-def _is_json(content_type: str) -> bool:
-    kind, _, subtype = content_type.partition("/")
-    return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
+def _is_json(content_type: bytes) -> bool:
+    return content_type.startswith(b"application/") and content_type.endswith((b"/json", b"+json"))
 
 
 def _with_charge(start: Message, result: SettleResult | ReleaseResult) -> Message:
     charged = format_credits(result.amount) if isinstance(result, SettleResult) else "0"
-    return _with_headers(start, {CHARGED: charged, REMAINING: format_credits(result.available)})
+    return _with_headers(start, (CHARGED, charged), (REMAINING, format_credits(result.available)))
 
 
-def _with_headers(start: Message, values: dict[str, str]) -> Message:
-    headers: Any = MutableHeaders(raw=list(start.get("headers", ())))
-    for name, value in values.items():
-        headers[name] = value
-    return {**start, "headers": headers.raw}
+def _with_headers(start: Message, *ours: tuple[bytes, str]) -> Message:
+    # What an application passes on from behind another metering is replaced: ours is what its client pays.
+    headers = [header for header in start.get("headers", ()) if header[0] not in _OURS]
+    headers.extend([(name, value.encode()) for name, value in ours])
+    return {**start, "headers": headers}

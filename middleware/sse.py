@@ -36,6 +36,11 @@ class ServerSentEventParser:
         self._data_bytes = 0
         self._skipping = False
 
+    @property
+    def between_events(self) -> bool:
+        """Whether all that came so far were whole events."""
+        return not (self._line or self._data or self._name or self._after_cr or self._at_start or self._skipping)
+
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Take the next bytes; return the events that they complete."""
         if self._after_cr and chunk:
@@ -109,6 +114,11 @@ class ServerSentEventParser:
                 self._data_bytes += len(value)
         elif field == b"event":
             self._name = value
+
+
+def as_sent(event: ServerSentEvent) -> bytes:
+    """Return an event as a stream sends it, without its name."""
+    return b"data: " + event.data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 def looks_like_events(start: bytes) -> bool:

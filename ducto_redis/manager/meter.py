@@ -161,15 +161,16 @@ class AsyncMeter(MeterCore):
 
     async def open(self) -> ReserveResult:
         """Reserve the estimate; the lease is renewed until the meter closes. Raises what `reserve` raises."""
-        if self.lease is None:
-            try:
-                await self.open_core()
-            except asyncio.CancelledError:
-                if not self._may_be_asked_again:  # the engine may have opened the lease all the same
-                    self._manager.settle_task(self._core.release_if_opened(self.account, self.lease_id))
-                raise
-            self._renew_later(self.ttl / 2)
-        return await self.open_core()
+        if self.lease is not None:
+            return await self.open_core()
+        try:
+            lease = await self.open_core()
+        except asyncio.CancelledError:
+            if not self._may_be_asked_again:  # the engine may have opened the lease all the same
+                self._manager.settle_task(self._core.release_if_opened(self.account, self.lease_id))
+            raise
+        self._renew_later(self.ttl / 2)
+        return lease
 
     async def close(self) -> SettleResult | ReleaseResult | None:
         """Settle what was recorded, or release where nothing was; None where the engine is away and gets it later.
@@ -183,6 +184,14 @@ class AsyncMeter(MeterCore):
             self._closing = self._manager.settle_task(self.close_core())
         # A cancelled caller must not take the charge with it.
         return await asyncio.shield(self._closing)
+
+    async def close_in_task(self) -> SettleResult | ReleaseResult | None:
+        """`close` for a caller that runs in a task of the manager already: a second task would only cost time."""
+        if self._closing is not None:
+            return await asyncio.shield(self._closing)
+        if self._renewal is not None:
+            self._renewal.cancel()
+        return await self.close_core()
 
     async def __aenter__(self) -> "AsyncMeter":
         await self.open()

@@ -39,8 +39,13 @@ class Charge(NamedTuple):
 class AnswerReader(ABC):
     """Reads one answer while it passes, and never holds it up.
 
-    Either `document` is called once, or `event` for each server-sent event; then `charge` once.
+    Either `document` is called once, or `event` for each server-sent event (`skipped` for those that report nothing,
+    where `report_fields` are named); then `charge` once.
     """
+
+    report_fields: tuple[bytes, ...] = ()
+    """Names of JSON fields. Events in which each of them is missing or null go to `skipped`, not parsed, instead of to
+    `event`. None named: every event is parsed."""
 
     unread_bytes = 0
     """Bytes of the answer that could not be read: of an unknown Content-Encoding, or too large to keep."""
@@ -52,6 +57,9 @@ class AnswerReader(ABC):
     @abstractmethod
     def event(self, event: ServerSentEvent) -> None:
         """Take one event of a stream. Its data may be no JSON."""
+
+    def skipped(self, events: bytes) -> None:  # noqa: B027
+        """Take whole events, as they were sent, that report nothing. Text that they deliver may have to be counted."""
 
     @abstractmethod
     def charge(self, *, complete: bool) -> Charge | None:

@@ -30,7 +30,9 @@ def find_media(messages: bytes, image_tokens: int, file_tokens: int) -> Media:
 
     Anything that does not look as the API documents it stays text, which holds a token per byte.
     """
-    if not any(kind in messages for kind in (b'"image_url"', b'"input_audio"', b'"file"')):
+    if b'"type"' not in messages or not (
+        b'"image_url"' in messages or b'"input_audio"' in messages or b'"file"' in messages
+    ):
         return Media(0, 0, 0, messages)
     size = tokens = 0
     try:
