@@ -25,6 +25,7 @@ CreditError
 ├── InvalidUsageError           not a usage: negative, too large, not a number (also a ValueError)
 ├── ExpressionError             a formula is wrong, or cannot be calculated
 ├── ConfigError                 a setting or a document is wrong
+│   └── PricingVersionNotFoundError  the pricing document has no such version
 ├── LedgerError                 the SQL ledger failed, or does not add up
 │   └── LedgerUnavailableError  its database cannot be used now
 ├── RetryLaterError             a journal handler's own: not the entry's fault, hand it over again
@@ -40,12 +41,13 @@ CreditError
 A store also asks its manager again by StalePricing, RepriceLease and TermsNeeded, which no caller ever sees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from ducto_redis.display import format_credits
+from ducto_redis.suggestions import there_are
 
 
 class CreditError(Exception):
@@ -180,8 +182,8 @@ class FeatureNotEntitledError(CreditError):
         self.plan = plan
         self.features = tuple(features)
         has = "which has no plan" if plan is None else f"on plan {plan!r}"
-        there_are = f"; it has {', '.join(map(repr, features))}" if features else ""
-        super().__init__(f"account {account!r}, {has}, does not have the feature {feature!r}{there_are}")
+        its = "" if plan is None else f"; it has {there_are(feature, self.features)}"
+        super().__init__(f"account {account!r}, {has}, does not have the feature {feature!r}{its}")
 
 
 class AccountFrozenError(CreditError):
@@ -203,29 +205,51 @@ class PlanNotFoundError(CreditError):
     def __init__(self, plan: str, plans: Sequence[str]) -> None:
         self.plan = plan
         self.plans = tuple(plans)
-        there_are = ", ".join(map(repr, plans)) or "none"
-        super().__init__(f"the pricing document has no plan {plan!r}; it has {there_are}")
+        super().__init__(f"the pricing document has no plan {plan!r}; it has {there_are(plan, self.plans)}")
 
 
 class TeamNotFoundError(CreditError):
-    """The account is no team."""
+    """The account is no team.
+
+    Attributes:
+        team: the account.
+        exists: whether anything ever happened to an account of that name; None where nobody looked.
+    """
 
     code = "team_not_found"
 
-    def __init__(self, team: str) -> None:
+    def __init__(self, team: str, *, exists: bool | None = None) -> None:
         self.team = team
-        super().__init__(f"account {team!r} is no team; `create_team` makes one")
+        self.exists = exists
+        if exists is None:
+            what = f"account {team!r} is no team"
+        elif exists:
+            what = f"account {team!r} is no team: it is an account without members"
+        else:
+            what = f"there is no team {team!r}, and no account of that name: nothing ever happened to it"
+        super().__init__(f"{what}; `create_team` (`ducto team create`) makes one")
 
 
 class MemberNotFoundError(CreditError):
-    """The user is no member of the team, or not any more."""
+    """The user is no member of the team, or not any more.
+
+    Attributes:
+        team: the team.
+        member: who was asked for.
+        members: those that it has; None where nobody looked.
+        removed: whether they were a member once.
+    """
 
     code = "member_not_found"
 
-    def __init__(self, team: str, member: str) -> None:
+    def __init__(self, team: str, member: str, members: Sequence[str] | None = None, *, removed: bool = False) -> None:
         self.team = team
         self.member = member
-        super().__init__(f"{member!r} is no member of team {team!r}; `get_team` lists those that it has")
+        self.members = None if members is None else tuple(members)
+        self.removed = removed
+        what = f"{member!r} was removed from team" if removed else f"{member!r} is no member of team"
+        who = "`get_team` lists those that it has" if members is None else f"it has {there_are(member, members)}"
+        super().__init__(f"{what} {team!r}; {who}")
 
 
 class CapNotFoundError(CreditError):
@@ -237,8 +261,7 @@ class CapNotFoundError(CreditError):
         self.account = account
         self.cap = cap
         self.caps = tuple(caps)
-        there_are = f"; it has {', '.join(map(repr, caps))}" if caps else ""
-        super().__init__(f"account {account!r} has no spend cap {cap!r}{there_are}")
+        super().__init__(f"account {account!r} has no spend cap {cap!r}; it has {there_are(cap, self.caps)}")
 
 
 class TransactionNotFoundError(CreditError):
@@ -248,7 +271,10 @@ class TransactionNotFoundError(CreditError):
 
     def __init__(self, transaction_id: str) -> None:
         self.transaction_id = transaction_id
-        super().__init__(f"there is no transaction {transaction_id!r}, neither in the journal nor in the ledger")
+        super().__init__(
+            f"there is no transaction {transaction_id!r:.80}, neither in the journal nor in the ledger;"
+            " `ducto analytics transactions ACCOUNT` lists those of an account"
+        )
 
 
 class NoAccountError(CreditError):
@@ -268,7 +294,7 @@ class LeaseNotFoundError(CreditError):
     def __init__(self, account: str, lease_id: str) -> None:
         self.account = account
         self.lease_id = lease_id
-        super().__init__(f"account {account!r} has no lease {lease_id!r}")
+        super().__init__(f"account {account!r} has no lease {lease_id!r}; `list_leases` shows those that are open")
 
 
 class LeaseExpiredError(CreditError):
@@ -320,15 +346,28 @@ class RefundError(CreditError):
 
 
 class UnpricedModelError(CreditError):
-    """The pricing document has no price for the model."""
+    """The pricing document has no price for the model.
+
+    Attributes:
+        model: what has none; None for a request that names no model.
+        what: what it is: a model, a tool or a fixed job.
+        priced: those that the document prices; None where nobody looked.
+    """
 
     code = "model_not_priced"
 
-    def __init__(self, model: str | None, *, what: str = "model") -> None:
+    def __init__(self, model: str | None, *, what: str = "model", priced: Iterable[str] | None = None) -> None:
         self.model = model
         self.what = what
-        name = "a request without a model" if model is None else f"{what} {model!r}"
-        super().__init__(f"the pricing document has no price for {name}; add one, or a _default")
+        self.priced = None if priced is None else tuple(priced)
+        super().__init__(model)
+
+    def __str__(self) -> str:
+        # Made when it is read: anybody may ask for any model, and comparing its name with all others takes time.
+        name = "a request without a model" if self.model is None else f"{self.what} {self.model!r}"
+        add = "add one" if self.what == "fixed job" else "add one, or a _default"
+        its = "" if self.priced is None else f"; it prices {there_are(self.model or '', self.priced)}"
+        return f"the pricing document has no price for {name}: {add}{its}"
 
 
 class PricingNotLoadedError(CreditError):
@@ -389,6 +428,25 @@ class ConfigError(CreditError):
     """A setting or a document is wrong."""
 
     code = "config_error"
+
+
+class PricingVersionNotFoundError(ConfigError):
+    """No such version of the pricing document was published.
+
+    Attributes:
+        version: that was asked for; None where it is not known.
+        latest: the highest that there is: they are numbered from 1. 0 where none was published.
+    """
+
+    def __init__(self, version: int | None, *, latest: int) -> None:
+        self.version = version
+        self.latest = latest
+        asked = "there is no such version" if version is None else f"there is no version {version}"
+        if not latest:
+            there_is = "none was published yet; publish one with `ducto pricing set FILE`"
+        else:
+            there_is = "there is version 1" if latest == 1 else f"there are versions 1 to {latest}"
+        super().__init__(f"{asked} of the pricing document; {there_is}")
 
 
 class LedgerError(CreditError):

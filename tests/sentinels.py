@@ -199,11 +199,16 @@ class Sentinels:
                 return False
             if len(replicas) != SERVERS - 1 or len(others) != SENTINELS - 1:
                 return False
-        with self.client(self.primary()) as client:
+        primary_server = self.primary()
+        return all(self._is_in_place(server, primary_server) for server in self.servers)
+
+    def _is_in_place(self, server: Server, primary: Server) -> bool:
+        with self.client(server) as client:
             replication: dict[str, Any] = client.info("replication")
-        return replication["role"] == "master" and all(
-            replication.get(f"slave{number}", {}).get("state") == "online" for number in range(SERVERS - 1)
-        )
+        if server is primary:
+            online = [replication.get(f"slave{number}", {}).get("state") for number in range(SERVERS - 1)]
+            return replication["role"] == "master" and online == ["online"] * (SERVERS - 1)
+        return replication.get("master_port") == primary.port and replication["master_link_status"] == "up"
 
     def _have_failed_over(self) -> bool:
         seen = [sentinel.told("SENTINEL", "MASTERS")[0] for sentinel in self.sentinels]

@@ -1,7 +1,7 @@
 """`ducto analytics`: what was spent, by whom and for what."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 from zoneinfo import ZoneInfo
@@ -13,6 +13,9 @@ from ducto_redis.cli.environment import has_redis_url, namespace, open_ledger, o
 from ducto_redis.cli.exporting import Format, FormatOption, print_rows
 from ducto_redis.cli.output import example, print_line
 from ducto_redis.cli.times import parse_time
+from ducto_redis.driving import drive
+from ducto_redis.errors import PricingNotLoadedError, StoreError
+from ducto_redis.pricing import PricingEngine
 from ducto_redis.windows import check_time_zone
 
 if TYPE_CHECKING:
@@ -84,6 +87,8 @@ def _members(
     """What each member spent of a team; the line without a name is for charges in nobody's."""
     with _analytics() as analytics:
         rows = analytics.spend_by_member(team, *_times(since, until, time_zone))
+        if not any(row.member for row in rows):
+            _check_team(analytics, team)
     _print_spend("member", [(row.member, row) for row in rows], output)
 
 
@@ -132,7 +137,14 @@ def _usage(
 ) -> None:
     """What was consumed of a measure."""
     with _analytics() as analytics:
-        rows = analytics.usage(measure, by, *_times(since, until, time_zone), account=account, time_zone=time_zone)
+        rows = analytics.usage(
+            measure,
+            by,
+            *_times(since, until, time_zone),
+            account=account,
+            time_zone=time_zone,
+            declared=_declared_measures(),
+        )
     print_rows((by, measure), [(row.of, row.quantity) for row in rows], output, bar=measure)
 
 
@@ -203,6 +215,26 @@ def _analytics() -> "Iterator[Analytics]":
                 manager.wait_for_ledger()
     with open_ledger() as ledger:
         yield ledger.analytics(namespace())
+
+
+def _check_team(analytics: "Analytics", team: str) -> None:
+    """Refuse what is no team. The engine knows; the ledger, which is a little behind, is asked where there is none."""
+    if has_redis_url():
+        with suppress(StoreError), open_manager() as manager:
+            manager.get_team(team)
+            return
+    analytics.check_team(team)
+
+
+def _declared_measures() -> tuple[str, ...]:
+    """The measures of the active document, where there is an engine that can be asked."""
+    if not has_redis_url():
+        return ()
+    try:
+        with open_store() as store:
+            return PricingEngine.from_json(drive(store.read_pricing()).asked.document).document.measures
+    except (PricingNotLoadedError, StoreError):
+        return ()
 
 
 def _times(since: str | None, until: str | None, time_zone: str) -> tuple[datetime | None, datetime | None]:

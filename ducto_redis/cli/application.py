@@ -29,9 +29,20 @@ from ducto_redis.cli.demo import command as demo
 from ducto_redis.cli.doctor import command as doctor
 from ducto_redis.errors import CreditError
 
+# A wrong command line. Typer brings a click of its own, and exports its classes but for this one.
+_UsageError: Any = typer.BadParameter.__base__
+# A group that was called without a command: what it tells is the help.
+_HELP = "NoArgsIsHelpError"
+
 
 class _Root(TyperGroup):
-    """Tells every failure that is not a bug in one line, with exit status 1."""
+    """Tells every failure that is not a bug in one line: exit status 1, or 2 where the command line is wrong."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **options)
+        except _UsageError as error:
+            _fail_usage(error)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -40,6 +51,8 @@ class _Root(TyperGroup):
             _fail(str(error))
         except RedisError as error:
             _fail(f"the server at DUCTO_REDIS_URL failed: {error}")
+        except _UsageError as error:
+            _fail_usage(error)
 
 
 app = typer.Typer(
@@ -71,9 +84,27 @@ def _root(
     pass
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 1) -> NoReturn:
     typer.echo(f"ducto: {' '.join(message.split())}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)
+
+
+def _fail_usage(error: Any) -> NoReturn:
+    if type(error).__name__ == _HELP:
+        raise error
+    said = error.format_message().replace("Value error, ", "").replace(". Did you mean", "; did you mean").rstrip(".")
+    given = _given(error)
+    if given and repr(given) not in said:
+        said += f" (it was {given!r:.80})"
+    command = "ducto" if error.ctx is None else error.ctx.command_path
+    _fail(f"{said[:1].lower()}{said[1:]}; see `{command} --help`", error.exit_code)
+
+
+def _given(error: Any) -> str:
+    """The text that was given for an option or argument, where the error knows; its message often does not say."""
+    problems = getattr(error.__cause__, "errors", None)
+    given = problems()[0].get("input") if problems is not None else None
+    return given if isinstance(given, str) else ""
 
 
 for _module in (

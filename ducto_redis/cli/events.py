@@ -144,9 +144,12 @@ def _dead_letters(
 ) -> None:
     """List what handlers and webhooks gave up, with the reasons."""
     from ducto_redis.journal.event_letters import list_event_letters
+    from ducto_redis.journal.groups import check_group
 
     with open_manager(), open_store() as store:
         letters = list_event_letters(store, group, limit=limit)
+        if not letters and group != DEFAULT_GROUP:  # that one is there with the first worker
+            check_group(store, group)
     if as_json:
         print_json(letters)
         return
@@ -173,10 +176,13 @@ def _retry(
     All of them are called: those that had succeeded before get the event again, under the same event id.
     """
     from ducto_redis.journal.event_worker import EventWorker
+    from ducto_redis.journal.groups import check_group
 
     registered = _collect(handlers, webhook, webhook_events)
     with open_manager(), open_store() as store:
         report = EventWorker(store, registered, group=group).retry_dead_letters()
+        if not (report.succeeded or report.failed) and group != DEFAULT_GROUP:
+            check_group(store, group)
     if as_json:
         print_json(report)
     else:

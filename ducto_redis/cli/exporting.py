@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -48,11 +48,16 @@ def print_rows(
         case Format.table:
             _print_table(columns, rows, bar)
         case Format.csv:
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([[csv_cell(value) for value in row] for row in rows])
+            print_csv(columns, rows)
         case Format.json:
             print_json([dict(zip(columns, row, strict=True)) for row in rows] if json is None else json)
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows as CSV, each cell as `csv_cell` writes it."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
 
 
 def csv_cell(value: Any) -> str:

@@ -7,6 +7,7 @@ import typer
 from ducto_redis.cli.arguments import Account, TimeZone
 from ducto_redis.cli.environment import open_manager
 from ducto_redis.cli.output import Json, example, format_time, print_json, print_line, print_table
+from ducto_redis.pricing.writing import written
 
 plan_app = typer.Typer(help="Assign plans of the pricing document.", no_args_is_help=True)
 
@@ -65,7 +66,7 @@ def _show(account: Account, as_json: Json = False) -> None:
             numbers=numbers,
         )
     for feature, value in plan.features.items():
-        print_line(f"{feature}: {value}")
+        print_line(f"{feature}: {written(value)}")
 
 
 @plan_app.command(name="remove", epilog=example("ducto plan remove u1"))

@@ -1,7 +1,5 @@
 """`ducto pricing replay`: what a document would have charged for what was really used."""
 
-import csv
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
@@ -9,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ducto_redis.cli.environment import open_manager
+from ducto_redis.cli.exporting import print_csv
 from ducto_redis.cli.output import Json, counted, format_time, print_json, print_line, print_table
 from ducto_redis.cli.pricing_documents import read_documents
 from ducto_redis.cli.times import parse_time
@@ -141,9 +140,12 @@ def _notes(result: PricingReplay) -> Iterator[str]:
 
 
 def _print_csv(result: PricingReplay) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("group", "name", *_COLUMNS))
-    for group, rows in (("total", (result.total,)), ("model", result.by_model), ("account", result.by_account)):
-        for row in rows:
-            name = "" if group == "total" else _name(row, group)
-            writer.writerow((group, name, *(getattr(row, column) for column in _COLUMNS)))
+    groups = (("total", (result.total,)), ("model", result.by_model), ("account", result.by_account))
+    print_csv(
+        ("group", "name", *_COLUMNS),
+        (
+            (group, "" if group == "total" else _name(row, group), *(getattr(row, column) for column in _COLUMNS))
+            for group, rows in groups
+            for row in rows
+        ),
+    )

@@ -20,6 +20,7 @@ from ducto_redis.errors import (
     LeaseNotFoundError,
     MemberNotFoundError,
     PricingNotLoadedError,
+    PricingVersionNotFoundError,
     RecoveryNeededError,
     RefundError,
     RepriceLease,
@@ -123,7 +124,7 @@ def _conflict(refused: _Refused) -> Exception:
 def _not_found(refused: _Refused) -> Exception:
     if refused.lease_id:
         return LeaseNotFoundError(refused.account, refused.lease_id)
-    return ConfigError(f"no such version of the pricing document; the latest is {refused.details[0]}")
+    return PricingVersionNotFoundError(None, latest=int(refused.details[0]))
 
 
 def _recovery_needed(_: _Refused) -> Exception:

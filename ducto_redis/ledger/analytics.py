@@ -1,6 +1,6 @@
 """Questions about spending, answered from roll-ups. See `Analytics`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, TypeAlias, get_args
@@ -23,6 +23,7 @@ from ducto_redis.analytics_results import (
 from ducto_redis.errors import ConfigError
 from ducto_redis.ledger.anomalies import Sensitivity, find_anomalies
 from ducto_redis.ledger.database import Database
+from ducto_redis.ledger.known import check_measure, check_team
 from ducto_redis.ledger.rollups import HOUR_MS
 from ducto_redis.ledger.rows import name_of
 from ducto_redis.ledger.schema import USAGE_SUMS
@@ -82,6 +83,11 @@ class Analytics:
         """What each member spent of a team, most first. All of them together is what the team spent."""
         spent = self._spent(("member",), times(start, end), team)
         return [MemberSpend(member=group[1] or None, **spend.parts()) for group, spend in _ranked(spent)]
+
+    def check_team(self, account: str) -> None:
+        """Raise TeamNotFoundError where the account is no team, as far as the ledger has heard."""
+        with self._database.read() as connection:
+            check_team(connection, self._namespace, account)
 
     def daily_spend(
         self,
@@ -192,6 +198,7 @@ class Analytics:
         *,
         account: str | None = None,
         time_zone: str = "UTC",
+        declared: Collection[str] = (),
     ) -> list[Usage]:
         """What was consumed of a measure: `input_tokens`, `output_tokens`, `tool_calls`, ..., or a document's own.
 
@@ -201,6 +208,7 @@ class Analytics:
             by: account, model, member, day or hour.
             account: the only one.
             time_zone: where days begin, an IANA name.
+            declared: measures that the pricing document has of its own; those that were ever used need no mention.
 
         Returns:
             days and hours in order; else what has most first.
@@ -214,6 +222,8 @@ class Analytics:
             if by == "day":
                 question, zone = _by_days(connection, question, time_zone)
             found = _quantities(connection, question, measure)
+            if not found:
+                check_measure(connection, self._namespace, measure, declared)
 
         def of(group: Group) -> Any:
             match by:

@@ -15,6 +15,7 @@ from ducto_redis.ledger.reports import LedgerEntry
 from ducto_redis.ledger.rows import STATEMENT_COLUMNS, ledger_entry_of
 from ducto_redis.ledger.schema import entries
 from ducto_redis.money import from_micro
+from ducto_redis.suggestions import did_you_mean
 
 _LIMIT = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,7 +85,10 @@ def check_operations(operations: Sequence[str]) -> list[str]:
     names = check_names(operations, "operations")
     for name in names:
         if name not in OPERATIONS:
-            raise ConfigError(f"there is no operation {name!r:.60}; there are {', '.join(sorted(OPERATIONS))}")
+            there_are = ", ".join(sorted(OPERATIONS))
+            raise ConfigError(
+                f"there is no operation {name!r:.60}; there are {there_are}{did_you_mean(name, OPERATIONS)}"
+            )
     return names
 
 

@@ -1,6 +1,7 @@
 """What was spent, by whom and for what: questions that the ledger answers."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,8 +17,10 @@ from ducto_redis.analytics_results import (
     UserSpend,
 )
 from ducto_redis.engine.ids import check_account
-from ducto_redis.errors import ConfigError
+from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.manager.base import ManagerBase
+from ducto_redis.manager.naming import team_of
+from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount
 
 if TYPE_CHECKING:
@@ -89,10 +92,16 @@ class Spending(ManagerBase):
             start, end: the time, [start, end).
 
         Raises:
+            TeamNotFoundError: if the account is no team.
             those of spend_by_user, InvalidIdError
         """
         team = check_account(team)
-        return await self._ask(lambda analytics: analytics.spend_by_member(team, start, end))
+        spent = await self._ask(lambda analytics: analytics.spend_by_member(team, start, end))
+        if not any(each.member for each in spent):
+            with suppress(StoreError):  # the engine knows; where it is away, what the ledger says is an answer
+                await self._ready()
+                team_of(await self._describe(team))
+        return spent
 
     async def daily_spend(
         self,
@@ -187,11 +196,15 @@ class Spending(ManagerBase):
             days and hours in order; else what has most first. What has nothing is left out.
 
         Raises:
+            ConfigError: besides, if there is no such measure; it names those that there are.
             those of spend_by_user, InvalidIdError
         """
         account = _checked(account)
+        declared = () if measure in UsageMetrics.__struct_fields__ else await self._declared_measures()
         return await self._ask(
-            lambda analytics: analytics.usage(measure, by, start, end, account=account, time_zone=time_zone)
+            lambda analytics: analytics.usage(
+                measure, by, start, end, account=account, time_zone=time_zone, declared=declared
+            )
         )
 
     async def anomalies(
@@ -226,6 +239,14 @@ class Spending(ManagerBase):
                 start, end, account=account, history_days=history_days, threshold=threshold, at_least=at_least
             )
         )
+
+    async def _declared_measures(self) -> tuple[str, ...]:
+        try:
+            await self._ready()
+            pricing = await self.pricing.active_or_none()
+        except StoreError:
+            return ()  # the ledger can be asked all the same
+        return () if pricing is None else pricing.engine.document.measures
 
     async def _ask(self, question: "Callable[[Analytics], T]") -> T:
         ledger = self.ledger

@@ -11,16 +11,18 @@ from weakref import WeakMethod
 
 from ducto_redis.errors import CreditError
 
+_STOP_SECONDS = 2.0
 _log = logging.getLogger("ducto_redis.manager")
 
 
 class Planned:
     """A call that is to be made."""
 
-    __slots__ = ("function",)
+    __slots__ = ("before_stop", "function")
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], None], *, before_stop: bool) -> None:
         self.function: Callable[[], None] | None = function
+        self.before_stop = before_stop
 
     def cancel(self) -> None:
         """Do not make it, unless it is made just now."""
@@ -46,10 +48,17 @@ class Background:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._last_call_at = 0.0
 
-    def later(self, seconds: float, function: Callable[[], None]) -> Planned:
-        """Call `function` after that many seconds. A CreditError that it raises is logged."""
-        planned = Planned(function)
+    def later(self, seconds: float, function: Callable[[], None], *, before_stop: bool = False) -> Planned:
+        """Call `function` after that many seconds. A CreditError that it raises is logged.
+
+        Args:
+            seconds: until the call.
+            function: what is called.
+            before_stop: whether `stop` makes the call, whatever its time, instead of dropping it.
+        """
+        planned = Planned(function, before_stop=before_stop)
         with self._changed:
             heapq.heappush(self._planned, (monotonic() + seconds, next(self._order), planned))
             if not self._stopped and self._thread is None:
@@ -59,9 +68,13 @@ class Background:
         return planned
 
     def stop(self) -> None:
-        """Call nothing more. A call that runs is waited for."""
+        """Call nothing more but what was to be called before, as long as it takes no more than two seconds.
+
+        A call that runs is waited for.
+        """
         with self._changed:
             self._stopped = True
+            self._last_call_at = monotonic() + _STOP_SECONDS
             self._changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -72,9 +85,11 @@ class Background:
             with self._changed:
                 while not self._stopped and (not self._planned or self._planned[0][0] > monotonic()):
                     self._changed.wait(self._planned[0][0] - monotonic() if self._planned else None)
-                if self._stopped:
+                if not self._planned:
                     return
                 _, _, planned = heapq.heappop(self._planned)
+                if self._stopped and not (planned.before_stop and monotonic() < self._last_call_at):
+                    continue
             function = planned.function
             try:
                 if function is not None:

@@ -186,8 +186,9 @@ class Balances(ManagerBase):
             flags: what is unusual about the usage, journalled with it.
 
         Raises:
-            InsufficientCreditsError, CapReachedError, FeatureNotEntitledError, AccountFrozenError, MemberNotFoundError,
-            UnpricedModelError, PricingNotLoadedError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
+            InsufficientCreditsError, CapReachedError, FeatureNotEntitledError, AccountFrozenError,
+            TeamNotFoundError (a member is named, and the account has none), MemberNotFoundError, UnpricedModelError,
+            PricingNotLoadedError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
             StoreUnavailableError, InvalidAmountError, InvalidUsageError, InvalidIdError, InvalidMetadataError
         """
         await self._ready()

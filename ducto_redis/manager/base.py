@@ -23,6 +23,7 @@ from ducto_redis.manager.calls import Calls
 from ducto_redis.manager.events import Events
 from ducto_redis.manager.ledger_access import LedgerAccess
 from ducto_redis.manager.limits import Limits
+from ducto_redis.manager.naming import UNKNOWN, explained
 from ducto_redis.manager.outbox import Outbox
 from ducto_redis.manager.pricing_book import PricingBook
 from ducto_redis.manager.requests import check_max_concurrent, floor_to_micro, ttl_to_ms
@@ -205,7 +206,10 @@ class ManagerBase(Events):
         plan: str | None = None,
         member: str = "",
     ) -> T:
-        return await self._calls.conditioned(account, attempt, plan=plan, member=member)
+        try:
+            return await self._calls.conditioned(account, attempt, plan=plan, member=member)
+        except UNKNOWN as refused:
+            raise await explained(refused, self._describe) from None
 
     async def _describe(self, account: str) -> AccountDescription:
         return await self._calls.describe(account)

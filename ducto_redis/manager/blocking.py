@@ -278,9 +278,9 @@ class CreditManager:
             raise
         return BilledResult(result, drive(self.core.settle_or_later(charge_for(account, lease.lease_id, consumed))))
 
-    def later(self, seconds: float, function: Callable[[], None]) -> Planned:
+    def later(self, seconds: float, function: Callable[[], None], *, before_stop: bool = False) -> Planned:
         """Call `function` in the manager's own thread after that many seconds."""
-        return self._background.later(seconds, function)
+        return self._background.later(seconds, function, before_stop=before_stop)
 
     def flush_later(self) -> None:
         """Send what waits in the outbox, again and again, until all of it is sent."""
@@ -316,4 +316,4 @@ class _Core(ManagerCore):
     def _in_background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         outer = self._outer()
         if outer is not None:
-            outer.later(0, lambda: drive(work()))
+            outer.later(0, lambda: drive(work()), before_stop=True)

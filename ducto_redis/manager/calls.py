@@ -23,6 +23,7 @@ from ducto_redis.errors import (
 )
 from ducto_redis.manager.account_book import AccountBook
 from ducto_redis.manager.limits import Limits, features_of, has_feature
+from ducto_redis.manager.naming import UNKNOWN, explained
 from ducto_redis.manager.pricing_book import Pricing, PricingBook
 from ducto_redis.manager.requests import ORDINARY, Request
 from ducto_redis.manager.terms import terms_of
@@ -122,6 +123,8 @@ class Calls:
         except StoreUnavailableError as error:
             add_key(error, key)
             raise
+        except UNKNOWN as refused:
+            raise await explained(refused, self.describe) from None
         raise StoreError(_ASKED_TOO_OFTEN)
 
     async def conditioned(
@@ -224,6 +227,8 @@ class Calls:
         except StoreUnavailableError as error:
             add_key(error, key)
             raise
+        except UNKNOWN as refused:
+            raise await explained(refused, self.describe) from None
         raise StoreError(_ASKED_TOO_OFTEN)
 
     def _plain(self, pricing: Pricing | None, request: Request) -> bool:

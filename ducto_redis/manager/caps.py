@@ -1,5 +1,6 @@
 """Spend caps: set them, see what they have counted, raise and clear them."""
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
@@ -8,16 +9,22 @@ from typing import Literal, TypeAlias
 
 from ducto_redis.engine.ids import check_id
 from ducto_redis.engine.operation import PLAIN, CapRule, Conditions
-from ducto_redis.errors import CapNotFoundError, ConfigError, MemberNotFoundError, StoreError
+from ducto_redis.errors import CapNotFoundError, ConfigError, StoreError
 from ducto_redis.manager.base import ManagerBase
+from ducto_redis.manager.naming import member_of
+from ducto_redis.manager.pricing_book import Pricing
 from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, expiry_to_ms, journal_cause, operation_key
 from ducto_redis.money import Amount, to_micro
+from ducto_redis.pricing.resolution import DEFAULT, resolve
+from ducto_redis.pricing.spend_caps import wrong_cap_model
 from ducto_redis.results import AccountChange, AccountDescription, CapStatus
 from ducto_redis.suggestions import did_you_mean
 from ducto_redis.windows import TOTAL, WINDOWS, check_time_zone
 
 Window: TypeAlias = Literal["minute", "hour", "day", "week", "month", "total"]
 CapAction: TypeAlias = Literal["deny", "warn", "notify"]
+
+_log = logging.getLogger("ducto_redis.manager")
 
 ACTIONS = ("deny", "warn", "notify")
 ACCOUNT_SCOPE = "account"
@@ -59,7 +66,9 @@ class Caps(ManagerBase):
                 of the first charge that does.
             rolling: whether the window ends now instead of following the calendar; a rolling month has 30 days.
             member: counts what this member of a team spends.
-            model: counts what this model costs.
+            model: counts what this model costs, in all its versions. One that only `_default` prices is taken as it
+                is written: a mistyped name can then not be told from a new model's; one that is close to another is
+                logged as a warning.
             time_zone: where the calendar is read, an IANA name; by default that of the cap that is there already, the
                 account's own or its plan's, else UTC.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
@@ -68,10 +77,12 @@ class Caps(ManagerBase):
             The cap, as it stands now.
 
         Raises:
-            ConfigError: for an unknown window, action or time zone, a total that rolls, or member and model at once.
+            ConfigError: for an unknown window, action or time zone, a total that rolls, member and model at once, or a
+                model that the active pricing document prices nowhere, so that the cap would limit nothing.
             CapNotFoundError: if it was set, and removed again by somebody else before this call could show it.
-            MemberNotFoundError, InvalidAmountError (a limit below zero; more than 16 caps of a scope), InvalidIdError,
-            IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
+            TeamNotFoundError, MemberNotFoundError, InvalidAmountError (a limit below zero; more than 16 caps of a
+            scope), InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
+            StoreUnavailableError
         """
         await self._ready()
         micro = to_micro(limit, zero=True)
@@ -83,6 +94,8 @@ class Caps(ManagerBase):
         if time_zone is not None:
             check_time_zone(time_zone)
         scope = await self._scope(member, model)
+        if model is not None:
+            await self._check_priced(model)
         key = operation_key(
             idempotency_key,
             GRANT_KEY_KEPT_MS,
@@ -134,8 +147,8 @@ class Caps(ManagerBase):
             CapNotFoundError: says which caps there are.
             ConfigError: if it is a cap of the account's plan, if neither cap nor window is given, or if several caps
                 are meant.
-            MemberNotFoundError, InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
-            StoreUnavailableError
+            TeamNotFoundError, MemberNotFoundError, InvalidIdError, IdempotencyConflictError, JournalFullError,
+            RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
         key = operation_key(
@@ -171,16 +184,13 @@ class Caps(ManagerBase):
             model: leaves out the caps of other models.
 
         Raises:
-            MemberNotFoundError, InvalidIdError, RecoveryNeededError, StoreUnavailableError
+            TeamNotFoundError, MemberNotFoundError, InvalidIdError, RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
         model = None if model is None else await self._cap_model(model)
         description = await self._describe(account)
         if member is not None:
-            check_id(member, "a member")
-            team = description.team
-            if team is None or all(each.user != member for each in (*team.members, *team.removed)):
-                raise MemberNotFoundError(account, member)
+            member_of(description, check_id(member, "a member"))
         return tuple(
             cap
             for cap in caps_of(description)
@@ -215,8 +225,8 @@ class Caps(ManagerBase):
         Raises:
             CapNotFoundError: says which caps there are.
             ConfigError: if the time is past, or the id stands for several caps.
-            InvalidAmountError, InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
-            StoreUnavailableError
+            TeamNotFoundError, MemberNotFoundError, InvalidAmountError, InvalidIdError, IdempotencyConflictError,
+            JournalFullError, RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
         micro = to_micro(limit, zero=True)
@@ -254,7 +264,8 @@ class Caps(ManagerBase):
 
         Raises:
             CapNotFoundError: says which caps there are.
-            InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
+            TeamNotFoundError, MemberNotFoundError, InvalidIdError, IdempotencyConflictError, JournalFullError,
+            RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
         key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "clear_spend_cap", _passed(cap), member, model)
@@ -299,6 +310,8 @@ class Caps(ManagerBase):
         _check_window(window, rolling)
         scope = await self._scope(member, model)
         description = await self._describe(account)
+        if member is not None:
+            member_of(description, member)
         named = [
             each
             for each in caps_of(description)
@@ -316,6 +329,8 @@ class Caps(ManagerBase):
             ours = [each for each in caps_of(description) if each.scope == cap.scope]
             return self._find(description, cap.cap_id, _with_id(ours, cap.cap_id))
         check_id(cap, "a spend cap")
+        if member is not None:
+            member_of(description, check_id(member, "a member"))
         named = _with_id(caps_of(description), cap)
         if member is not None or model is not None:
             scope = await self._scope(member, model)
@@ -349,6 +364,19 @@ class Caps(ManagerBase):
         pricing = await self.pricing.active_or_none()
         return model if pricing is None else pricing.engine.cap_model(model)
 
+    async def _check_priced(self, model: str) -> None:
+        pricing = await self.pricing.active_or_none()
+        if pricing is None:
+            return
+        if wrong_cap_model(model, _entries(pricing)):
+            await self.pricing.refresh()  # it may have been published a moment ago
+            pricing = await self.pricing.active()
+            if wrong := wrong_cap_model(model, _entries(pricing)):
+                raise ConfigError(wrong)
+        entries = _entries(pricing)
+        if resolve(model, entries) == DEFAULT and (hint := did_you_mean(model, entries)):
+            _log.warning("a spend cap counts model %r, which only %s prices%s", model, DEFAULT, hint)
+
     async def _zone(self, account: str, scope: str, window: str, rolling: bool) -> str:
         if rolling or window == TOTAL:
             return "UTC"  # they follow no calendar, so that one of them is like another
@@ -366,6 +394,11 @@ def caps_of(description: AccountDescription) -> tuple[CapStatus, ...]:
     members = () if team is None else (*team.members, *team.removed)
     caps = (*description.caps, *(cap for member in members for cap in member.caps))
     return tuple({(cap.scope, cap.cap_id): cap for cap in caps}.values())
+
+
+def _entries(pricing: Pricing) -> dict[str, str]:
+    document = pricing.engine.document
+    return {**document.models, **document.plans_models}
 
 
 def _with_id(caps: Iterable[CapStatus], cap_id: str) -> list[CapStatus]:

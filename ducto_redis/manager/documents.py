@@ -1,9 +1,10 @@
 """Pricing documents: publish, list, activate."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from ducto_redis.errors import ConfigError
+from ducto_redis.errors import ConfigError, PricingVersionNotFoundError
 from ducto_redis.manager.base import ManagerBase
 from ducto_redis.manager.events import tells_pricing
 from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, operation_key
@@ -59,22 +60,35 @@ class Documents(ManagerBase):
         """A published version with its document; the active one by default.
 
         Raises:
-            PricingNotLoadedError, ConfigError (no such version), RecoveryNeededError, StoreUnavailableError
+            PricingVersionNotFoundError: says which versions there are.
+            PricingNotLoadedError, ConfigError (not a number), RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
-        return (await self.store.read_pricing(_check_version(version))).asked
+        with _asking_for(_check_version(version)) as asked:
+            return (await self.store.read_pricing(asked)).asked
 
     @tells_pricing
     async def activate_pricing(self, version: int) -> PricingVersion:
         """Make a published version the active one.
 
         Raises:
-            ConfigError (no such version), RecoveryNeededError, StoreUnavailableError
+            PricingVersionNotFoundError: says which versions there are.
+            ConfigError (not a number), RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
-        activated = await self.store.activate_pricing(_check_version(version), cause=b"")
+        with _asking_for(_check_version(version)) as asked:
+            activated = await self.store.activate_pricing(asked, cause=b"")
         await self.pricing.refresh()
         return activated
+
+
+@contextmanager
+def _asking_for(version: int) -> Iterator[int]:
+    """Have the error that there is no such version say which one was asked for."""
+    try:
+        yield version
+    except PricingVersionNotFoundError as error:
+        raise PricingVersionNotFoundError(version, latest=error.latest) from None
 
 
 def _check_version(version: int | None) -> int:

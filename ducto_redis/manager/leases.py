@@ -12,6 +12,7 @@ from ducto_redis.errors import (
     InsufficientCreditsError,
     MemberNotFoundError,
     StoreUnavailableError,
+    TeamNotFoundError,
 )
 from ducto_redis.manager.base import ManagerBase
 from ducto_redis.manager.events import (
@@ -59,6 +60,7 @@ _REFUSALS = (
     FeatureNotEntitledError,
     InsufficientCreditsError,
     MemberNotFoundError,
+    TeamNotFoundError,
 )
 
 
@@ -95,9 +97,10 @@ class Leases(ManagerBase):
 
         Raises:
             InsufficientCreditsError, CapReachedError, ConcurrencyLimitError, FeatureNotEntitledError,
-            AccountFrozenError, MemberNotFoundError, UnpricedModelError, PricingNotLoadedError, LeaseClosedError,
-            JournalFullError, IdempotencyConflictError (the lease id was used for another request),
-            RecoveryNeededError, StoreUnavailableError, InvalidAmountError, InvalidUsageError, InvalidIdError
+            AccountFrozenError, TeamNotFoundError (a member is named, and the account has none), MemberNotFoundError,
+            UnpricedModelError, PricingNotLoadedError, LeaseClosedError, JournalFullError,
+            IdempotencyConflictError (the lease id was used for another request), RecoveryNeededError,
+            StoreUnavailableError, InvalidAmountError, InvalidUsageError, InvalidIdError
         """
         await self._ready()
         if self.outbox.full:

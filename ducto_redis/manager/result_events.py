@@ -18,6 +18,7 @@ from ducto_redis.errors import (
     LeaseExpiredError,
     MemberNotFoundError,
     RefundError,
+    TeamNotFoundError,
     TransactionNotFoundError,
     UnpricedModelError,
 )
@@ -69,6 +70,7 @@ CHARGE_REFUSED = (
     FeatureNotEntitledError,
     InsufficientCreditsError,
     MemberNotFoundError,
+    TeamNotFoundError,
     UnpricedModelError,
 )
 """What refuses a charge or a hold."""

@@ -11,11 +11,10 @@ from ducto_redis.errors import (
     FeatureNotEntitledError,
     IdempotencyConflictError,
     InsufficientCreditsError,
-    MemberNotFoundError,
-    TeamNotFoundError,
 )
 from ducto_redis.manager.balances import Balances
 from ducto_redis.manager.caps import Caps
+from ducto_redis.manager.naming import UNKNOWN, explained, member_of, no_member, team_of
 from ducto_redis.manager.requests import (
     CALL_KEPT_MS,
     GRANT_KEY_KEPT_MS,
@@ -97,10 +96,7 @@ class Teams(Balances, Caps):
             InvalidIdError, RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
-        found = (await self._describe(team)).team
-        if found is None:
-            raise TeamNotFoundError(team)
-        return found
+        return team_of(await self._describe(team))
 
     async def add_team_member(
         self,
@@ -153,8 +149,9 @@ class Teams(Balances, Caps):
         await self._ready()
         _check_role(role)
         key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "set_team_role", user, role)
-        if (await self._member(team, check_id(user, "a member"))).role == REMOVED:
-            raise MemberNotFoundError(team, user)
+        description = await self._describe(team)
+        if member_of(description, check_id(user, "a member")).role == REMOVED:
+            raise no_member(team_of(description), user)
         await self._set_member(team, user, role, key)
         return await self._member(team, user)
 
@@ -193,22 +190,18 @@ class Teams(Balances, Caps):
             MemberNotFoundError: if the user is no member of it, or not any more.
             what `deduct` raises
         """
-        try:
-            return await self.deduct(
-                team,
-                usage_or_amount,
-                member=user,
-                idempotency_key=idempotency_key,
-                operation_type=operation_type,
-                required_feature=required_feature,
-                billing_mode=billing_mode,
-                skip_allowance=skip_allowance,
-                metadata=metadata,
-                flags=flags,
-            )
-        except MemberNotFoundError:
-            await self.get_team(team)
-            raise
+        return await self.deduct(
+            team,
+            usage_or_amount,
+            member=user,
+            idempotency_key=idempotency_key,
+            operation_type=operation_type,
+            required_feature=required_feature,
+            billing_mode=billing_mode,
+            skip_allowance=skip_allowance,
+            metadata=metadata,
+            flags=flags,
+        )
 
     async def deduct_personal_then_team(
         self,
@@ -290,11 +283,7 @@ class Teams(Balances, Caps):
             terms = LeaseTerms(floor, CALL_KEPT_MS, "release", request.operation_type, self.owner, b"", "")
             return await self.store.reserve(team, lease, price, terms, conditions=conditions, cause=b"", dry_run=True)
 
-        try:
-            await self._calls.priced(team, usages, amount, request, lease, attempt)
-        except MemberNotFoundError:
-            await self.get_team(team)
-            raise
+        await self._calls.priced(team, usages, amount, request, lease, attempt)
 
     async def _decide_for_team(self, user: str, team: str, own_key: str) -> None:
         # An adjustment by nothing: it is admitted whatever the account's state, and takes the place that the charge
@@ -308,14 +297,13 @@ class Teams(Balances, Caps):
         )
 
     async def _set_member(self, team: str, user: str, role: str, key: OperationKey) -> AccountChange:
-        return await self.store.set_member(team, check_id(user, "a member"), role, key, cause=journal_cause())
+        try:
+            return await self.store.set_member(team, check_id(user, "a member"), role, key, cause=journal_cause())
+        except UNKNOWN as refused:
+            raise await explained(refused, self._describe) from None
 
     async def _member(self, team: str, user: str) -> TeamMember:
-        found = await self.get_team(team)
-        for member in (*found.members, *found.removed):  # whoever was added may have been removed since
-            if member.user == user:
-                return member
-        raise MemberNotFoundError(team, user)
+        return member_of(await self._describe(team), user)  # whoever was added may have been removed since
 
 
 def _check_role(role: str) -> None:

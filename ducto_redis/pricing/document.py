@@ -22,7 +22,7 @@ from ducto_redis.pricing.plans import OperationLimits, Plan, read_plan
 from ducto_redis.pricing.reading import Mistakes, Section, credits, kind_of, refuse
 from ducto_redis.pricing.resolution import cap_model
 from ducto_redis.pricing.spend_caps import SpendCap
-from ducto_redis.suggestions import did_you_mean
+from ducto_redis.suggestions import there_are
 
 _NO_CREDITS = Decimal("0.000000")
 _LOADERS = {".json": load_json, ".yaml": load_yaml, ".yml": load_yaml}
@@ -164,7 +164,8 @@ def _read(value: object, mistakes: Mistakes | None = None) -> PricingDocument:
     plan_ids = section.keys("plans")
     with mistakes:
         if default_plan is not None and default_plan not in plan_ids:
-            refuse("default_plan", f"there is no plan {default_plan!r:.200}{did_you_mean(default_plan, plan_ids)}")
+            plans_there_are = there_are(default_plan, plan_ids)
+            refuse("default_plan", f"there is no plan {default_plan!r:.200}; there are {plans_there_are}")
     document = PricingDocument(
         version=version,
         measures=measures,

@@ -27,6 +27,15 @@ def to_yaml(document: PricingDocument) -> str:
     return "\n".join(_block(values, "")) + "\n"
 
 
+def written(value: object) -> str:
+    """Return a value as the document writes it.
+
+    >>> written(True), written(Decimal("2.50")), written(["a", 1])
+    ('true', '2.50', '["a", 1]')
+    """
+    return _inline(value)
+
+
 def _block(values: Mapping[str, Any], indent: str) -> Iterator[str]:
     for key in sorted(values, key=_place):
         value = values[key]
@@ -50,7 +59,7 @@ def _place(key: str) -> tuple[int, int, str]:
 def _inline(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_key(key)}: {_inline(value[key])}" for key in sorted(value, key=_place)) + "}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_inline, value)) + "]"
     if isinstance(value, str):
         return _text(value)

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from ducto_redis import CreditManager
 from ducto_redis.cli.exporting import csv_cell
 from ducto_redis.ledger import Ledger
 from tests.cli.conftest import Ducto
@@ -104,6 +106,34 @@ def test_models_members_and_usage(ducto: Ducto) -> None:
     assert rows_of(ducto, "usage", "input_tokens") == [{"model": "gpt", "input_tokens": "12"}]
     assert rows_of(ducto, "usage", "pages", "--by", "account") == [{"account": "u1", "pages": "0.500000"}]
     assert ducto("analytics", "usage", "pages", "--by", "planet").exit_code == 2
+
+
+def test_what_is_unknown_is_refused(ducto: Ducto) -> None:
+    """With what there is, in one line: an empty table would look like an answer."""
+    for arguments, said in (
+        (("usage", "input_token"), "did you mean 'input_tokens'"),
+        (("members", "=cmd|' /C calc'!A0"), "an account without members"),
+        (("members", "beta"), "nothing ever happened"),
+        (("transactions", "u1", "--operation", "deducts"), "did you mean 'deduct'"),
+        (("transactions", "u1", "--cursor", "x"), "cursor"),
+        (("spend", "--since", "yesterday"), "--since"),
+        (("daily", "--time-zone", "Berlin"), "did you mean 'Europe/Berlin'"),
+    ):
+        result = ducto("analytics", *arguments)
+        assert (result.exit_code, result.stdout) == (1, ""), arguments
+        assert said in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_engine_knows_more_than_the_ledger(ducto: Ducto, engine: str) -> None:
+    """A team that spent nothing yet, and a measure of the document that nobody used yet."""
+    with CreditManager.from_url(engine, namespace=os.environ["DUCTO_NAMESPACE"]) as manager:
+        manager.publish_pricing({"models": {"m": 1}, "measures": ["gpu_seconds"]})
+        manager.create_team("acme", owner="ann")
+    for arguments in (("members", "acme"), ("usage", "gpu_seconds")):
+        assert rows_of(ducto, *arguments) == []
+    assert "did you mean 'gpu_seconds'" in ducto("analytics", "usage", "gpu_second").stderr
+    assert "no team 'beta'" in ducto("analytics", "members", "beta").stderr
 
 
 def test_transactions_by_pages(ducto: Ducto) -> None:

@@ -128,6 +128,38 @@ def test_usage_error_exits_with_2(ducto: Ducto) -> None:
     assert ducto("pricing", "activate", "0").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("cap", "set", "u1", "5", "fortnight"),
+            r"'window': 'fortnight' is not one of 'minute', .*`ducto cap set --help`",
+        ),
+        (
+            ("team", "add", "acme", "bob", "--role", "boss"),
+            r"'--role': 'boss' is not one of 'owner', 'admin', 'member'",
+        ),
+        (("pricing", "get", "x"), r"'version': .*integer .it was 'x'."),
+        (("balance",), r"missing argument 'account'; see `ducto balance --help`"),
+        (("blance",), r"no such command 'blance'; did you mean 'balance'"),
+        (("--nope",), r"no such option: --nope; see `ducto --help`"),
+        (("worker", "--nope"), r"no such option: --nope; see `ducto worker --help`"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(arguments: tuple[str, ...], said: str, ducto: Ducto) -> None:
+    """It names what was given, what there is, and whose help says more; the exit status is 2."""
+    result = ducto(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert re.match(rf"ducto: .*{said}", result.stderr)
+
+
+def test_a_group_without_a_command_shows_its_help(ducto: Ducto) -> None:
+    """As `--help` does."""
+    for group in ((), ("cap",), ("analytics",)):
+        assert "Usage: " in ducto(*group).output
+
+
 def test_no_engine(ducto: Ducto) -> None:
     """Without DUCTO_REDIS_URL a command says what to set, and does not make an engine of its own."""
     result = ducto("balance", "u1")

@@ -269,6 +269,22 @@ def test_dead_letters(group: str, status: str, ducto: Ducto, engine: str, namesp
     assert findings[f"dead letters {group}"]["detail"] == "1 entry given up"
 
 
+@pytest.mark.usefixtures("whole")
+def test_refusals_that_event_workers_gave_up(ducto: Ducto, engine: str, namespace: str) -> None:
+    """They are in streams of their own, and counted beside the entries."""
+    store = store_from_url(engine, namespace=namespace, blocking=True)
+    store.redis().hset(store.namespace.meta(0), "group/handlers", "1")
+    store.redis().xadd(store.namespace.signal_letters(3, "handlers"), {"entry_id": "1-0", "reason": "x"})
+    for entries, said in ((0, "1 refusal given up"), (2, "2 entries and 1 refusal given up")):
+        for _ in range(entries):
+            store.redis().xadd(store.namespace.dead_letters(0, "handlers"), {"entry_id": "1-0", "reason": "x"})
+        result = ducto("doctor", "--json")
+        findings = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
+        found = findings["dead letters handlers"]
+        assert (found["status"], found["detail"]) == ("warning", said)
+        assert "ducto events dead-letters --group handlers" in found["advice"]
+
+
 def test_no_pricing(ducto: Ducto, engine: str, namespace: str) -> None:
     """No active pricing document is a warning."""
     ducto("credits", "add", "u1", "1", "--type", "bonus")

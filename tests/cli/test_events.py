@@ -13,6 +13,8 @@ import pytest
 
 from ducto_redis import CreditEvent, CreditManager
 from ducto_redis.errors import InsufficientCreditsError
+from ducto_redis.journal.group import Group
+from ducto_redis.store import store_from_url
 from ducto_redis.webhooks import keys_of, verify_webhook
 from tests.cli.conftest import Ducto, StartDucto
 from tests.journal.test_webhooks import Endpoint
@@ -262,3 +264,16 @@ def test_a_worker_that_cannot_work_says_why(
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_group_that_there_is_not(ducto: Ducto, manager: CreditManager, namespace: str, engine: str) -> None:
+    """A mistyped group would look as if nothing had been given up."""
+    Group(store_from_url(engine, namespace=namespace, blocking=True), "webhooks").register()
+    for arguments in (("dead-letters",), ("retry", "--handlers", "json:loads")):
+        refused = ducto("events", *arguments, "--group", "webhook")
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == (
+            "ducto: no consumer group 'webhook' is registered; there are 'ledger', 'webhooks'; did you mean"
+            " 'webhooks'?\n"
+        )
+        assert ducto("events", *arguments, "--group", "webhooks").exit_code == 0

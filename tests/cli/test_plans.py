@@ -12,7 +12,11 @@ pytestmark = pytest.mark.usefixtures("engine")
 DOCUMENT = {
     "models": {"gpt-4o": "output_tokens * 0.01"},
     "plans": {
-        "free": {"name": "Free", "free_allowance": 100, "features": {"seats": 3}},
+        "free": {
+            "name": "Free",
+            "free_allowance": 100,
+            "features": {"seats": 3, "sso": True, "gb": 2.5, "tier": "gold"},
+        },
         "pro": {"name": "Pro", "free_allowance": 500, "time_zone": "Europe/Berlin"},
     },
 }
@@ -31,12 +35,12 @@ def test_set_show_remove(ducto: Ducto) -> None:
     assert ducto("plan", "set", "u1", "free").stdout == "u1 is on plan free\n"
     assert ducto("plan", "set", "u1", "free").stdout == "u1 was on plan free already\n"
     shown = ducto("plan", "show", "u1").stdout
-    first, titles, row, features = shown.splitlines()
+    first, titles, row, *features = shown.splitlines()
     assert first.startswith("u1 is on plan free (Free) since 20")
     assert first.endswith("Z, UTC")
     assert titles.split() == ["period", "until", "limit", "rolled", "over", "used", "held", "remaining"]
     assert row.split()[-5:] == ["100", "0", "0", "0", "100"]
-    assert features == "seats: 3"
+    assert sorted(features) == ["gb: 2.5", "seats: 3", "sso: true", 'tier: "gold"']
     assert ducto("plan", "remove", "u1").stdout == "u1 has no plan any more\n"
     assert ducto("plan", "remove", "u1").stdout == "u1 had no plan\n"
 

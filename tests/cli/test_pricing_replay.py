@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def test_for_programs(ducto: Ducto, file: str) -> None:
         ("account", "u2", "1.000000"),
     ]
     assert ducto("pricing", "replay", file, "--json", "--csv").exit_code == 1
+
+
+def test_csv_calculates_nothing(ducto: Ducto, engine: str, file: str, charged: None, namespace: str) -> None:
+    """Whoever names an account or a model does not get a formula into the spreadsheet of who reads it."""
+    url = os.environ["DUCTO_LEDGER_URL"]
+    with CreditManager.from_url(engine, namespace=namespace) as manager, Ledger.from_url(url) as ledger:
+        manager.publish_pricing({"models": {"_default": 1}})
+        manager.add_credits("=1+1", 5)
+        manager.deduct("=1+1", UsageMetrics(model="@SUM(A1)", input_tokens=1))
+        LedgerWorker(store_from_url(engine, namespace=namespace, blocking=True), ledger).run_until_idle()
+    rows = list(csv.DictReader(io.StringIO(ducto("pricing", "replay", file, "--csv").stdout)))
+    assert {"'=1+1", "'@SUM(A1)"} <= {row["name"] for row in rows}
+    assert [row["difference"] for row in rows if row["name"] == "b"] == ["0.000000"]
 
 
 @pytest.mark.usefixtures("charged")

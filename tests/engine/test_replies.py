@@ -139,8 +139,9 @@ def test_conflict_names_the_caller_s_key() -> None:
 def test_not_found_without_a_lease_is_a_version() -> None:
     """Where no lease was meant, it is the version of the pricing document that does not exist."""
     error = refused("not_found", ["7"], lease_id="")
+    assert isinstance(error, errors.PricingVersionNotFoundError)
     assert isinstance(error, errors.ConfigError)
-    assert "the latest is 7" in str(error)
+    assert "there are versions 1 to 7" in str(error)
 
 
 def test_unknown_word() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ducto_redis import AsyncCreditManager, CreditManager, UsageMetrics
-from ducto_redis.errors import ConfigError, InvalidIdError, LedgerError
+from ducto_redis.errors import ConfigError, InvalidIdError, LedgerError, TeamNotFoundError
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.store.redis import RedisStore
@@ -81,6 +81,36 @@ def test_who_spent_of_a_team(manager: CreditManager) -> None:
     manager.deduct("acme", 1)
     assert [(it.member, it.charged) for it in manager.spend_by_member("acme")] == [("bob", 7), ("ann", 3), (None, 1)]
     assert {it.of: it.quantity for it in manager.usage("input_tokens", "member", account="acme")} == {}
+
+
+def test_who_is_no_team(manager: CreditManager) -> None:
+    """An account without members, and one that nothing ever happened to; a team that spent nothing yet is one."""
+    for account, exists in (("u1", True), ("u9", False)):
+        with pytest.raises(TeamNotFoundError) as refused:
+            manager.spend_by_member(account)
+        assert (refused.value.team, refused.value.exists) == (account, exists)
+    manager.create_team("acme", owner="ann")
+    assert manager.spend_by_member("acme") == []
+
+
+def test_a_team_that_the_ledger_has_not_heard_of(valkey_url: str, namespace: str, ledger_url: str) -> None:
+    """The engine is asked before it is refused."""
+    with Ledger.from_url(ledger_url) as ledger:
+        ledger.migrate()
+    with CreditManager.from_url(valkey_url, ledger_url, namespace=namespace) as manager:
+        manager.create_team("acme", owner="ann")
+        assert manager.spend_by_member("acme") == []
+        with pytest.raises(TeamNotFoundError):
+            manager.spend_by_member("beta")
+
+
+def test_measures_that_there_are(manager: CreditManager) -> None:
+    """Those of the document count, also before their first use; any other is refused, with the list."""
+    manager.publish_pricing({**DOCUMENT, "measures": ["gpu_seconds"]})
+    assert manager.usage("gpu_seconds") == []
+    assert manager.usage("audio_input_tokens") == []
+    with pytest.raises(ConfigError, match=r"'gpu_second'.*did you mean 'gpu_seconds'"):
+        manager.usage("gpu_second")
 
 
 def test_an_expiry_that_was_charged_is_settled_late() -> None:

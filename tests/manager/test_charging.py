@@ -19,9 +19,9 @@ from ducto_redis.errors import (
     InvalidUsageError,
     LeaseClosedError,
     LeaseNotFoundError,
-    MemberNotFoundError,
     PricingNotLoadedError,
     StoreError,
+    TeamNotFoundError,
     UnpricedModelError,
 )
 
@@ -245,8 +245,8 @@ async def test_run_billed(manager: AsyncCreditManager) -> None:
         (lambda manager: manager.add_credits("u1", 1, expires_at=date(2030, 1, 1)), ConfigError),
         (lambda manager: manager.add_credits("u1", 1, expires_at=datetime(2020, 1, 1)), ConfigError),
         (lambda manager: manager.add_credits("u1", 1, expires_at=datetime(1970, 1, 1, tzinfo=UTC)), ConfigError),
-        (lambda manager: manager.deduct("u1", 1, member="ann"), MemberNotFoundError),
-        (lambda manager: manager.reserve("u1", 1, member="ann"), MemberNotFoundError),
+        (lambda manager: manager.deduct("u1", 1, member="ann"), TeamNotFoundError),
+        (lambda manager: manager.reserve("u1", 1, member="ann"), TeamNotFoundError),
         (lambda manager: manager.deduct("u1", 1, member=7), InvalidIdError),
         (lambda manager: manager.deduct("u1", 1, required_feature="chat"), FeatureNotEntitledError),
         (lambda manager: manager.reserve("u1", 1, required_feature="a\nb"), InvalidIdError),

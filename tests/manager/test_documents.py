@@ -3,7 +3,7 @@
 import pytest
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
-from ducto_redis.errors import IdempotencyConflictError, PricingNotLoadedError
+from ducto_redis.errors import IdempotencyConflictError, PricingNotLoadedError, PricingVersionNotFoundError
 
 from .conftest import DEARER, DOCUMENT
 
@@ -79,3 +79,21 @@ async def test_publishing_is_journalled_under_the_reserved_account(manager: Asyn
     client = manager.store.redis()
     entries = client.xrange(manager.store.namespace.journal(0))
     assert any(b"publish_pricing\t@ducto\t" in fields[b"entry"] for _, fields in entries)
+
+
+async def test_versions_that_there_are_not(manager: AsyncCreditManager) -> None:
+    """The error says which version was asked for, and which there are; nothing is activated."""
+    await manager.publish_pricing(DOCUMENT)
+    latest = (await manager.pricing_history())[0]
+    for call in (manager.get_pricing, manager.activate_pricing):
+        with pytest.raises(PricingVersionNotFoundError, match=rf"no version 9 .* 1 to {latest.version}") as refused:
+            await call(9)
+        assert (refused.value.version, refused.value.latest) == (9, latest.version)
+    assert (await manager.get_pricing()).version == latest.version
+
+
+async def test_no_version_at_all() -> None:
+    """Before anything was published."""
+    async with AsyncCreditManager.from_url("memory://") as empty:
+        with pytest.raises(PricingVersionNotFoundError, match="none was published"):
+            await empty.activate_pricing(1)

@@ -18,6 +18,7 @@ from ducto_redis.errors import (
     InsufficientCreditsError,
     InvalidIdError,
     MemberNotFoundError,
+    TeamNotFoundError,
     UnpricedModelError,
 )
 from ducto_redis.store import RedisStore
@@ -228,7 +229,7 @@ def test_meters_and_billed_work_ask_for_the_feature(credits: CreditManager) -> N
         pytest.fail("the work began")
     with pytest.raises(FeatureNotEntitledError):
         credits.run_billed("u1", 1, lambda: pytest.fail("the work began"), required_feature="agentic")
-    with pytest.raises(MemberNotFoundError), credits.meter("u1", 1, member="bob"):
+    with pytest.raises(TeamNotFoundError), credits.meter("u1", 1, member="bob"):
         pytest.fail("the work began")
 
 
@@ -298,6 +299,7 @@ class TestCanAfford:
             FeatureNotEntitledError,
             InsufficientCreditsError,
             MemberNotFoundError,
+            TeamNotFoundError,
         ):
             assert affordable is False
         else:

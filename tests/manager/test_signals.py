@@ -159,6 +159,15 @@ def test_who_listens_is_told(credits: CreditManager, store: RedisStore) -> None:
     assert signals[1].data.limit == Decimal(5)
 
 
+def test_a_manager_that_closes_tells_what_it_has_to_tell(store: RedisStore) -> None:
+    """A refusal just before the end of a process is told all the same."""
+    with CreditManager(store) as manager:
+        manager.signals = True
+        refuse(manager)
+    assert manager.event_counts.signals == 1
+    assert signals_in(store) == 1
+
+
 def test_signals_can_be_kept_or_turned_off(credits: CreditManager, store: RedisStore) -> None:
     """`signals = True` keeps refusals though nobody listens yet; False sends none though somebody does."""
     credits.signals = True

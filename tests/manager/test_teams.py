@@ -128,11 +128,26 @@ def test_who_is_no_member_spends_nothing(credits: CreditManager) -> None:
         with pytest.raises(MemberNotFoundError) as refused:
             call()
         assert (refused.value.team, refused.value.member) == ("acme", "zoe")
+        assert refused.value.members == ("ana", "bob")
+        assert "'ana', 'bob'" in str(refused.value)
     credits.add_credits("u1", 5)
-    with pytest.raises(TeamNotFoundError):
-        credits.deduct_team("u1", "bob", 1)
-    with pytest.raises(TeamNotFoundError):
-        credits.deduct_team("nobody", "bob", 1)
+    for team, exists in (("u1", True), ("nobody", False)):
+        for call in (
+            lambda team=team: credits.deduct_team(team, "bob", 1),
+            lambda team=team: credits.deduct(team, 1, member="bob"),
+            lambda team=team: credits.reserve(team, 1, member="bob"),
+            lambda team=team: credits.deduct_personal_then_team("bob", team, 1),
+            lambda team=team: credits.get_team(team),
+            lambda team=team: credits.add_team_member(team, "bob"),
+            lambda team=team: credits.set_team_role(team, "bob", "admin"),
+            lambda team=team: credits.remove_team_member(team, "bob"),
+            lambda team=team: credits.set_spend_cap(team, 1, "day", member="bob"),
+        ):
+            with pytest.raises(TeamNotFoundError) as no_team:
+                call()
+            assert (no_team.value.team, no_team.value.exists) == (team, exists)
+        assert not credits.can_afford(team, 1, member="bob")
+    assert [credits.get_balance(account).seq for account in ("u1", "nobody", "bob")] == [1, 0, 0]
     assert (credits.get_team("acme").balance, credits.get_balance("u1").balance) == (100, 5)
 
 
@@ -194,6 +209,44 @@ def test_roles(credits: CreditManager) -> None:
     credits.set_team_role("acme", "bob", "owner")
     credits.remove_team_member("acme", "ana")
     assert [(member.user, member.role) for member in credits.get_team("acme").members] == [("bob", "owner")]
+
+
+def test_who_was_removed_is_told_apart(credits: CreditManager) -> None:
+    """From somebody who never was a member, also where the work was begun before."""
+    lease = credits.reserve("acme", 10, member="bob")
+    credits.remove_team_member("acme", "bob")
+    for call in (
+        lambda: credits.deduct_team("acme", "bob", 1),
+        lambda: credits.set_team_role("acme", "bob", "admin"),
+        lambda: credits.remove_team_member("acme", "bob"),
+    ):
+        with pytest.raises(MemberNotFoundError, match="was removed") as refused:
+            call()
+        assert (refused.value.removed, refused.value.members) == (True, ("ana",))
+    credits.settle("acme", lease.lease_id, 10)
+
+
+def test_a_large_team_is_not_listed_whole(credits: CreditManager) -> None:
+    """The message names ten members and the closest; the error has all of them."""
+    for number in range(30):
+        credits.add_team_member("acme", f"user-{number}")
+    with pytest.raises(MemberNotFoundError, match="and 22 more; did you mean 'user-29'") as refused:
+        credits.deduct_team("acme", "user-299", 1)
+    assert refused.value.members is not None
+    assert len(refused.value.members) == 32
+
+
+def test_a_refusal_stands_though_nobody_can_say_more(credits: CreditManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the engine goes away between the refusal and the question who the members are."""
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailableError("gone")
+
+    credits.load_pricing()
+    monkeypatch.setattr(credits.store, "describe", away)
+    with pytest.raises(MemberNotFoundError, match="get_team") as refused:
+        credits.deduct_team("acme", "zoe", 1)
+    assert refused.value.members is None
 
 
 def test_wrong_names(credits: CreditManager) -> None:
@@ -345,7 +398,7 @@ class TestPersonalThenTeam:
         In between the own account gets credits, so that a repetition that asked it anew would be charged there.
         """
         store, calls = credits.store, 0
-        run = store.link.run  # type: ignore[attr-defined]
+        run = store.run  # type: ignore[attr-defined]
 
         async def breaking(operation: Any) -> Any:
             nonlocal calls
@@ -361,7 +414,7 @@ class TestPersonalThenTeam:
 
         credits.load_pricing()
         with monkeypatch.context() as broken:
-            broken.setattr(store.link, "run", breaking)  # type: ignore[attr-defined]
+            broken.setattr(store, "run", breaking)
             key = "k" if keyed else None
             if calls_before >= self.CALLS:
                 assert self.pay(credits, idempotency_key=key).paid_by == "team"
@@ -426,8 +479,7 @@ def test_steps_that_break_off(
     calls_before: int, after: bool, keyed: bool, credits: CreditManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A team that lacks its credits, or a member without their cap, gets them when the call is repeated."""
-    link = credits.store.link  # type: ignore[attr-defined]
-    run = link.run
+    run = credits.store.run  # type: ignore[attr-defined]
 
     def whole(idempotency_key: str | None) -> tuple[Decimal, int]:
         team = credits.create_team("beta", owner="ana", initial_credits=5, idempotency_key=idempotency_key)
@@ -452,7 +504,7 @@ def test_steps_that_break_off(
 
         credits.load_pricing()
         with monkeypatch.context() as broken:
-            broken.setattr(link, "run", breaking)
+            broken.setattr(credits.store, "run", breaking)
             with pytest.raises(StoreUnavailableError) as raised:
                 call(call.__name__ if keyed else None)
         assert raised.value.operation_key is not None

@@ -37,6 +37,7 @@ def capped(window_end: datetime | None = None) -> errors.CapReachedError:
         (errors.FeatureNotEntitledError("u", "agentic", plan="free"), 403, "feature_not_entitled", 0, None),
         (errors.AccountFrozenError("u", "ann: chargeback"), 403, "account_frozen", 0, None),
         (errors.MemberNotFoundError("u", "bob"), 403, "member_not_found", 0, None),
+        (errors.TeamNotFoundError("u"), 403, "team_not_found", 0, None),
         (errors.UnpricedModelError("m"), 400, "model_not_priced", 0, None),
         (errors.IdempotencyConflictError("u", "k"), 409, "idempotency_conflict", 0, None),
         (errors.IdempotencyConflictError("u", "k", running=True), 409, "idempotency_conflict", 1, 1),

@@ -22,8 +22,10 @@ class ModelBase:
     def _apply_due(self, account: Account) -> int:
         """What time has done to the account, journalled in the order in which it fell due, leases before grants.
 
-        A lease that expired more than a day ago expires first: it is forgotten a millisecond later. Returns how many grants
-        expired.
+        A lease that expired more than a day ago expires first: it is forgotten a millisecond later.
+
+        Returns:
+            How many grants expired.
         """
         if not self._is_due(account):
             return 0
