@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
 
@@ -24,7 +25,7 @@ class AsyncConnection(asyncio.Protocol):
         loop: that it belongs to.
         writer: of the connection; it must not be collected.
         breaker: of the node, told whether it answers.
-        timeout_seconds: after which a server that owes replies and says nothing is given up.
+        silence_seconds: after which a server that owes replies and says nothing is given up.
 
     Attributes:
         lost: why it is lost; None while it is not.
@@ -35,30 +36,39 @@ class AsyncConnection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         writer: asyncio.StreamWriter,
         breaker: Breaker,
-        timeout_seconds: float,
+        silence_seconds: float,
     ) -> None:
         self.loop = loop
         self.lost: str | None = None
         self._breaker = breaker
-        self._timeout_seconds = timeout_seconds
+        self._silence_seconds = silence_seconds
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._writer = writer
         self._transport = writer.transport
         self._unsent: list[bytes] = []
         self._in_flight: deque[tuple[asyncio.Future[Any] | None, float]] = deque()
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._places_given = 0  # to callers that have not resumed yet
+        self._is_crowded = False  # whether some wait, or have a place that they have not taken
         self._is_paused = False
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = monotonic()
 
-    async def send(self, command: bytes, deadline: float, *, before: bytes = b"") -> Any:
-        """Send a command and return its reply. `before` goes before it, and its reply is dropped.
+    def send(self, command: bytes, deadline: float, before: bytes = b"") -> Awaitable[Any]:
+        """Send a command; awaited, it is the reply. `before` goes before it, and its reply is dropped.
 
         Raises:
             ConnectionLostError, TimedOutError
         """
-        if self._waiting or len(self._in_flight) >= MOST_IN_FLIGHT:
-            await self._wait_for_room(deadline)
+        if self._is_crowded or len(self._in_flight) >= MOST_IN_FLIGHT:
+            return self._send_when_there_is_room(command, deadline, before)
+        return self._send(command, deadline, before)
+
+    async def _send_when_there_is_room(self, command: bytes, deadline: float, before: bytes) -> Any:
+        await self._wait_for_room(deadline)
+        return await self._send(command, deadline, before)
+
+    def _send(self, command: bytes, deadline: float, before: bytes) -> asyncio.Future[Any]:
         if self.lost is not None:
             raise ConnectionLostError(self.lost)
         if not self._unsent:
@@ -73,7 +83,7 @@ class AsyncConnection(asyncio.Protocol):
         self._in_flight.append((reply, deadline))
         if self._watch is None:
             self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
-        return await reply
+        return reply
 
     def abort(self, reason: str) -> None:
         """Close it at once, and fail what is under way."""
@@ -112,20 +122,27 @@ class AsyncConnection(asyncio.Protocol):
     async def _wait_for_room(self, deadline: float) -> None:
         room: asyncio.Future[None] = self.loop.create_future()
         self._waiting.append((room, deadline))
+        self._is_crowded = True
         try:
             await room
         except asyncio.CancelledError:
-            if room.done() and not room.cancelled():
-                self._give_room()  # it was given to a caller that has gone
+            if room.cancelled() or room.exception() is not None:
+                raise
+            self._places_given -= 1
+            self._give_room()  # it was given to a caller that has gone
             raise
+        self._places_given -= 1
+        self._is_crowded = bool(self._waiting or self._places_given)
 
     def _give_room(self) -> None:
-        free = MOST_IN_FLIGHT - len(self._in_flight)
+        free = MOST_IN_FLIGHT - len(self._in_flight) - self._places_given
         while free > 0 and self._waiting:
             room, _ = self._waiting.popleft()
             if not room.done():
                 room.set_result(None)
+                self._places_given += 1
                 free -= 1
+        self._is_crowded = bool(self._waiting or self._places_given)
 
     def _write(self) -> None:
         # A transport that is full takes nothing: commands stay here, where a bound holds.
@@ -162,7 +179,7 @@ class AsyncConnection(asyncio.Protocol):
         for room, deadline in self._waiting:
             if deadline <= now and not room.done():
                 room.set_exception(TimedOutError("too much waits for it, and this was not sent", sent=False))
-        if now - self._heard_at > self._timeout_seconds:
+        if now - self._heard_at > self._silence_seconds:
             self.abort("the server fell silent")
             return
         self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)

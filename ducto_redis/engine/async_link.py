@@ -33,7 +33,7 @@ class AsyncLink(Link):
         connection = self._connections.get(node)
         if connection is None or connection.lost is not None or connection.loop is not asyncio.get_running_loop():
             connection = await self._connect(node, deadline)
-        return await connection.send(command, deadline, before=ASKING if asking else b"")
+        return await connection.send(command, deadline, ASKING if asking else b"")
 
     async def pause(self, seconds: float) -> None:
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,11 +73,11 @@ class AsyncLink(Link):
     async def _open(self, node: Node) -> AsyncConnection:
         breaker, began = self.breaker_of(node), monotonic()
         try:
-            writer = await connect_async(node, self.topology.settings(node), self.timeout_seconds)
+            writer = await connect_async(node, self.topology.settings(node), self.attempt_seconds)
         except ConnectionLostError:
             breaker.failed(monotonic(), since=began)
             raise
-        connection = AsyncConnection(asyncio.get_running_loop(), writer, breaker, self.timeout_seconds)
+        connection = AsyncConnection(asyncio.get_running_loop(), writer, breaker, self.attempt_seconds)
         writer.transport.set_protocol(connection)
         self._connections[node] = connection
         return connection

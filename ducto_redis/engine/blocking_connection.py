@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _NOTHING = object()
 _RECEIVE_BYTES = 65536
+_DEADLINE_CHECK_SECONDS = 0.05
 
 
 class SharedConnection:
@@ -31,13 +32,14 @@ class SharedConnection:
     Args:
         connect: makes the socket, within so many seconds.
         breaker: of the node, told whether it answers.
-        timeout_seconds: after which a server that owes replies and says nothing is given up.
+        attempt_seconds: after which a server that does not let itself be connected to, or owes replies and says
+            nothing, is given up.
     """
 
-    def __init__(self, connect: "Callable[[float], socket]", breaker: Breaker, timeout_seconds: float) -> None:
+    def __init__(self, connect: "Callable[[float], socket]", breaker: Breaker, attempt_seconds: float) -> None:
         self._connect_socket = connect
         self._breaker = breaker
-        self._timeout_seconds = timeout_seconds
+        self._attempt_seconds = attempt_seconds
         self._mutex = threading.Lock()  # over all that follows
         self._leader: _Call | None = None
         self._unsent: deque[_Call] = deque()
@@ -87,10 +89,8 @@ class SharedConnection:
                 if connection is not None:
                     self._write(connection, call)
                     self._read(connection, call)
-        except TimeoutError:
-            connection = self._connection
-            if connection is not None and monotonic() - connection.heard_at > self._timeout_seconds:
-                self._lose("the server fell silent")
+        except _DeadlinePassed:
+            pass
         except (OSError, hiredis.HiredisError) as error:
             self._lose(str(error) or type(error).__name__)
         except BaseException:
@@ -101,7 +101,7 @@ class SharedConnection:
     def _connect(self, call: "_Call") -> "_Connection | None":
         began = monotonic()
         try:
-            connection = _Connection(self._connect_socket(call.remaining()))
+            connection = _Connection(self._connect_socket(min(call.remaining(), self._attempt_seconds)))
         except ConnectionLostError as error:
             self._breaker.failed(monotonic(), since=began)
             # One attempt serves all who wait for it.
@@ -115,7 +115,7 @@ class SharedConnection:
         return None
 
     def _write(self, connection: "_Connection", call: "_Call") -> None:
-        remaining = call.remaining()
+        call.remaining()
         with self._mutex:
             if not self._unsent or connection is not self._connection:
                 return
@@ -124,15 +124,22 @@ class SharedConnection:
             command = b"".join([waiting.command for waiting in self._unsent])
             connection.in_flight.extend(self._unsent)
             self._unsent.clear()
-        connection.socket.settimeout(remaining)
-        try:
-            connection.socket.sendall(command)
-        except TimeoutError:  # a command may have gone out in part
-            raise OSError("the server takes no more commands") from None
+        unsent = memoryview(command)
+        while unsent:
+            try:
+                unsent = unsent[connection.socket.send(unsent) :]
+            except TimeoutError:
+                if monotonic() > min(call.deadline, connection.heard_at + self._attempt_seconds):
+                    # A command may have gone out in part: nothing can follow it.
+                    raise OSError("the server takes no more commands") from None
 
     def _read(self, connection: "_Connection", call: "_Call") -> None:
-        connection.socket.settimeout(call.remaining())
-        data = connection.socket.recv(_RECEIVE_BYTES)
+        try:
+            data = connection.socket.recv(_RECEIVE_BYTES)
+        except TimeoutError:
+            if monotonic() - connection.heard_at > self._attempt_seconds:
+                raise OSError("the server fell silent") from None
+            return
         if not data:
             raise OSError("the server closed the connection")
         connection.heard_at = monotonic()
@@ -184,6 +191,10 @@ class SharedConnection:
                     self._leader.signal()
 
 
+class _DeadlinePassed(Exception):
+    """To the thread that leads: its own call has no more time."""
+
+
 class _Connection:
     """A connected socket, and the calls whose replies it owes, in their order."""
 
@@ -191,6 +202,9 @@ class _Connection:
 
     def __init__(self, connected: "socket") -> None:
         self.socket = connected
+        # Set once, and deadlines looked at this often: to set it for each call takes a system call, and lets go of the
+        # interpreter's lock where other threads wait for it.
+        connected.settimeout(_DEADLINE_CHECK_SECONDS)
         self.reader = hiredis.Reader(notEnoughData=_NOTHING)
         self.in_flight: deque[_Call] = deque()
         self.heard_at = monotonic()
@@ -224,10 +238,10 @@ class _Call:
         self.wake.acquire()
 
     def remaining(self) -> float:
-        """Seconds until its deadline. Raises TimeoutError where it has passed."""
+        """Seconds until its deadline. Raises _DeadlinePassed where there are none."""
         seconds = self.deadline - monotonic()
         if seconds <= 0:
-            raise TimeoutError
+            raise _DeadlinePassed
         return seconds
 
     def signal(self) -> None:

@@ -69,7 +69,7 @@ class BlockingLink(Link):
             connection = self._connections.get(node)
             if connection is None:
                 connect = partial(connect_blocking, node, self.topology.settings(node))
-                connection = SharedConnection(connect, self.breaker_of(node), self.timeout_seconds)
+                connection = SharedConnection(connect, self.breaker_of(node), self.attempt_seconds)
                 self._connections[node] = connection
             return connection
 

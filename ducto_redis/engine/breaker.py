@@ -6,8 +6,8 @@ It knows no clock and does no I/O: the time is given, in seconds of any monotoni
 import random
 
 FAILURES = 5
-FIRST_COOL_DOWN_SECONDS = 0.1
-LONGEST_COOL_DOWN_SECONDS = 2.0
+FIRST_COOL_DOWN_SECONDS = 0.05
+LONGEST_COOL_DOWN_SECONDS = 1.0
 
 
 class Breaker:
@@ -25,7 +25,15 @@ class Breaker:
         is_open: whether calls have to ask `admits`.
     """
 
-    __slots__ = ("_cool_down", "_failing_since", "_next_probe", "failures", "is_open", "patience_seconds")
+    __slots__ = (
+        "_cool_down",
+        "_failing_since",
+        "_is_probing",
+        "_next_probe",
+        "failures",
+        "is_open",
+        "patience_seconds",
+    )
 
     def __init__(self, patience_seconds: float) -> None:
         self.patience_seconds = patience_seconds
@@ -34,6 +42,7 @@ class Breaker:
         self._failing_since = 0.0
         self._cool_down = FIRST_COOL_DOWN_SECONDS
         self._next_probe = 0.0
+        self._is_probing = False
 
     def failed(self, now: float, *, since: float) -> None:
         """The way to the node failed; the attempt, or the silence, had begun at `since`."""
@@ -41,18 +50,21 @@ class Breaker:
             self._failing_since = since
         self.failures += 1
         if self.is_open:
+            if not self._is_probing:
+                return  # calls that are not refused go on trying: that is no reason to refuse the others for longer
             self._cool_down = min(2 * self._cool_down, LONGEST_COOL_DOWN_SECONDS)
         elif self.failures >= FAILURES or now - self._failing_since >= self.patience_seconds:
             self.is_open = True
             self._cool_down = FIRST_COOL_DOWN_SECONDS
         else:
             return
+        self._is_probing = False
         self._wait(now)
 
     def succeeded(self) -> None:
         """The node answered."""
         self.failures = 0
-        self.is_open = False
+        self.is_open = self._is_probing = False
 
     def admits(self, now: float) -> bool:
         """Whether a call may go to the node. Of those that ask while it is open, one after each cool-down may."""
@@ -61,6 +73,7 @@ class Breaker:
         if now < self._next_probe:
             return False
         self._wait(now)
+        self._is_probing = True
         return True
 
     def seconds_failing(self, now: float) -> float:

@@ -30,6 +30,8 @@ ADMITTING = frozenset(("add_credits", "deduct", "extend", "reserve"))
 """What a breaker that is open refuses at once. All else goes on until its deadline: what was admitted is charged."""
 
 _NODES_ASKED = 4
+_ATTEMPTS = 2
+_SHORTEST_ATTEMPT_SECONDS = 0.01
 # Replies of a node that cannot serve now but may soon: starting, failing over, moving slots, busy with a script.
 _SOON = ("LOADING", "BUSY", "TRYAGAIN", "NOREPLICAS")
 # Replies of a node that is not, or no longer, the one to ask.
@@ -43,11 +45,16 @@ class Link(ABC):
     Args:
         topology: which node holds what. A link keeps it up to date.
         timeout_seconds: how long an operation may take, connecting and trying again included.
+
+    Attributes:
+        attempt_seconds: after which a server that does not let itself be connected to, or owes replies and says
+            nothing, is given up: half of the time of an operation, so that the other half is left for a new connection.
     """
 
     def __init__(self, topology: Topology, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self.topology = topology
         self.timeout_seconds = timeout_seconds
+        self.attempt_seconds = timeout_seconds / _ATTEMPTS
         self.times_closed = 0
         self._slots: dict[int, int] = {}
         self._breakers: dict[Node, Breaker] = {}
@@ -117,6 +124,7 @@ class Link(ABC):
         command = _pack(operation, "EVALSHA", operation.script.sha)
         asking: Node | None = None  # the node that a slot is moving to, for the next attempt
         attempts = redirections = 0
+        waited_for = ""
         while True:
             at_once = False
             node = asking or self.topology.node_of(slot)
@@ -127,7 +135,7 @@ class Link(ABC):
                     if node is None:
                         raise ConnectionLostError("no node holds the account's slot")
                 breaker = self._breakers.get(node)
-                if breaker is not None and breaker.is_open:
+                if breaker is not None and breaker.is_open and not attempts:  # what has begun goes on
                     _check_admitted(breaker, node, operation)
                 if self._without_evalsha and node in self._without_evalsha:
                     command = _pack(operation, "EVAL", operation.script.text)
@@ -161,6 +169,7 @@ class Link(ABC):
                             self.topology.moved(slot, target)
                         redirections += 1
                         at_once = redirections % _REDIRECTIONS_AT_ONCE != 0
+                        reason = waited_for or reason  # being sent on is no reason: what is there in its way is one
                     elif reason.startswith(_ELSEWHERE):
                         self.topology.lost(node)
                         asking = None
@@ -175,17 +184,18 @@ class Link(ABC):
                     raise _timed_out(operation, reason)
                 continue
             attempts += 1
+            waited_for = reason
             await self._wait(operation, attempts, times_closed, reason, deadline)
 
     async def _wait(
         self, operation: Operation[Any], attempts: int, times_closed: int, reason: str, deadline: float
     ) -> None:
         """Wait for the next attempt. Raises StoreUnavailableError where there will be none."""
-        seconds = backoff(attempts)
+        remaining = deadline - monotonic()
         # What was under way when the link was closed does not connect it anew.
-        if self.times_closed != times_closed or monotonic() + seconds >= deadline:
+        if self.times_closed != times_closed or remaining < _SHORTEST_ATTEMPT_SECONDS:
             raise _unreachable(operation, reason)
-        await self.pause(seconds)
+        await self.pause(min(backoff(attempts), remaining / 2))
         if self.times_closed != times_closed:
             raise _unreachable(operation, "the link was closed")
 

@@ -28,6 +28,7 @@ class Proxy:
         self._open: list[_Connection] = []
         self._changed = threading.Condition()
         self._replies_pass = True
+        self._next_is_silent = False
         self._end_next_reply: Callable[[_Connection], None] | None = None
         self._requests = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -83,6 +84,10 @@ class Proxy:
         for connection in self._take():
             connection.silent = True
 
+    def silence_next_connection(self) -> None:
+        """The next connection is accepted and passes nothing on; those after it work."""
+        self._next_is_silent = True
+
     def _take(self) -> "list[_Connection]":
         with self._changed:
             taken, self._open = self._open, []
@@ -96,6 +101,7 @@ class Proxy:
                 return
             connection = _Connection(client, socket.create_connection(self._server))
             with self._changed:
+                connection.silent, self._next_is_silent = self._next_is_silent, False
                 self.connections += 1
                 self._open.append(connection)
             for work in (connection.pass_requests, lambda made=connection: self._pass_replies(made)):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 
 import pytest
 import redis
@@ -136,16 +135,16 @@ async def test_nobody_listens() -> None:
 
 
 async def test_silent_connection_is_replaced(proxy: Proxy) -> None:
-    """A connection from which nothing comes any more is given up, and the next operation makes another."""
-    link = AsyncLink(read_topology(proxy.url), timeout_seconds=0.5)
-    await link.run(echo(0), timeout_seconds=PLENTY)
+    """A connection from which nothing comes any more is given up while there is time for another."""
+    link = AsyncLink(read_topology(proxy.url), timeout_seconds=2.0)
+    await link.run(echo(0))
     proxy.silence()
     with pytest.raises(StoreUnavailableError):
-        await link.run(echo(1), timeout_seconds=0.3)
-    with suppress(StoreUnavailableError):
-        await link.run(echo(2), timeout_seconds=0.3)
-    assert await link.run(echo(3), timeout_seconds=PLENTY) == 3
-    assert proxy.connections == 2
+        await link.run(echo(1), timeout_seconds=0.1)
+    assert await link.run(echo(2)) == 2
+    proxy.cut()
+    proxy.silence_next_connection()
+    assert await link.run(echo(3)) == 3
     await link.close()
 
 

@@ -196,6 +196,27 @@ async def test_an_open_breaker_admits_nothing(script: str) -> None:
     await link.run(named(echo(5), script))
 
 
+async def test_what_has_begun_goes_on_while_the_breaker_opens() -> None:
+    """A charge that lost its connection may have been made: it is tried until its deadline, not refused half-way."""
+    link = Scripted(*[ConnectionLostError("cut")] * 3, b"5")
+    breaker = link.breaker_of(Node("one", 1))
+
+    def fail_all() -> None:
+        for _ in range(FAILURES):
+            breaker.failed(monotonic(), since=monotonic())
+
+    pause = link.pause
+
+    async def pause_and_fail(seconds: float) -> None:
+        fail_all()
+        await pause(seconds)
+
+    link.pause = pause_and_fail  # type: ignore[method-assign]
+    assert await link.run(named(echo(5), "deduct")) == 5
+    with pytest.raises(StoreUnavailableError, match="nothing is admitted"):
+        await link.run(named(echo(5), "deduct"))
+
+
 async def test_no_more_time() -> None:
     """An operation that took too long is not tried again, and its error carries its key."""
     link = Scripted(TimedOutError(), b"5")

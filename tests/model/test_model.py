@@ -15,9 +15,10 @@ GIVEN_SEED = os.environ.get("DUCTO_MODEL_SEED")
 SEED = int(GIVEN_SEED or random.randrange(2**32))
 
 
-def run(machine: type[SideBySide], *, examples: int, steps: int) -> None:
+def run(machine: type[SideBySide], *, examples: int, steps: int, share: int = 0) -> None:
     """Run the machine, from a seed that is printed where it fails; with a seed that was given, a failure is shrunk."""
-    print(f"to repeat, and to shrink: DUCTO_MODEL_SEED={SEED}")
+    its_seed = SEED + (0 if GIVEN_SEED else share)
+    print(f"to repeat, and to shrink: DUCTO_MODEL_SEED={its_seed}")
     bounds = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -27,7 +28,7 @@ def run(machine: type[SideBySide], *, examples: int, steps: int) -> None:
         phases=(Phase.generate, Phase.shrink) if GIVEN_SEED else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(seed(SEED)(machine), settings=bounds)
+    run_state_machine_as_test(seed(its_seed)(machine), settings=bounds)
 
 
 class OverMemory(SideBySide):
@@ -42,9 +43,11 @@ def test_memory_store() -> None:
     run(OverMemory, examples=100, steps=30)
 
 
+# In shares: what hypothesis remembers of all examples together would take gigabytes.
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_redis_store(server_url: str) -> None:
+@pytest.mark.parametrize("share", range(10))
+def test_redis_store(server_url: str, share: int) -> None:
     """RedisStore and the model agree, for minutes."""
 
     class OverRedis(SideBySide):
@@ -61,4 +64,4 @@ def test_redis_store(server_url: str) -> None:
                 self.client.delete(*keys)
             super().teardown()
 
-    run(OverRedis, examples=2000, steps=50)
+    run(OverRedis, examples=200, steps=50, share=share)

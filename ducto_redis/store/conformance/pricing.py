@@ -94,7 +94,7 @@ class PricingConformance(ConformanceTests):
         """A version that was never published can be neither read nor activated."""
         store = await open_store()
         await publish(store, 0)
-        with pytest.raises(ConfigError, match="latest is 1"):
+        with pytest.raises(ConfigError, match="there is version 1"):
             await store.read_pricing(2)
-        with pytest.raises(ConfigError, match="latest is 1"):
+        with pytest.raises(ConfigError, match="there is version 1"):
             await store.activate_pricing(2, cause=b"")
