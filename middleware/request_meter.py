@@ -208,12 +208,11 @@ class RequestMeter:
             return False
         if isinstance(estimate, int | str | Decimal):
             worst = to_micro(estimate)
-        elif grace.pricing_version:
-            # The manager keeps the documents that it has priced by: this asks no engine.
-            pricing = await self._manager.pricing.version(grace.pricing_version)
-            worst = pricing.total_micro(split(estimate)[0])
         else:
-            worst = to_micro(await self._manager.price(estimate), zero=True)
+            # The manager keeps the documents that it has priced by: this asks no engine, unless it knows none.
+            book, version = self._manager.pricing, grace.pricing_version
+            pricing = await (book.version(version) if version else book.known())
+            worst = pricing.total_micro(split(estimate)[0])
         if not grace.take(worst):
             return False
         self._unpaid_micro = worst

@@ -1,6 +1,7 @@
 """Fixtures that every test can use: real servers, ledger databases, fresh names."""
 
 import contextlib
+import logging
 import os
 import shutil
 import uuid
@@ -12,6 +13,16 @@ import pytest
 from tests.clusters import Cluster
 from tests.sentinels import Sentinels
 from tests.servers import PostgresServer, Server, Watchdog, temporary_folder
+
+
+@pytest.fixture(autouse=True)
+def clean_logging() -> Iterator[None]:
+    """What a command of one test logs to its standard error is over with that test."""
+    logger = logging.getLogger("ducto_redis")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

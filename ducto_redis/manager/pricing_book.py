@@ -99,6 +99,10 @@ class PricingBook:
             raise PricingNotLoadedError
         return self._active
 
+    async def known(self) -> Pricing:
+        """The pricing that was active when it was last asked for, however long ago. Raises PricingNotLoadedError."""
+        return await self.active() if self._active is None else self._active
+
     async def active_or_none(self) -> Pricing | None:
         """The active pricing, or None where none was published, as of a second ago at the most."""
         if self._active is None and monotonic() - self._found_none_at < _FRESH_SECONDS:

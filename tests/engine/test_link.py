@@ -180,7 +180,7 @@ def named(operation: Operation[int], script: str) -> Operation[int]:
     return operation
 
 
-@pytest.mark.parametrize("script", ["reserve", "deduct", "extend", "add_credits"])
+@pytest.mark.parametrize("script", ["reserve", "deduct", "extend", "add_credits", "read_pricing"])
 async def test_an_open_breaker_admits_nothing(script: str) -> None:
     """While a node is away nothing new waits for it; what was admitted is charged, and that is tried."""
     link = Scripted(b"5", b"5")
