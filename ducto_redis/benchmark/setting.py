@@ -3,7 +3,9 @@
 import asyncio
 import random
 import secrets
+import signal
 import string
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -54,7 +56,7 @@ class Setting(Struct, frozen=True):
         try:
             yield name
         finally:
-            with self.redis() as client:
+            with _signals_deferred(), self.redis() as client:
                 delete_keys(client, name)
 
     @contextmanager
@@ -62,6 +64,24 @@ class Setting(Struct, frozen=True):
         """A client that speaks the links' protocol."""
         with redis.Redis.from_url(self.redis_url, protocol=2) as client:
             yield client
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Let what would interrupt the run wait until this is done."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, frame: received.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        if received:
+            raise KeyboardInterrupt
 
 
 async def prepare(manager: AsyncCreditManager, *accounts: str) -> None:

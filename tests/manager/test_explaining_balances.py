@@ -113,13 +113,14 @@ def test_new_account(manager: CreditManager) -> None:
         manager.explain_balance("")
 
 
-def test_what_has_fallen_due_is_a_line(manager: CreditManager, clock: Clock) -> None:
+def test_what_has_fallen_due_is_a_line(bare: CreditManager, clock: Clock) -> None:
     """What the engine counts already and has not journalled yet stands in a line of its own."""
-    manager.add_credits("u1", 10)
-    manager.add_credits("u1", 4, expires_at=clock.time + timedelta(hours=1))
-    manager.reserve("u1", 2, ttl=60)
+    # Without a ledger there is no worker here that sweeps.
+    bare.add_credits("u1", 10)
+    bare.add_credits("u1", 4, expires_at=clock.time + timedelta(hours=1))
+    bare.reserve("u1", 2, ttl=60)
     clock.move(hours=2)
-    told = manager.explain_balance("u1")
+    told = bare.explain_balance("u1")
     assert lines(told)["due", None] == -4
     assert (told.adds_up, told.held, told.leases) == (True, 0, ())
 
