@@ -45,6 +45,8 @@ def test_a_namespace_is_gone_afterwards_whatever_happened(setting: Setting) -> N
         client.delete(f"{namespace}:of-others")
 
 
+# The server is shared with other tests: what they leave behind is in the difference too.
+@pytest.mark.long
 def test_memory_is_what_the_server_itself_says(setting: Setting) -> None:
     """An idle account takes what MEMORY USAGE says of its key, and its part of the table that holds the key."""
     (comparison,) = memory(Setting(setting.redis_url, 0.5, 1))
