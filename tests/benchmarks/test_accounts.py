@@ -1,6 +1,7 @@
 """Namespaces that are filled for a measurement, and emptied after it."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ from ducto_redis import AsyncCreditManager
 from ducto_redis.benchmark.accounts import fill
 from ducto_redis.benchmark.memory import memory, used_memory
 from ducto_redis.benchmark.setting import ACCOUNT, PLENTY, Setting, account_names
+from tests.servers import Server
 
 
 @pytest.fixture
@@ -45,11 +47,11 @@ def test_a_namespace_is_gone_afterwards_whatever_happened(setting: Setting) -> N
         client.delete(f"{namespace}:of-others")
 
 
-# The server is shared with other tests: what they leave behind is in the difference too.
-@pytest.mark.long
-def test_memory_is_what_the_server_itself_says(setting: Setting) -> None:
+def test_memory_is_what_the_server_itself_says(start_valkey: Callable[..., Server]) -> None:
     """An idle account takes what MEMORY USAGE says of its key, and its part of the table that holds the key."""
-    (comparison,) = memory(Setting(setting.redis_url, 0.5, 1))
+    # A server of its own: what other tests leave behind would be in the difference too.
+    setting = Setting(start_valkey().url, 0.5, 1)
+    (comparison,) = memory(setting)
     measured = comparison.contenders[0].measure()
     with setting.namespace() as namespace, setting.redis() as client:
         fill(setting, namespace, account_names(1))
