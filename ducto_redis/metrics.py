@@ -42,6 +42,13 @@ class UsageMetrics(Struct, frozen=True, omit_defaults=True):
         operation: the kind of operation, for formulas that look at it.
         service_tier: the provider's tier, for formulas that look at it.
         measures: the document's own measures by name.
+        cache_write_1h_tokens: the part of `cache_write_tokens` that is kept for an hour instead of five minutes.
+        cache_read_audio_tokens: the part of the input that is audio and was read from a cache; both of those count it.
+        tool_prompt_tokens: the part of the input that the results of the provider's own tools were.
+        images: pictures made.
+        audio_seconds, video_seconds: sound or film taken in or made, in whole seconds, rounded up.
+        input_characters: characters read, where an API is priced by them.
+        file_search_calls: calls of the provider's own search in files.
 
     >>> UsageMetrics(model="gpt-4o", input_tokens=1200, output_tokens=300).input_tokens
     1200
@@ -66,3 +73,12 @@ class UsageMetrics(Struct, frozen=True, omit_defaults=True):
     operation: str | None = None
     service_tier: str | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
+    # Journals hold usage by position: new fields come last.
+    cache_write_1h_tokens: int = 0
+    cache_read_audio_tokens: int = 0
+    tool_prompt_tokens: int = 0
+    images: int = 0
+    audio_seconds: int = 0
+    video_seconds: int = 0
+    input_characters: int = 0
+    file_search_calls: int = 0

@@ -23,7 +23,7 @@ from ducto_redis.pricing.breakdown import (
 )
 from ducto_redis.pricing.document import PricingDocument
 from ducto_redis.pricing.formula import Formula
-from ducto_redis.pricing.measures import REQUESTS, SEARCHES, TEXTS, TOKENS, TOOL_CALLS, UNCACHED
+from ducto_redis.pricing.measures import REQUESTS, SEARCHES, TEXTS, TOKENS, TOOL_CALLS, UNCACHED, WORK
 from ducto_redis.pricing.plans import Plan
 from ducto_redis.pricing.prices import ModelPrice, ModelPrices
 from ducto_redis.pricing.reading import join
@@ -35,7 +35,7 @@ from ducto_redis.pricing.usage import check_name, check_usage, tool_call_count, 
 _NO_PLAN = ""
 
 # Without a model, these still ask for a model's price.
-_need_model = attrgetter(*TOKENS, "code_exec_calls")
+_need_model = attrgetter(*TOKENS, *WORK)
 _searches = attrgetter(*SEARCHES)
 
 

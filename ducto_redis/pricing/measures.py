@@ -16,11 +16,17 @@ TOKENS = (
     "audio_output_tokens",
     "image_input_tokens",
     "image_output_tokens",
+    "cache_write_1h_tokens",
+    "cache_read_audio_tokens",
+    "tool_prompt_tokens",
 )
 
 SEARCHES = ("search_queries", "search_results", "web_search_calls")
 
-COUNTS = (*TOKENS, *SEARCHES, "code_exec_calls")
+WORK = ("code_exec_calls", "file_search_calls", "images", "audio_seconds", "video_seconds", "input_characters")
+"""What is priced with the model, beside its tokens."""
+
+COUNTS = (*TOKENS, *SEARCHES, *WORK)
 """The fields of `UsageMetrics` that are whole numbers."""
 
 UNCACHED = "uncached_input_tokens"

@@ -147,6 +147,9 @@ def usage_flags(usage: UsageMetrics) -> tuple[str, ...]:
     if (
         usage.cache_read_tokens + usage.cache_write_tokens > usage.input_tokens
         or usage.audio_input_tokens + usage.image_input_tokens > usage.input_tokens
+        or usage.tool_prompt_tokens > usage.input_tokens
+        or usage.cache_write_1h_tokens > usage.cache_write_tokens
+        or usage.cache_read_audio_tokens > min(usage.cache_read_tokens, usage.audio_input_tokens)
     ):
         flags.append(INPUT_EXCEEDED)
     if (

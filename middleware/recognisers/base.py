@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+from msgspec import Struct
 from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
@@ -11,16 +12,24 @@ from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.sse import ServerSentEvent
 
 
-class MeteredRequest(NamedTuple):
-    """What a request asks for.
+class MeteredRequest(Struct, frozen=True):
+    """What a request asks for. A recogniser that must know more of a request keeps it in a subclass.
 
     Attributes:
         estimate: the most that it may use; what it costs is held.
         counted_input_tokens: what its prompt is charged where the answer does not report it.
+        streams: whether it asks for its answer in pieces.
+        answers: how many answers it asks for, each with at most a share of the estimate's `output_tokens`.
+        output_limit: the limit on the tokens of one answer that it sets itself; None where it sets none.
+        may_reason_hidden: whether the model may charge for reasoning that the answer does not show.
     """
 
     estimate: UsageMetrics
     counted_input_tokens: int = 0
+    streams: bool = False
+    answers: int = 1
+    output_limit: int | None = None
+    may_reason_hidden: bool = False
 
 
 class Charge(NamedTuple):
@@ -50,6 +59,9 @@ class AnswerReader(ABC):
     unread_bytes = 0
     """Bytes of the answer that could not be read: of an unknown Content-Encoding, or too large to keep."""
 
+    hides_events = False
+    """Whether `hidden` is to be asked for every event that is not skipped, since some are not meant for the client."""
+
     @abstractmethod
     def document(self, body: bytes) -> None:
         """Take a whole body, which may be no JSON, or cut off."""
@@ -60,6 +72,22 @@ class AnswerReader(ABC):
 
     def skipped(self, events: bytes) -> None:  # noqa: B027
         """Take whole events, as they were sent, that report nothing. Text that they deliver may have to be counted."""
+
+    def hidden(self, event: ServerSentEvent) -> bool:
+        """Tell, after `event` took it, whether an event is kept from the client, who did not ask for it."""
+        return False
+
+    @property
+    def delivered_tokens(self) -> int:
+        """Output tokens that were delivered so far, as counted; what holds grow with while a stream runs."""
+        return 0
+
+    def ending(self) -> bytes | None:
+        """Return what ends the stream here, as the API ends one whose limit on tokens was reached.
+
+        It is sent after a whole event. None: the stream can only be cut.
+        """
+        return None
 
     @abstractmethod
     def charge(self, *, complete: bool) -> Charge | None:
@@ -92,6 +120,17 @@ class Recogniser(ABC):
     @abstractmethod
     def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
         """Return the reader for the answer to this request."""
+
+    def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
+        """Return the body that the application gets in place of the request's; by default, the same.
+
+        Args:
+            body: the request's.
+            request: what was read from it.
+            output_limit: the tokens of one answer that the account can pay, where that is less than what the request
+                asked for; None leaves its limit alone.
+        """
+        return body
 
     def error_body(self, refusal: Refusal) -> dict[str, Any]:
         """Return a refusal in the API's own shape, so that its clients raise the right error."""

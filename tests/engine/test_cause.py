@@ -73,7 +73,7 @@ def test_usage_is_written_by_position() -> None:
         b'{"usage":[["gpt-4o",1200,0,256]]}'
     )
     assert encode_cause(Cause((UsageMetrics(),))) == b'{"usage":[[null]]}'
-    assert USAGE_FIELDS[:19] == (
+    assert USAGE_FIELDS[:27] == (
         "model",
         "input_tokens",
         "output_tokens",
@@ -93,6 +93,14 @@ def test_usage_is_written_by_position() -> None:
         "operation",
         "service_tier",
         "measures",
+        "cache_write_1h_tokens",
+        "cache_read_audio_tokens",
+        "tool_prompt_tokens",
+        "images",
+        "audio_seconds",
+        "video_seconds",
+        "input_characters",
+        "file_search_calls",
     )
 
 

@@ -1,0 +1,124 @@
+"""What readers of answers share: the latest report, and a count of what was delivered for want of one."""
+
+import json
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import structs
+
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest
+
+_LONGEST_NAME = 128
+
+_decoder = msgspec.json.Decoder()
+
+
+class UsageReader(AnswerReader):
+    """A reader for an API whose answers report their usage.
+
+    A subclass finds in documents and events what is reported and delivered, and hands it to `take_report` and
+    `deliver`. Reports are cumulative: the last one counts.
+    """
+
+    def __init__(self, request: MeteredRequest, estimates: Estimates) -> None:
+        self.request = request
+        self.estimates = estimates
+        self.reported: UsageMetrics | None = None
+        self.invalid = False
+        self.failed = False
+        self.done = False
+        self.of_another_shape = False
+        self.service_tier = request.estimate.service_tier
+        self.delivered_since_report = False
+        self._delivered_bytes = 0
+        self._delivered_text: list[str] | None = None if estimates.count_tokens is None else []
+
+    def take_report(self, usage: UsageMetrics, *, whole: bool = True) -> None:
+        """Take what the answer reports: totals so far. `whole` is False where a part of the report made no sense."""
+        self.reported = usage
+        self.invalid = not whole
+        self.delivered_since_report = False
+
+    def take_tier(self, tier: object) -> None:
+        """Take the service tier that served the request, if it is one."""
+        if isinstance(tier, str) and 1 <= len(tier.encode(errors="replace")) <= _LONGEST_NAME:
+            self.service_tier = tier
+
+    def deliver(self, text: str) -> None:
+        """Count text, of whatever kind, that the provider charges as output."""
+        if not text:
+            return
+        self._delivered_bytes += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        self.delivered_since_report = True
+        if self._delivered_text is not None:
+            self._delivered_text.append(text)
+
+    def deliver_all(self, text: bytes) -> None:
+        """Count an answer of another shape, as an application's own routes may have: all of it was delivered."""
+        self.of_another_shape = True
+        self.deliver(text.decode(errors="replace"))
+
+    @property
+    def delivered_tokens(self) -> int:
+        """Output tokens that were delivered so far, as counted."""
+        estimate = self.request.estimate
+        text = self._delivered_text or []
+        counted = self.estimates.charged_tokens(estimate.model, self._delivered_bytes, lambda: "".join(text))
+        if self.of_another_shape:  # its bytes may be anything: no more than was held
+            counted = min(counted, estimate.output_tokens)
+        # What could not be read may be compressed: each byte a token, but no more than was held.
+        return counted + min(self.unread_bytes, max(0, estimate.output_tokens - counted))
+
+    def charge(self, *, complete: bool) -> Charge | None:
+        """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
+        flags = [] if complete or self.done else ["interrupted"]
+        if self.invalid:
+            flags.append("usage_invalid")
+        if self.unread_bytes:
+            flags.append("answer_unread")
+        reported = self.reported
+        if reported is None:
+            if self.failed and not self._delivered_bytes:
+                return None
+            flags.append("usage_counted")
+            reported = self.counted_usage()
+        elif self.delivered_since_report and self.delivered_tokens > reported.output_tokens:
+            # The report was of an earlier moment, as in a stream that reports with every chunk and was cut.
+            flags.append("usage_counted")
+            reported = structs.replace(reported, output_tokens=self.delivered_tokens)
+        estimate = self.request.estimate
+        usage = structs.replace(
+            reported, model=estimate.model, operation=estimate.operation, service_tier=self.service_tier
+        )
+        return Charge(usage, tuple(flags))
+
+    def counted_usage(self) -> UsageMetrics:
+        """Return the usage of an answer that reports none."""
+        return UsageMetrics(input_tokens=self.request.counted_input_tokens, output_tokens=self.delivered_tokens)
+
+
+def decode(text: bytes) -> object:
+    """Return what a piece of JSON holds; None where it is none."""
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(text)  # takes NaN and halves of surrogate pairs, as applications in Python write them
+    except (ValueError, RecursionError):
+        return None
+
+
+def texts(value: object, names: Iterable[str]) -> Iterable[str]:
+    """Yield the texts in a value of JSON: of objects, only those under `names`."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item, names)
+    elif isinstance(value, dict):
+        for name in names:
+            if name in value:
+                yield from texts(value[name], names)
