@@ -121,84 +121,119 @@ class Link(ABC):
         slot = self._slots.get(operation.partition)
         if slot is None:
             slot = self._slots[operation.partition] = slot_of_key(operation.keys[0]) if operation.keys else 0
-        times_closed = self.times_closed
-        command = _pack(operation, "EVALSHA", operation.script.sha)
-        asking: Node | None = None  # the node that a slot is moving to, for the next attempt
-        attempts = redirections = 0
-        waited_for = ""
+        call = _Call(operation, slot, deadline, self.times_closed)
         while True:
             at_once = False
-            node = asking or self.topology.node_of(slot)
+            node = call.asking or self.topology.node_of(slot)
             try:
                 if node is None:
-                    await self.discover(deadline)
-                    node = self.topology.node_of(slot)
-                    if node is None:
-                        raise ConnectionLostError("no node holds the account's slot")
-                breaker = self._breakers.get(node)
-                if breaker is not None and breaker.is_open and not attempts:  # what has begun goes on
-                    _check_admitted(breaker, node, operation)
-                if self._without_evalsha and node in self._without_evalsha:
-                    command = _pack(operation, "EVAL", operation.script.text)
-                reply = await self.exchange(node, command, deadline, asking=asking is not None)
+                    node = await self._discovered(slot, deadline)
+                if self._breakers or self._without_evalsha:
+                    self._prepare(call, node)
+                reply = await self.exchange(node, call.command, deadline, asking=call.asking is not None)
             except HandshakeRefusedError as error:
                 raise _unreachable(operation, str(error)) from error
             except ConnectionLostError as error:
                 if node is not None:
                     self.topology.lost(node)
-                reason, asking = str(error), None
+                call.reason, call.asking = str(error), None
             except TimedOutError as error:
                 raise _timed_out(operation, error.reason) from None
             else:
-                if not isinstance(reply, hiredis.ReplyError):
+                if isinstance(reply, hiredis.ReplyError):
+                    at_once = self._heed(call, node, str(reply))
+                else:
                     try:
                         return operation.result(reply)
                     except MoreIsDue:
-                        command = _pack(operation, "EVALSHA", operation.script.sha)
-                        reason, asking, at_once = "more is due than there was time for", None, True
-                else:
-                    reason = str(reply)
-                    if reason.startswith("NOSCRIPT"):
-                        command, at_once = _pack(operation, "EVAL", operation.script.text), True
-                    elif reason.startswith("NOPERM") and "evalsha" in reason and node not in self._without_evalsha:
-                        self._without_evalsha.add(node)
-                        at_once = True
-                    elif reason.startswith(("MOVED ", "ASK ")):
-                        target = _read_redirection(reason, node)
-                        asking = target if reason.startswith("ASK ") else None
-                        if asking is None:
-                            self.topology.moved(slot, target)
-                        redirections += 1
-                        at_once = redirections % _REDIRECTIONS_AT_ONCE != 0
-                        reason = waited_for or reason  # being sent on is no reason: what is there in its way is one
-                    elif reason.startswith(_ELSEWHERE):
-                        self.topology.lost(node)
-                        asking = None
-                    elif reason.startswith(_SOON):
-                        asking = None
-                    else:
-                        _raise_reply_error(operation.script, reason, operation.operation_key)
-            if at_once:
-                if self.times_closed != times_closed:
-                    raise _unreachable(operation, "the link was closed")
-                if monotonic() >= deadline:
-                    raise _timed_out(operation, reason)
-                continue
-            attempts += 1
-            waited_for = reason
-            await self._wait(operation, attempts, times_closed, reason, deadline)
+                        call.command = _pack(operation, "EVALSHA", operation.script.sha)
+                        call.reason, call.asking, at_once = "more is due than there was time for", None, True
+            if not at_once:
+                await self._wait(call)
+            elif self.times_closed != call.times_closed:
+                raise _unreachable(operation, "the link was closed")
+            elif monotonic() >= deadline:
+                raise _timed_out(operation, call.reason)
 
-    async def _wait(
-        self, operation: Operation[Any], attempts: int, times_closed: int, reason: str, deadline: float
-    ) -> None:
+    async def _discovered(self, slot: int, deadline: float) -> Node:
+        await self.discover(deadline)
+        node = self.topology.node_of(slot)
+        if node is None:
+            raise ConnectionLostError("no node holds the account's slot")
+        return node
+
+    def _prepare(self, call: "_Call", node: Node) -> None:
+        """Refuse what an open breaker does not admit, and send the script's text where its SHA is not taken."""
+        breaker = self._breakers.get(node)
+        if breaker is not None and breaker.is_open and not call.attempts:  # what has begun goes on
+            _check_admitted(breaker, node, call.operation)
+        if node in self._without_evalsha:
+            call.command = _pack(call.operation, "EVAL", call.operation.script.text)
+
+    def _heed(self, call: "_Call", node: Node, error: str) -> bool:
+        """Do what an error reply asks for. Returns whether the next attempt may be made at once."""
+        call.reason = error
+        if error.startswith("NOSCRIPT"):
+            call.command = _pack(call.operation, "EVAL", call.operation.script.text)
+            return True
+        if error.startswith("NOPERM") and "evalsha" in error and node not in self._without_evalsha:
+            self._without_evalsha.add(node)
+            return True
+        if error.startswith(("MOVED ", "ASK ")):
+            target = _read_redirection(error, node)
+            call.asking = target if error.startswith("ASK ") else None
+            if call.asking is None:
+                self.topology.moved(call.slot, target)
+            call.redirections += 1
+            call.reason = call.waited_for or error  # being sent on is no reason: what is there in its way is one
+            return call.redirections % _REDIRECTIONS_AT_ONCE != 0
+        if error.startswith(_ELSEWHERE):
+            self.topology.lost(node)
+        elif not error.startswith(_SOON):
+            _raise_reply_error(call.operation.script, error, call.operation.operation_key)
+        call.asking = None
+        return False
+
+    async def _wait(self, call: "_Call") -> None:
         """Wait for the next attempt. Raises StoreUnavailableError where there will be none."""
-        remaining = deadline - monotonic()
+        call.attempts += 1
+        call.waited_for = call.reason
+        remaining = call.deadline - monotonic()
         # What was under way when the link was closed does not connect it anew.
-        if self.times_closed != times_closed or remaining < _SHORTEST_ATTEMPT_SECONDS:
-            raise _unreachable(operation, reason)
-        await self.pause(min(backoff(attempts), remaining / 2))
-        if self.times_closed != times_closed:
-            raise _unreachable(operation, "the link was closed")
+        if self.times_closed != call.times_closed or remaining < _SHORTEST_ATTEMPT_SECONDS:
+            raise _unreachable(call.operation, call.reason)
+        await self.pause(min(backoff(call.attempts), remaining / 2))
+        if self.times_closed != call.times_closed:
+            raise _unreachable(call.operation, "the link was closed")
+
+
+class _Call:
+    """One operation on its way: what is sent next, and why the last attempt did not do."""
+
+    __slots__ = (
+        "asking",
+        "attempts",
+        "command",
+        "deadline",
+        "operation",
+        "reason",
+        "redirections",
+        "slot",
+        "times_closed",
+        "waited_for",
+    )
+
+    def __init__(self, operation: Operation[Any], slot: int, deadline: float, times_closed: int) -> None:
+        self.operation = operation
+        self.slot = slot
+        self.deadline = deadline
+        self.times_closed = times_closed
+        self.command = _pack(operation, "EVALSHA", operation.script.sha)
+        self.asking: Node | None = None  # the node that a slot is moving to, for the next attempt
+        self.attempts = 0
+        self.redirections = 0
+        self.reason = ""
+        self.waited_for = ""
 
 
 # Nodes that disagree may send an operation back and forth: now and then it waits.
