@@ -1,5 +1,6 @@
 """`ducto pricing`: pricing documents."""
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +10,15 @@ import typer
 
 from ducto_redis.cli.environment import open_manager
 from ducto_redis.cli.output import Json, counted, example, print_json, print_line, print_table
+from ducto_redis.cli.pricing_coverage import coverage
 from ducto_redis.cli.pricing_diff import diff
 from ducto_redis.cli.pricing_documents import read_file
+from ducto_redis.cli.pricing_import import import_
 from ducto_redis.cli.pricing_replay import replay
 from ducto_redis.errors import ConfigError, CreditError, ExpressionError, PricingNotLoadedError
 from ducto_redis.pricing import PricingDocument
+from ducto_redis.pricing.list_prices import has_list_prices
+from ducto_redis.pricing.plausibility import far_from_list_prices
 from ducto_redis.pricing.writing import to_yaml
 from ducto_redis.results import PricingVersion
 
@@ -36,7 +41,10 @@ def add_to(app: typer.Typer) -> None:
 
 @pricing_app.command(name="validate", epilog=example("ducto pricing validate pricing.yaml"))
 def _validate(file: File, as_json: Json = False) -> None:
-    """Check a document, and say everything that is wrong with it. Needs no server."""
+    """Check a document, and say everything that is wrong with it. Needs no server.
+
+    Warns of prices that are about a thousand or a million times off the list prices that genai-prices knows.
+    """
     try:
         document = read_file(file)
     except (ConfigError, ExpressionError) as error:
@@ -51,11 +59,16 @@ def _validate(file: File, as_json: Json = False) -> None:
             typer.echo(f"ducto: {file} has {counted(len(problems), 'mistake')}", err=True)
         raise typer.Exit(1) from None
     parts = {name: len(getattr(document, name)) for name in ("models", "tools", "fixed", "plans")}
+    warnings = far_from_list_prices(document, datetime.now(UTC)) if has_list_prices() else None
     if as_json:
-        print_json({"valid": True, **parts})
+        print_json({"valid": True, **parts, "warnings": warnings})
         return
     named = [f"{name}: {count}" for name, count in parts.items() if count]
     print_line(f"{file} is right; {', '.join(named)}" if named else f"{file} is right")
+    if warnings is None:
+        typer.echo("not compared with list prices, for want of genai-prices: ducto-redis[prices]", err=True)
+    for warning in warnings or ():
+        typer.echo(f"warning: {warning}", err=True)
 
 
 @pricing_app.command(name="set", epilog=example("ducto pricing set pricing.yaml"))
@@ -131,6 +144,10 @@ def _export(
 
 
 pricing_app.command(name="diff", epilog=example("ducto pricing diff active pricing.yaml"))(diff)
+pricing_app.command(
+    name="import", epilog=example("ducto pricing import --markup 1.3 --models 'gpt-*,claude-*' --output pricing.yaml")
+)(import_)
+pricing_app.command(name="coverage", epilog=example("ducto pricing coverage --since 30d"))(coverage)
 pricing_app.command(name="replay", epilog=example("ducto pricing replay pricing.yaml --since 7d"))(replay)
 
 

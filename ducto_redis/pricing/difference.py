@@ -18,7 +18,7 @@ ChangeKind: TypeAlias = Literal["added", "removed", "changed"]
 SECTIONS = ("measures", "models", "tools", "search", "cache", "fixed", "plans", "settings")
 """In the order in which changes are told."""
 
-_SETTINGS = ("version", "min_balance", "signup_bonus", "default_plan")
+_SETTINGS = ("version", "min_balance", "signup_bonus", "credits_per_dollar", "default_plan")
 
 
 class DocumentChange(Struct, frozen=True, kw_only=True):

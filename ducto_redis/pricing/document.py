@@ -42,6 +42,8 @@ class PricingDocument(Struct, frozen=True, kw_only=True):
         fixed: credits by job.
         min_balance: the floor of strict accounts, in credits.
         signup_bonus: credits that a new account gets.
+        credits_per_dollar: how many credits a dollar of a provider's list price is, or None. It prices nothing: checks
+            compare formulas with list prices by it.
         default_plan: the plan of accounts that were assigned none, or None.
         plans: plans by id.
     """
@@ -55,6 +57,7 @@ class PricingDocument(Struct, frozen=True, kw_only=True):
     fixed: Mapping[str, Decimal] = field(default_factory=dict)
     min_balance: Decimal = _NO_CREDITS
     signup_bonus: Decimal = _NO_CREDITS
+    credits_per_dollar: Decimal | None = None
     default_plan: str | None = None
     plans: Mapping[str, Plan] = field(default_factory=dict)
 
@@ -132,7 +135,15 @@ class PricingDocument(Struct, frozen=True, kw_only=True):
         values: dict[str, object] = {"version": self.version, "models": self.models}
         values |= {
             key: getattr(self, key)
-            for key in ("measures", "tools", "fixed", "min_balance", "signup_bonus", "default_plan")
+            for key in (
+                "measures",
+                "tools",
+                "fixed",
+                "min_balance",
+                "signup_bonus",
+                "credits_per_dollar",
+                "default_plan",
+            )
             if getattr(self, key)
         }
         if self.search is not None:
@@ -176,6 +187,7 @@ def _read(value: object, mistakes: Mistakes | None = None) -> PricingDocument:
         fixed=fixed,
         min_balance=section.credits("min_balance") or _NO_CREDITS,
         signup_bonus=section.credits("signup_bonus") or _NO_CREDITS,
+        credits_per_dollar=section.credits("credits_per_dollar"),
         default_plan=default_plan,
         plans=plans,
     )

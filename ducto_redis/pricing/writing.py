@@ -36,6 +36,15 @@ def written(value: object) -> str:
     return _inline(value)
 
 
+def key_and_text(key: str, text: str) -> str:
+    """Return the line of a document in YAML that says a text under a key.
+
+    >>> key_and_text("gpt-4o", "input_tokens")
+    'gpt-4o: "input_tokens"'
+    """
+    return f"{_key(key)}: {_text(text)}"
+
+
 def _block(values: Mapping[str, Any], indent: str) -> Iterator[str]:
     for key in sorted(values, key=_place):
         value = values[key]

@@ -35,7 +35,18 @@ def test_validate(ducto: Ducto, file: str) -> None:
         "tools": 0,
         "fixed": 2,
         "plans": 0,
+        "warnings": [],
     }
+
+
+def test_validate_warns_of_prices_that_are_far_off(ducto: Ducto, file: str) -> None:
+    """A price per million that stands for one token is warned of; the document is right all the same."""
+    Path(file).write_text('models: {gpt-4o: "input_tokens * 2.5"}')
+    result = ducto("pricing", "validate", file)
+    assert result.exit_code == 0
+    assert result.stdout == f"{file} is right; models: 1\n"
+    assert result.stderr.startswith("warning: models.gpt-4o: input_tokens cost 1,000,000 credits for a dollar")
+    assert len(json.loads(ducto("pricing", "validate", file, "--json").stdout)["warnings"]) == 1
 
 
 def test_validate_says_path_and_position(ducto: Ducto, file: str) -> None:
