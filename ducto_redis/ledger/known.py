@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from ducto_redis.errors import ConfigError, TeamNotFoundError
+from ducto_redis.ledger.rollups import COUNTED_BY_NAME
 from ducto_redis.ledger.schema import USAGE_SUMS, accounts, measures
 from ducto_redis.suggestions import did_you_mean
 
@@ -25,16 +26,17 @@ def check_measure(connection: Connection, namespace: str, measure: str, declared
     Raises:
         ConfigError: names the measures that there are.
     """
-    if measure in USAGE_SUMS or measure in declared:
+    if measure in USAGE_SUMS or measure in COUNTED_BY_NAME or measure in declared:
         return
     its = measures.c
     if connection.scalar(select(its.measure).where(its.namespace == namespace, its.measure == measure).limit(1)):
         return
-    own = sorted({*declared, *_counted_measures(connection, namespace)})
+    own = sorted({*declared, *_counted_measures(connection, namespace)} - {*COUNTED_BY_NAME})
     names = f"; and of its own: {', '.join(map(repr, own))}" if own else ""
+    built_in = (*USAGE_SUMS, *COUNTED_BY_NAME)
     raise ConfigError(
-        f"there is no measure {measure!r:.80}; there are {', '.join(USAGE_SUMS)}{names}"
-        f"{did_you_mean(measure, (*own, *USAGE_SUMS))}"
+        f"there is no measure {measure!r:.80}; there are {', '.join(built_in)}{names}"
+        f"{did_you_mean(measure, (*own, *built_in))}"
     )
 
 

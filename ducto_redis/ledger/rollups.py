@@ -59,6 +59,8 @@ _AT_A_TIME = 500
 _SUM_OF_FIELD = [SUMS.index(name) if name in USAGE_SUMS else None for name in USAGE_FIELDS]
 _TOOL_CALLS = SUMS.index("tool_calls")
 _MEASURES = USAGE_FIELDS.index("measures")
+COUNTED_BY_NAME = USAGE_FIELDS[_MEASURES + 1 :]
+"""Fields of a usage that few requests have: they have no columns, and are summed by name, as own measures are."""
 _NOTHING = [0] * len(SUMS)
 
 
@@ -113,8 +115,10 @@ class Cells:
                 cell[at] += value
             else:
                 cell[at] += _tool_calls(value) if at == _TOOL_CALLS else _bounded(value)
-        if len(usage) > _MEASURES and isinstance(usage[_MEASURES], dict):
-            for measure, quantity in usage[_MEASURES].items():
+        if len(usage) > _MEASURES:
+            own = usage[_MEASURES] if isinstance(usage[_MEASURES], dict) else {}
+            counted = zip(COUNTED_BY_NAME, usage[_MEASURES + 1 :], strict=False)
+            for measure, quantity in (*own.items(), *(each for each in counted if each[1])):
                 its_key = (name_of(measure) or "", key[0], key[1], key[3], key[4])
                 self.measured[its_key] = self.measured.get(its_key, 0) + _millionths(quantity)
 

@@ -25,6 +25,17 @@ def test_a_measure_that_there_is_not(ledger: Ledger, account: Account) -> None:
         assert analytics.usage(measure, account="nobody", declared=["chapters"]) == []
 
 
+def test_fields_without_a_column(ledger: Ledger, account: Account) -> None:
+    """What few requests have is counted by its name: pictures, seconds, caches of an hour; and nothing is no error."""
+    usage = {"model": "m", "images": 3, "cache_write_1h_tokens": 40, "measures": {"pages": "1.5"}}
+    ledger.write(NAMESPACE, 0, [account.add(10), account.deduct(1, cause=cause_of(usage)), account.deduct(1)])
+    analytics = ledger.analytics(NAMESPACE)
+    assert [it.quantity for it in analytics.usage("images")] == [3]
+    assert [it.quantity for it in analytics.usage("cache_write_1h_tokens")] == [40]
+    assert analytics.usage("video_seconds") == []
+    assert ledger.verify(NAMESPACE).ok
+
+
 def test_a_team_that_there_is_not(ledger: Ledger, journal: Journal) -> None:
     """It says whether there is an account at all."""
     user = Account(journal, "u1")
