@@ -2,6 +2,7 @@
 
 from ducto_redis.events import CreditEvent
 from ducto_redis.manager import AsyncCreditManager, CreditManager
+from ducto_redis.manager.decorating import current_meter
 from ducto_redis.metrics import ToolCall, UsageMetrics
 from ducto_redis.payer import Payer
 from ducto_redis.pricing import CostBreakdown, PricingEngine
@@ -19,4 +20,5 @@ __all__ = [
     "RedisStore",
     "ToolCall",
     "UsageMetrics",
+    "current_meter",
 ]

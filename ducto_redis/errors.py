@@ -16,12 +16,14 @@ CreditError
 ├── LeaseExpiredError           the lease's time is over
 ├── LeaseClosedError            the lease was settled, released or has expired: `how` says which
 ├── IdempotencyConflictError    the key was used for another request
+│   └── AlreadyChargedError    the request with this key was answered and charged already
 ├── RefundError                 the refund is not possible
 ├── UnpricedModelError          the document has no price for the model
 ├── PricingNotLoadedError       no pricing document is active
 ├── InvalidAmountError          not an amount of credits (also a ValueError)
 ├── InvalidIdError              not an account, lease, model or key (also a ValueError)
 ├── InvalidMetadataError        not metadata: no JSON, or more than 1 KiB (also a ValueError)
+├── InvalidValueError           not a value to keep beside an account: empty, or more than 1 MiB (also a ValueError)
 ├── InvalidUsageError           not a usage: negative, too large, not a number (also a ValueError)
 ├── ExpressionError             a formula is wrong, or cannot be calculated
 ├── ConfigError                 a setting or a document is wrong
@@ -65,7 +67,7 @@ def _restore(kind: type[CreditError], args: tuple[Any, ...]) -> CreditError:
 
 
 class InsufficientCreditsError(CreditError):
-    """The account cannot pay for what was asked.
+    """The account, or the lease that a new one was to be opened inside of, cannot pay for what was asked.
 
     Attributes:
         account: who was to pay.
@@ -75,9 +77,15 @@ class InsufficientCreditsError(CreditError):
         floor: how low the balance may go for this request.
         next_expiry: when the first open lease expires and may free credits, or None.
         allowance: credits that are left of the plan's allowance, besides those that are available.
+        allowance_ends: when the running period of the allowance ends, and the next one begins; None without one.
+        parent: the lease whose hold is too small: `available` is what it has left, `held` and `next_expiry` are of the
+            leases inside of it. None where it is the account that cannot pay.
+        max_output_tokens: the largest limit on a model's output with which the request would have passed, 0 where even
+            its prompt is too dear; None where nobody worked it out.
     """
 
     code = "insufficient_credits"
+    max_output_tokens: int | None = None
 
     def __init__(
         self,
@@ -89,6 +97,8 @@ class InsufficientCreditsError(CreditError):
         floor: Decimal = Decimal(0),
         next_expiry: datetime | None = None,
         allowance: Decimal = Decimal(0),
+        allowance_ends: datetime | None = None,
+        parent: str | None = None,
     ) -> None:
         self.account = account
         self.needed = needed
@@ -97,10 +107,13 @@ class InsufficientCreditsError(CreditError):
         self.floor = floor
         self.next_expiry = next_expiry
         self.allowance = allowance
+        self.allowance_ends = allowance_ends
+        self.parent = parent
+        who = f"account {account!r}" if parent is None else f"what is inside lease {parent!r} of account {account!r}"
         more = f" and {format_credits(allowance)} of its allowance" if allowance else ""
         below = f", the balance may not fall below {format_credits(floor)}" if floor else ""
         super().__init__(
-            f"account {account!r} needs {format_credits(needed)} credits and has {format_credits(available)} available"
+            f"{who} needs {format_credits(needed)} credits and has {format_credits(available)} available"
             f" ({format_credits(held)} held){more}{below}"
         )
 
@@ -118,9 +131,11 @@ class CapReachedError(CreditError):
         held: credits that open leases may still spend.
         needed: credits that were asked for.
         window_end: when the window ends; None for a total, and where it rolls.
+        max_output_tokens: as that of InsufficientCreditsError.
     """
 
     code = "spend_cap_reached"
+    max_output_tokens: int | None = None
 
     def __init__(
         self,
@@ -309,7 +324,7 @@ class LeaseExpiredError(CreditError):
 
 
 class LeaseClosedError(CreditError):
-    """The lease is closed. `how` is "settled", "released" or "expired"."""
+    """The lease is closed. `how` is "settled", "released" or "expired"; "closed" where it is not known which."""
 
     code = "lease_closed"
 
@@ -317,7 +332,8 @@ class LeaseClosedError(CreditError):
         self.account = account
         self.lease_id = lease_id
         self.how = how
-        super().__init__(f"lease {lease_id!r} of account {account!r} is closed: it was {how}")
+        was = "" if how == "closed" else f": it was {how}"
+        super().__init__(f"lease {lease_id!r} of account {account!r} is closed{was}")
 
 
 class IdempotencyConflictError(CreditError):
@@ -333,6 +349,17 @@ class IdempotencyConflictError(CreditError):
             f"{key!r} of account {account!r} was used for "
             + ("a request that still runs" if running else "another request; use a new one")
         )
+
+
+class AlreadyChargedError(IdempotencyConflictError):
+    """The request with this idempotency key was answered and charged already, by this transaction."""
+
+    code = "already_charged"
+
+    def __init__(self, account: str, key: str, transaction_id: str) -> None:
+        super().__init__(account, key)
+        self.transaction_id = transaction_id
+        self.args = (f"the request {key!r} of account {account!r} was charged already, as {transaction_id}",)
 
 
 class RefundError(CreditError):
@@ -397,6 +424,12 @@ class InvalidMetadataError(CreditError, ValueError):
     """Not metadata: a mapping of names to JSON values, of at most 1 KiB."""
 
     code = "invalid_metadata"
+
+
+class InvalidValueError(CreditError, ValueError):
+    """Not a value that can be kept beside an account: 1 byte to 1 MiB."""
+
+    code = "invalid_value"
 
 
 class InvalidUsageError(CreditError, ValueError):

@@ -58,7 +58,10 @@ class Added(EventData, frozen=True, kw_only=True):
 
 
 class Reserved(EventData, frozen=True, kw_only=True):
-    """A lease was opened, or extended. `amount` is all that it holds, a part of it from the allowance."""
+    """A lease was opened, or extended. `amount` is all that it holds, a part of it from the allowance.
+
+    `parent` is the lease that it is inside of.
+    """
 
     lease_id: str
     amount: Decimal
@@ -67,6 +70,7 @@ class Reserved(EventData, frozen=True, kw_only=True):
     member: str | None = None
     allowance_consumed: Decimal | None = None
     expires_at: datetime | None = None
+    parent: str | None = None
 
 
 class Settled(EventData, frozen=True, kw_only=True):
@@ -109,6 +113,7 @@ class DeductFailed(EventData, frozen=True, kw_only=True):
         needed, available: credits, where the error says them.
         lease_id: of an extend.
         suppressed: how many refusals like it were not told since the last one, because there were too many.
+        parent: the lease whose hold was too small, where it was not the account that could not pay.
     """
 
     operation: str
@@ -120,6 +125,7 @@ class DeductFailed(EventData, frozen=True, kw_only=True):
     needed: Decimal | None = None
     available: Decimal | None = None
     suppressed: int = 0
+    parent: str | None = None
 
 
 class Refunded(EventData, frozen=True, kw_only=True):

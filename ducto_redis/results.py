@@ -321,7 +321,10 @@ class AccountDescription(Struct, frozen=True, kw_only=True):
 
 
 class Lease(Struct, frozen=True, kw_only=True):
-    """An open lease, as `list_leases` shows it. `age_seconds` and `expires_at` follow the server's clock."""
+    """An open lease, as `list_leases` shows it. `age_seconds` and `expires_at` follow the server's clock.
+
+    `amount` is what it holds itself, without what leases inside of it hold. `parent` is the lease that it is inside of.
+    """
 
     lease_id: str
     account: str
@@ -332,6 +335,27 @@ class Lease(Struct, frozen=True, kw_only=True):
     expires_at: datetime
     age_seconds: float
     version: int
+    metadata: str = ""
+    parent: str | None = None
+
+
+class LeaseStatus(Struct, frozen=True, kw_only=True):
+    """What became of a lease.
+
+    Attributes:
+        state: `open`, `expired`, `settled` or `released`.
+        amount: credits that it holds, or held until it expired; once it is settled, what was charged.
+        transaction_id: of what opened it; once it is settled or released, of that.
+        expires_at: when it expires, or did; None once it is settled or released.
+        metadata: JSON that it was reserved with; empty for none, and once it is settled or released.
+    """
+
+    lease_id: str
+    account: str
+    state: str
+    amount: Decimal
+    transaction_id: str
+    expires_at: datetime | None = None
     metadata: str = ""
 
 

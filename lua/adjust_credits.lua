@@ -14,7 +14,7 @@
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount
 -- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
---   windows>; again; insufficient <needed, balance, held, floor, next expiry (ms), allowance>; over_limit;
+--   windows>; again; insufficient <needed, balance, held, floor, next expiry (ms), allowance, its end (ms)>; over_limit;
 --   journal_full <limit>
 
 -- include lib/credit_model

@@ -17,7 +17,7 @@
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount, allowance, details
 -- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
 --   windows>; frozen <why>; not_member <member>; again; cap <id, scope, window, limit, used, held, end (ms), needed>;
---   insufficient <needed, balance, held, floor, next expiry (ms), allowance>; journal_full <limit>
+--   insufficient <needed, balance, held, floor, next expiry (ms), allowance, its end (ms)>; journal_full <limit>
 
 -- include lib/funds
 -- include lib/operation_record

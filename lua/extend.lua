@@ -1,5 +1,6 @@
 #!lua
--- extend: let a lease hold more, under the floor that it was admitted under, for the same member.
+-- extend: let a lease hold more, under the floor that it was admitted under, for the same member. One that is inside another
+-- takes it out of that one's hold.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] operation record
 -- KEYS[7] closed lease
@@ -16,9 +17,10 @@
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount that the lease holds now, allowance, details
 -- Errors, in order: conflict; recovery_needed; closed <settled | released>; not_found; expired; reprice <version, plan
---   of the lease>; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms), windows>; frozen <why>;
---   again; cap <id, scope, window, limit, used, held, end (ms), needed>; insufficient <needed, balance, held, floor,
---   next expiry (ms), allowance>; over_limit; journal_full <limit>
+--   of the lease>; parent_closed <id, closed>; parent_expired <id>; stale <activation>; terms <plan, assigned (ms), its time
+--   zone, now (ms), windows>; frozen <why>; again; cap <id, scope, window, limit, used, held, end (ms), needed>; budget
+--   <parent, needed, left, held inside it, next expiry (ms)>; insufficient <needed, balance, held, floor, next expiry
+--   (ms), allowance, its end (ms)>; over_limit; journal_full <limit>
 
 -- include lib/open_lease
 -- include lib/operation_record
@@ -34,7 +36,7 @@ local account = open_account(conditions, lease_id)
 if not account then
   return 'recovery_needed'
 end
-local lease, refused = open_lease(lease_id)
+local lease, refused = open_lease(account, lease_id)
 if not lease then
   return refused
 end
@@ -42,18 +44,27 @@ local grounds = lease.grounds
 if not priced_alike(lease, ARGV[4], grounds.plan) then
   return 'reprice\t' .. lease.version .. '\t' .. grounds.plan
 end
+local parent
+if grounds.parents then
+  parent, refused = open_parent(account, parents_of(account, lease)[1], 'closed')
+  if not parent then
+    return refused
+  end
+end
 if conditions ~= NO_CONDITIONS then
   conditions.member = grounds.member
-  -- A lease rests on one period's allowance: what began in an older one is extended from the balance.
-  local ended = of_this_period(account, lease) and account.period.finish <= account.time
-  conditions.skip_allowance = grounds.allowance > 0 and (ended or not of_this_period(account, lease))
+  -- A lease rests on one period's allowance, also where all of it was taken by leases inside of it: what began in an older
+  -- one is extended from the balance.
+  local period = account.period
+  local runs = period and period.number == grounds.period and account.time < period.finish
+  conditions.skip_allowance = not parent and grounds.period ~= 0 and not runs
 end
 local counted = counted_scopes(amount, grounds.member, conditions.models)
-refused = refuse(account, conditions, counted, amount, lease.floor, 0)
+refused = refuse(account, conditions, counted, amount, lease.floor, 0, nil, parent)
 if refused then
   return refused
 end
-if account.held + amount > MAX_MICRO then
+if not parent and account.held + amount > MAX_MICRO then
   return account.more_is_due and 'again' or 'over_limit'
 end
 refused = journal_full(tonumber(ARGV[8]))
@@ -61,15 +72,21 @@ if refused then
   return refused
 end
 
-local allowance = from_allowance(account, conditions, amount)
-take_hold(account, amount, allowance)
+local allowance, period, caps, lent
+if parent then
+  allowance, caps, lent = hold_inside(account, parent, counted, amount, false, grounds.caps, grounds.lent)
+  period = parent.lease.grounds.period
+else
+  allowance = from_allowance(account, conditions, amount)
+  take_hold(account, amount, allowance)
+  caps, period = count_hold(account, counted, grounds.caps), account.period and account.period.number
+end
 lease.amount = lease.amount + amount
+lease.grounds = with_grounds(grounds, {
+  allowance = grounds.allowance + allowance, period = allowance > 0 and period or grounds.period, caps = caps, lent = lent,
+})
 if account.extras then
-  local models = add_models(parse_models(grounds.models), conditions.models)
-  lease.grounds = {
-    allowance = grounds.allowance + allowance, period = allowance > 0 and account.period.number or grounds.period,
-    plan = grounds.plan, member = grounds.member, models = format_models(models), caps = count_hold(account, counted, grounds.caps), paid = '',
-  }
+  lease.grounds.models = format_models(add_models(parse_models(grounds.models), conditions.models))
   save_scopes(account)
 end
 local details = take_details(account)

@@ -24,16 +24,15 @@ local account = open_account(NO_CONDITIONS, lease_id)
 if not account then
   return 'recovery_needed'
 end
-local record = redis.call('HGET', KEYS[2], lease_id)
-if not record then
+local lease = find_lease(account, lease_id)
+if not lease then
   return 'not_found'
 end
 
-local lease = parse_lease(record)
 local before, released = account.balance, 0
 if lease.state == 'open' then
   released = lease.amount
-  undo_hold(account, lease)
+  give_up_hold(account, lease)
 elseif lease.charged > 0 then
   return_charge(account, lease)
 end

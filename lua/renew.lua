@@ -26,7 +26,7 @@ local account = open_account(NO_CONDITIONS, lease_id)
 if not account then
   return 'recovery_needed'
 end
-local lease, refused = open_lease(lease_id)
+local lease, refused = open_lease(account, lease_id)
 if not lease then
   return refused
 end

@@ -1,13 +1,15 @@
 #!lua
--- reserve: open a lease that holds credits while work runs. The lease id makes it safe to repeat.
+-- reserve: open a lease that holds credits while work runs. The lease id makes it safe to repeat. One that is opened inside
+-- another takes its hold out of that one's, and has its floor, prices and, unless another is named, its member.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] closed lease
+-- KEYS[7] closed lease of the parent's id, where a parent is named
 -- ARGV[1] account id
 -- ARGV[2] lease id
 -- ARGV[3] amount to hold, micro-credits
 -- ARGV[4] floor, micro-credits: how low the available credits may go
 -- ARGV[5] version of the pricing document, 0 for none
--- ARGV[6] activation of that document, 0 for none
+-- ARGV[6] activation of that document, 0 for none; with a parent also where the price is that of the parent's version
 -- ARGV[7] time to live, milliseconds
 -- ARGV[8] what happens when it expires: release | charge
 -- ARGV[9] fingerprint of the request
@@ -20,17 +22,19 @@
 -- ARGV[16] 1 to write nothing: the answer is what would be
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount, allowance, details, expires (ms), version
--- Errors, in order: recovery_needed; conflict; closed <settled | released | expired>; stale <activation>; terms <plan,
---   assigned (ms), its time zone, now (ms), windows>; frozen <why>; not_member <member>; concurrency <type> <limit>
---   <running>; again; cap <id, scope, window, limit, used, held, end (ms), needed>; insufficient <needed, balance,
---   held, floor, next expiry (ms), allowance>; over_limit; journal_full <limit>
+-- Errors, in order: recovery_needed; conflict; closed <settled | released | expired>; parent_closed <id, settled |
+--   released>; parent_not_found <id>; parent_expired <id>; too_deep <limit>; reprice <version, plan of the parent>; stale
+--   <activation>; terms <plan, assigned (ms), its time zone, now (ms), windows>; frozen <why>; not_member <member>;
+--   concurrency <type> <limit> <running>; again; cap <id, scope, window, limit, used, held, end (ms), needed>; budget
+--   <parent, needed, left, held inside it, next expiry (ms)>; insufficient <needed, balance, held, floor, next expiry
+--   (ms), allowance, its end (ms)>; over_limit; journal_full <limit>
 
 -- include lib/funds
 -- include lib/lease
 -- include lib/closed_lease
 
 local lease_id, amount, floor = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local activation, fingerprint, operation_type = tonumber(ARGV[6]), ARGV[9], ARGV[10]
+local version, activation, fingerprint, operation_type = ARGV[5], tonumber(ARGV[6]), ARGV[9], ARGV[10]
 local time = now()
 
 local account = load_account()
@@ -67,25 +71,50 @@ local function hold()
   -- include lib/credit_model
   local conditions = parse_conditions(ARGV[15])
   begin(account, conditions, lease_id)
-  local counted = counted_scopes(amount, conditions.member, conditions.models)
-  local refused = earlier_lease() or refuse(account, conditions, counted, amount, floor, activation, operation_type)
+  local refused, parent = earlier_lease(), nil
+  if not refused and conditions.parent then
+    parent, refused = parent_to_be(account, conditions.parent, KEYS[7])
+  end
   if refused then
     return refused
   end
-  if account.held + amount > MAX_MICRO then
+  local its = parent and parent.lease
+  if its then
+    -- At the parent's prices, where it was promised any: its plan is what a call that was told of them names.
+    if not priced_alike(its, version, activation == 0 and its.grounds.plan or conditions.plan) then
+      return 'reprice\t' .. its.version .. '\t' .. its.grounds.plan
+    end
+    floor = its.floor
+    version = version ~= '0' and version or its.version
+    conditions.member = conditions.member ~= '' and conditions.member or its.grounds.member
+  end
+  local counted = counted_scopes(amount, conditions.member, conditions.models)
+  refused = refuse(account, conditions, counted, amount, floor, activation, operation_type, parent)
+  if refused then
+    return refused
+  end
+  if not parent and account.held + amount > MAX_MICRO then
     return account.more_is_due and 'again' or 'over_limit'
   end
   refused = journal_full(tonumber(ARGV[13]))
   if refused then
     return refused
   end
-  local allowance = from_allowance(account, conditions, amount)
-  take_hold(account, amount, allowance)
   local grounds = {
-    allowance = allowance, period = allowance > 0 and account.period.number or 0, plan = account.plan.id,
-    member = conditions.member, models = account.extras and format_models(conditions.models) or '',
-    caps = count_hold(account, counted, ''), paid = '',
+    plan = account.plan.id, member = conditions.member, models = account.extras and format_models(conditions.models) or '', paid = '',
   }
+  if its then
+    grounds.parents = parent.id .. '\29' .. its.created .. (its.grounds.parents and '\29' .. its.grounds.parents or '')
+    grounds.allowance, grounds.caps, grounds.lent =
+      hold_inside(account, parent, counted, amount, conditions.skip_allowance, '', '')
+    grounds.period = grounds.allowance > 0 and its.grounds.period or 0
+    grounds.plan = its.version ~= '0' and its.grounds.plan or grounds.plan
+  else
+    grounds.allowance = from_allowance(account, conditions, amount)
+    take_hold(account, amount, grounds.allowance)
+    grounds.period = grounds.allowance > 0 and account.period.number or 0
+    grounds.caps = count_hold(account, counted, '')
+  end
   save_scopes(account)
   return nil, grounds, take_details(account)
 end
@@ -104,7 +133,7 @@ end
 
 local lease = {
   state = 'open', amount = amount, charged = 0, created = integer(time), expires = time + tonumber(ARGV[7]), floor = floor,
-  version = ARGV[5], on_expiry = ARGV[8], fingerprint = fingerprint, grounds = grounds,
+  version = version, on_expiry = ARGV[8], fingerprint = fingerprint, grounds = grounds,
   rest = operation_type .. '\31' .. ARGV[11] .. '\31' .. ARGV[12] .. '\31*',
 }
 account.due = math.min(account.due or lease.expires, lease.expires)

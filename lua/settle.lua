@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- settle: close a lease and charge what the work cost, from its own hold and from what is available above its floor,
 -- never from another lease's hold. The rest is the shortfall. An expired lease holds nothing, and is charged all the same.
+-- A lease that is inside another is charged from its own hold and its parent's alone, see lib/parents.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] closed lease
 -- ARGV[1] account id
@@ -42,14 +43,13 @@ local charged, allowance, details = 0, 0, ''
 -- Settles a lease of an account that has more than a balance and leases, or one that has expired. Returns a refusal, or
 -- nothing, and what is left to do after the entry of the settle.
 local function pay()
-  -- include lib/credit_model
+  -- include lib/settlement
   local conditions = parse_conditions(ARGV[7])
   begin(account, conditions, lease_id)
-  local record = redis.call('HGET', KEYS[2], lease_id)
-  if not record then
+  lease = find_lease(account, lease_id)
+  if not lease then
     return 'not_found'
   end
-  lease = parse_lease(record)
   local grounds = lease.grounds
   if not priced_alike(lease, version, conditions.plan) then
     return 'reprice\t' .. lease.version .. '\t' .. grounds.plan
@@ -59,29 +59,40 @@ local function pay()
   local open = lease.state == 'open'
   local own = open and lease.amount or lease.charged
   local own_allowance = own > 0 and grounds.allowance or 0
+  local payable = grounds.parents and math.min(cost, own + reach(account, lease)) or cost
   local left = conditions.skip_allowance and -own_allowance or allowance_left(account)
   local spendable = above_floor(account, lease.floor)
   -- Leases that have expired and were not applied yet still hold what could pay. Its own record must outlast the wait.
-  if own + left + spendable < cost and account.more_is_due and lease_due(lease) > account.time then
+  if (own + left + spendable < cost or payable < cost) and account.more_is_due and lease_due(lease) > account.time then
     return 'again'
   end
 
   before = account.balance
+  local holder = holder_of(account, lease)
   if open then
-    undo_hold(account, lease)
+    give_up_hold(account, lease)
   elseif lease.charged > 0 then
     return_charge(account, lease)
   end
-  if not conditions.skip_allowance then
-    if own_allowance > 0 and not of_this_period(account, lease) then
-      allowance = math.min(cost, own_allowance)
-      note_old_allowance(account, lease, allowance)
+  local from_balance, of_rests = 0, 0
+  if holder then
+    local back, back_allowance = open and 0 or own, open and 0 or own_allowance
+    allowance, from_balance, of_rests =
+      charge_holder(account, lease, holder, payable, back, back_allowance, conditions.skip_allowance)
+  else
+    if conditions.skip_allowance then
+      allowance = 0
+    elseif own_allowance > 0 and not of_this_period(account, lease) then
+      allowance = math.min(payable, own_allowance)
+      note_old_allowance(account, grounds.period, allowance)
     else
-      allowance = math.min(cost, math.max(own_allowance, allowance_left(account)))
+      allowance = math.min(payable, math.max(own_allowance, allowance_left(account)))
       spend_allowance(account, allowance)
     end
+    from_balance = math.min(payable - allowance, own - own_allowance + spendable)
+    of_rests = math.max(0, allowance + from_balance - (open and 0 or own))
   end
-  local from_balance = math.min(cost - allowance, own - own_allowance + spendable)
+  change_rests(account, lease, -of_rests)
   charged = allowance + from_balance
   spend_balance(account, from_balance, true)
   -- In one step: in between, the balance may have been more than a double holds.
@@ -92,6 +103,9 @@ local function pay()
 
   local counted = counted_scopes(charged, grounds.member, charged_models(lease, conditions.models, charged))
   load_counted(account, counted)
+  if holder then
+    release_charged(account, holder, counted)
+  end
   count_charge(account, counted)
   count_spent(account, grounds.member, charged)
   note_plan(account, grounds.plan)
@@ -104,7 +118,7 @@ end
 local refused, finish
 local record = not account.extras and ARGV[7] == '' and redis.call('HGET', KEYS[2], lease_id)
 lease = record and parse_lease(record)
-if lease and lease.state == 'open' and is_plain(account, '') then
+if lease and lease.state == 'open' and lease.grounds == NO_GROUNDS and is_plain(account, '') then
   if not priced_alike(lease, version, '') then
     return 'reprice\t' .. lease.version .. '\t'
   end

@@ -30,10 +30,19 @@ def _list(
     if not leases:
         print_line(f"{account} has no open leases")
         return
+    inside = any(it.parent for it in leases)
     print_table(
-        ("lease", "held", "operation", "owner", "age", "expires"),
+        ("lease", "held", *(("inside",) if inside else ()), "operation", "owner", "age", "expires"),
         [
-            (it.lease_id, it.amount, it.operation_type, it.owner, format_seconds(it.age_seconds), it.expires_at)
+            (
+                it.lease_id,
+                it.amount,
+                *((it.parent or "",) if inside else ()),
+                it.operation_type,
+                it.owner,
+                format_seconds(it.age_seconds),
+                it.expires_at,
+            )
             for it in leases
         ],
         numbers=("held",),

@@ -1,4 +1,4 @@
-"""Operations that change what an account is: plan, spend caps, members, freezing. No I/O.
+"""Operations that change what an account is, plan, spend caps, members, freezing, or keep values beside it. No I/O.
 
 Every amount here is in micro-credits and every time in milliseconds; ids and amounts have been checked by who calls.
 """
@@ -6,7 +6,7 @@ Every amount here is in micro-credits and every time in milliseconds; ids and am
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ducto_redis.engine.answers import read_change
+from ducto_redis.engine.answers import read_change, read_kept, read_value
 from ducto_redis.engine.conditions import encode_conditions
 from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.operation import CapRule, Conditions, Operation, OperationKey
@@ -144,6 +144,24 @@ class Administration:
         """
         args = (account, member, role, key.text, key.kept_ms, key.fingerprint, journal_limit, cause)
         return self._change("set_member", account, key, args, read_change)
+
+    def keep_value(
+        self, account: str | None, name: str, value: bytes, *, ttl_ms: int, replaces: bytes | None
+    ) -> Operation[bytes]:
+        """Keep a value beside an account, or, with None, beside none of them. The result is what is kept then.
+
+        `replaces` is the value that it takes the place of, empty for none; None: any.
+        """
+        keys = self.namespace.reserved if account is None else self.namespace.account(account)
+        condition = ("always", b"") if replaces is None else ("only_if", replaces)
+        return Operation(
+            self.scripts["keep_value"], keys.partition, (keys.value(name),), (value, ttl_ms, *condition), read_kept
+        )
+
+    def kept_value(self, account: str | None, name: str) -> Operation[bytes | None]:
+        """A value that is kept beside an account, or None."""
+        keys = self.namespace.reserved if account is None else self.namespace.account(account)
+        return Operation(self.scripts["kept_value"], keys.partition, (keys.value(name),), (), read_value)
 
     def _change(
         self,

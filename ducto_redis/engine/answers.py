@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, TypedDict
 
 from ducto_redis.engine.description import describe
-from ducto_redis.engine.entry import Details, LeaseRecord
+from ducto_redis.engine.entry import Details, LeaseGrounds, LeaseRecord
 from ducto_redis.engine.operation import Operation, Page, PartitionRecord, PricingState, Sweep
 from ducto_redis.money import from_micro
 from ducto_redis.results import (
@@ -20,6 +20,7 @@ from ducto_redis.results import (
     DeductResult,
     ExtendResult,
     Lease,
+    LeaseStatus,
     PricingVersion,
     RefundResult,
     ReleaseResult,
@@ -201,9 +202,44 @@ def read_leases(operation: Operation[Page], reply: list[bytes]) -> Page:
                 age_seconds=(now - record.created_ms) / 1000,
                 version=record.version,
                 metadata=record.metadata,
+                parent=LeaseGrounds.decode(record.grounds).parent,
             )
         )
     return Page(leases, int(reply[2]))
+
+
+def read_lease(operation: Operation[LeaseStatus | None], reply: list[bytes]) -> LeaseStatus | None:
+    if reply[0] != b"ok":
+        raise operation.failure(reply)
+    if len(reply) == 3:
+        return None
+    if not reply[3]:
+        epoch, entry_id, _, _, amount = reply[5].decode().split("\t")[:5]
+        return LeaseStatus(
+            lease_id=operation.lease_id,
+            account=operation.account,
+            state=reply[4].decode(),
+            amount=from_micro(int(amount)),
+            transaction_id=f"{operation.partition}-{epoch}-{entry_id}",
+        )
+    record = LeaseRecord.decode(reply[3].decode())
+    return LeaseStatus(
+        lease_id=operation.lease_id,
+        account=operation.account,
+        state="open" if record.state == "open" and record.expires_ms > int(reply[1]) else "expired",
+        amount=from_micro(record.amount),
+        transaction_id=f"{operation.partition}-{reply[2].decode()}-{record.entry_id}",
+        expires_at=_time(record.expires_ms),
+        metadata=record.metadata,
+    )
+
+
+def read_value(_: Operation[bytes | None], reply: bytes | None) -> bytes | None:
+    return reply
+
+
+def read_kept(_: Operation[bytes], reply: bytes) -> bytes:
+    return reply
 
 
 def read_sweep(operation: Operation[Sweep], reply: bytes) -> Sweep:

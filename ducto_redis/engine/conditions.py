@@ -22,6 +22,7 @@ def encode_conditions(conditions: Conditions) -> str:
             "" if conditions.max_concurrent is None else str(conditions.max_concurrent),
             " ".join(map(str, conditions.low_levels)),
             "1" if conditions.skip_allowance else "0",
+            conditions.parent,
             "" if conditions.terms is None else _encode_terms(conditions.terms),
         )
     )

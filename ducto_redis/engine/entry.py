@@ -19,6 +19,7 @@ _LIST_SEPARATOR = "\x1e"
 _ITEM_SEPARATOR = "\x1d"
 _LEASE_PARTS = 14
 _GROUND_PARTS = 7
+_GROUND_PARTS_INSIDE = 9
 LEASE_CHANGE = "lease/"
 
 
@@ -47,7 +48,8 @@ class JournalEntry(Struct, frozen=True):
         cause: JSON of a `Cause`, or empty, see `engine/cause.py`.
         details: names and values of what a charge was paid from, what it counted towards and what it crossed, see
             `Details`; empty for a charge of a plain account.
-        changes: the new value of every field that was written, `lease/<id>` among them ("" where the lease is gone).
+        changes: the new value of every field that was written, `lease/<id>` among them ("" where the lease is gone). Of
+            several leases the first is the one that the entry is about; it is inside of the others.
     """
 
     partition: int
@@ -82,6 +84,14 @@ class JournalEntry(Struct, frozen=True):
     def read_details(self) -> "Details":
         """The details, decoded. Raises UnreadableEntryError."""
         return Details.decode(self.details)
+
+    @property
+    def lease(self) -> tuple[str, str] | None:
+        """The id and the new record ("" where it is gone) of the lease that the entry is about; None for other ones."""
+        for name, record in self.changes:
+            if name.startswith(LEASE_CHANGE):
+                return name[len(LEASE_CHANGE) :], record
+        return None
 
     @property
     def charged(self) -> int:
@@ -218,7 +228,7 @@ _NO_DETAILS = Details()
 
 
 class LeaseGrounds(Struct, frozen=True):
-    """What a lease stands on besides the balance: all empty for a lease of a plain account.
+    """What a lease stands on besides the balance: all empty for a lease of a plain account that is inside no other.
 
     Attributes:
         allowance, period: the part of its amount that rests on the allowance, and the number of that period.
@@ -227,6 +237,8 @@ class LeaseGrounds(Struct, frozen=True):
         models: what each model's part of it is, in micro-credits.
         caps: what is held of it in each spend cap.
         paid: what its expiry charged, and from where.
+        parents: the leases that it is inside of, the nearest first: the id of each, and when it was created.
+        lent: what it holds in spend caps in place of its parent; `caps` is beside that.
     """
 
     allowance: int = 0
@@ -236,6 +248,13 @@ class LeaseGrounds(Struct, frozen=True):
     models: tuple[tuple[str, int], ...] = ()
     caps: tuple[CapPart, ...] = ()
     paid: Details = _NO_DETAILS
+    parents: tuple[tuple[str, int], ...] = ()
+    lent: tuple[CapPart, ...] = ()
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the lease that it was opened inside of, or None."""
+        return self.parents[0][0] if self.parents else None
 
     @classmethod
     def decode(cls, text: str) -> "LeaseGrounds":
@@ -243,10 +262,12 @@ class LeaseGrounds(Struct, frozen=True):
         if not text:
             return _NO_GROUNDS
         parts = text.split(_LIST_SEPARATOR)
-        if len(parts) != _GROUND_PARTS:
-            raise UnreadableEntryError(f"the grounds of a lease have {_GROUND_PARTS} parts, got {len(parts)}")
+        if len(parts) not in (_GROUND_PARTS, _GROUND_PARTS_INSIDE):
+            raise UnreadableEntryError(
+                f"the grounds of a lease have {_GROUND_PARTS} or {_GROUND_PARTS_INSIDE} parts, got {len(parts)}"
+            )
         models = parts[4].split(_ITEM_SEPARATOR) if parts[4] else []
-        caps = parts[5].split(_ITEM_SEPARATOR) if parts[5] else []
+        parents = parts[7].split(_ITEM_SEPARATOR) if len(parts) > _GROUND_PARTS and parts[7] else []
         try:
             return cls(
                 int(parts[0]),
@@ -254,14 +275,21 @@ class LeaseGrounds(Struct, frozen=True):
                 parts[2],
                 parts[3],
                 tuple((name, int(amount)) for name, amount in zip(models[::2], models[1::2], strict=True)),
-                tuple(
-                    CapPart(cap_id, int(amount), scope)
-                    for scope, cap_id, amount in zip(caps[::3], caps[1::3], caps[2::3], strict=True)
-                ),
+                _read_caps(parts[5]),
                 Details.decode(parts[6], _ITEM_SEPARATOR),
+                tuple((name, int(created)) for name, created in zip(parents[::2], parents[1::2], strict=True)),
+                _read_caps(parts[8]) if len(parts) > _GROUND_PARTS else (),
             )
         except ValueError as error:
             raise UnreadableEntryError(f"the grounds of a lease are wrong: {error}") from None
+
+
+def _read_caps(text: str) -> tuple[CapPart, ...]:
+    parts = text.split(_ITEM_SEPARATOR) if text else []
+    return tuple(
+        CapPart(cap_id, int(amount), scope)
+        for scope, cap_id, amount in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    )
 
 
 _NO_GROUNDS = LeaseGrounds()

@@ -11,6 +11,8 @@ ACCOUNT_BYTES = 256
 KEY_BYTES = 256
 NAME_BYTES = 128
 METADATA_BYTES = 1024
+VALUE_BYTES = 2**20
+"""Of a value that is kept beside an account."""
 
 RESERVED_ACCOUNT = "@ducto"
 """The account under which pricing documents are journalled."""

@@ -8,6 +8,7 @@ Per account:
     <ns>:{tag}:leases:<n>:<account>                     hash    lease id -> record
     <ns>:{tag}:operation:<n>:<account>:<operation key>  string  fingerprint and first answer, expires
     <ns>:{tag}:closed:<n>:<account>:<lease id>          string  how the lease was closed and the answer, expires
+    <ns>:{tag}:value:<n>:<account>:<name>               string  a value that is kept beside the account, expires
 Per partition:
     <ns>:{tag}:meta                    hash        namespace id, state, epoch, partitions, registered groups
     <ns>:{tag}:journal                 stream      one entry for every change to an account
@@ -38,7 +39,7 @@ _ACCOUNTS_KEPT = 65536
 class AccountKeys:
     """The keys of one account that every operation on it takes, and its partition."""
 
-    __slots__ = ("_closed", "_operation", "keys", "partition")
+    __slots__ = ("_closed", "_operation", "_value", "keys", "partition")
 
     def __init__(self, namespace: "Namespace", account: str, partition: int) -> None:
         name = account.encode()
@@ -53,6 +54,7 @@ class AccountKeys:
         )
         self._operation = namespace.key(partition, b"operation:" + suffix) + b":"
         self._closed = namespace.key(partition, b"closed:" + suffix) + b":"
+        self._value = namespace.key(partition, b"value:" + suffix) + b":"
 
     def operation(self, operation_key: str) -> bytes:
         """The key of an operation's record."""
@@ -61,6 +63,10 @@ class AccountKeys:
     def closed(self, lease_id: str) -> bytes:
         """The key of a closed lease's record."""
         return self._closed + lease_id.encode()
+
+    def value(self, name: str) -> bytes:
+        """The key of a value that is kept beside the account."""
+        return self._value + name.encode()
 
 
 class Namespace:

@@ -26,9 +26,9 @@ R = TypeVar("R")
 DEFAULT_TIMEOUT_SECONDS = 2.0
 ASKING = hiredis.pack_command(("ASKING",))
 
-ADMITTING = frozenset(("add_credits", "deduct", "extend", "read_pricing", "reserve"))
-"""What a breaker that is open refuses at once: what admits something new, and the reading of prices before that. All
-else goes on until its deadline: what was admitted is charged."""
+ADMITTING = frozenset(("add_credits", "deduct", "extend", "find_lease", "kept_value", "read_pricing", "reserve"))
+"""What a breaker that is open refuses at once: what admits something new, and the looking before that. All else goes on
+until its deadline: what was admitted is charged."""
 
 _NODES_ASKED = 4
 _ATTEMPTS = 2

@@ -113,6 +113,7 @@ class Conditions(Struct, frozen=True):
         max_concurrent: how many leases of the operation type may be open; None for any number.
         low_levels: micro-credits below which the balance is reported as low.
         skip_allowance: whether the allowance is left alone.
+        parent: the lease that a new one is opened inside of; empty for none.
     """
 
     opens: bool = False
@@ -125,6 +126,7 @@ class Conditions(Struct, frozen=True):
     max_concurrent: int | None = None
     low_levels: tuple[int, ...] = ()
     skip_allowance: bool = False
+    parent: str = ""
 
 
 PLAIN = Conditions()

@@ -15,6 +15,7 @@ from ducto_redis.engine.answers import (
     read_deduct,
     read_description,
     read_extend,
+    read_lease,
     read_leases,
     read_partition,
     read_pricing,
@@ -50,6 +51,7 @@ from ducto_redis.results import (
     Balance,
     DeductResult,
     ExtendResult,
+    LeaseStatus,
     PricingVersion,
     RefundResult,
     ReleaseResult,
@@ -201,13 +203,17 @@ class Operations(Administration):
         """Open a lease.
 
         Errors: RecoveryNeeded, IdempotencyConflict, LeaseClosed, StalePricing, TermsNeeded, AccountFrozen,
-        MemberNotFound, ConcurrencyLimit, CapReached, InsufficientCredits, InvalidAmount, JournalFull.
+        MemberNotFound, ConcurrencyLimit, CapReached, InsufficientCredits, InvalidAmount, JournalFull; with a parent
+        also those of renew, of the parent, RepriceLease, Config (too deep).
         """
         keys = self.namespace.account(account)
+        all_keys = (*keys.keys, keys.closed(lease_id))
+        if conditions.parent:
+            all_keys += (keys.closed(conditions.parent),)
         return Operation(
             self.scripts["reserve"],
             keys.partition,
-            (*keys.keys, keys.closed(lease_id)),
+            all_keys,
             (
                 account,
                 lease_id,
@@ -365,6 +371,19 @@ class Operations(Administration):
             (account, cursor, count),
             read_leases,
             account=account,
+        )
+
+    def find_lease(self, account: str, lease_id: str) -> Operation[LeaseStatus | None]:
+        """What became of a lease, or None where there is none of that id. Errors: RecoveryNeeded."""
+        keys = self.namespace.account(account)
+        return Operation(
+            self.scripts["find_lease"],
+            keys.partition,
+            (*keys.keys, keys.closed(lease_id)),
+            (account, lease_id),
+            read_lease,
+            account=account,
+            lease_id=lease_id,
         )
 
     def sweep(self, account: str, *, dry_run: bool = False) -> Operation[Sweep]:

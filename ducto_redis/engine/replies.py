@@ -30,6 +30,7 @@ from ducto_redis.errors import (
     TermsNeeded,
 )
 from ducto_redis.money import MAX_MICRO, from_micro
+from ducto_redis.results import ZERO
 
 
 class MoreIsDue(Exception):
@@ -66,6 +67,20 @@ def _insufficient(refused: _Refused) -> Exception:
         floor=from_micro(floor),
         next_expiry=_time(refused.details[4]),
         allowance=from_micro(int(refused.details[5])),
+        allowance_ends=_time(refused.details[6]),
+    )
+
+
+def _short_of_parent(refused: _Refused) -> Exception:
+    parent, needed, left, held, next_expiry = refused.details
+    return InsufficientCreditsError(
+        refused.account,
+        needed=from_micro(int(needed)),
+        available=from_micro(int(left)),
+        held=from_micro(int(held)),
+        floor=ZERO,
+        next_expiry=_time(next_expiry),
+        parent=parent,
     )
 
 
@@ -147,6 +162,7 @@ def _journal_full(refused: _Refused) -> Exception:
 
 _FAILURES: dict[str, Callable[[_Refused], Exception]] = {
     "insufficient": _insufficient,
+    "budget": _short_of_parent,
     "conflict": _conflict,
     "cap": _cap_reached,
     "concurrency": _too_many_leases,
@@ -171,6 +187,13 @@ _FAILURES: dict[str, Callable[[_Refused], Exception]] = {
     "refund_exceeds": _refund_exceeds,
     "terms": _terms,
     "closed": lambda refused: LeaseClosedError(refused.account, refused.lease_id, refused.details[0]),
+    "parent_closed": lambda refused: LeaseClosedError(refused.account, refused.details[0], refused.details[1]),
+    "parent_not_found": lambda refused: LeaseNotFoundError(refused.account, refused.details[0]),
+    "parent_expired": lambda refused: LeaseExpiredError(refused.account, refused.details[0]),
+    "too_deep": lambda refused: ConfigError(
+        f"lease {refused.lease_id!r} of account {refused.account!r} would be more than {refused.details[0]} deep: it"
+        " would be inside a lease that is inside others itself"
+    ),
     "not_found": _not_found,
     "expired": lambda refused: LeaseExpiredError(refused.account, refused.lease_id),
     "recovery_needed": _recovery_needed,

@@ -7,7 +7,7 @@ from decimal import Decimal
 from msgspec import Struct, structs
 
 from ducto_redis.engine.cause import Cause
-from ducto_redis.engine.entry import LEASE_CHANGE, Details, JournalEntry, LeaseGrounds, LeaseRecord
+from ducto_redis.engine.entry import Details, JournalEntry, LeaseGrounds, LeaseRecord
 from ducto_redis.engine.ids import RESERVED_ACCOUNT
 from ducto_redis.events import (
     Added,
@@ -76,10 +76,8 @@ class _Change(Struct, frozen=True):
     @classmethod
     def read(cls, entry: JournalEntry) -> "_Change":
         fields = dict(entry.changes)
-        lease_id, lease = "", None
-        for name, value in entry.changes:
-            if name.startswith(LEASE_CHANGE):
-                lease_id, lease = name.removeprefix(LEASE_CHANGE), LeaseRecord.decode(value) if value else None
+        lease_id, record = entry.lease or ("", "")
+        lease = LeaseRecord.decode(record) if record else None
         grounds = LeaseGrounds.decode(lease.grounds if lease else "")
         return cls(entry, entry.read_cause(), entry.read_details(), fields, lease_id, lease, grounds)
 
@@ -146,6 +144,7 @@ def _reserved(change: _Change, *, extended: bool) -> _Told:
             member=change.member,
             allowance_consumed=from_micro(change.grounds.allowance),
             expires_at=_time(change.lease.expires_ms),
+            parent=change.grounds.parent,
         ),
     )
 

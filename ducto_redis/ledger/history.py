@@ -56,6 +56,9 @@ class _Lease(Struct, frozen=True):
     paid: Paid
 
 
+_NO_LEASE = _Lease(0, 0, NOTHING_PAID)
+
+
 class History:
     """Takes an account's entries in the order of epoch, seq and arrival.
 
@@ -102,10 +105,12 @@ class History:
         before = self._leases(entry, lease_ids)
         self.state.apply(entry)
         after = self._leases(entry, lease_ids)
+        # The first is the one that the entry is about; those that it is inside of only hold more or less by it.
+        own_before, own_after = (leases[0] if leases else _NO_LEASE for leases in (before, after))
         if entry.operation in ("settle", "release"):
-            self.paid = Paid(sum(it.paid.charged for it in before), sum(it.paid.allowance for it in before))
-        self._check_change(entry, read.details, sum(it.paid.charged for it in after))
-        self._check_amount(entry, sum(it.open for it in before), sum(it.open for it in after))
+            self.paid = own_before.paid
+        self._check_change(entry, read.details, own_after.paid.charged)
+        self._check_amount(entry, own_before.open, own_after.open)
         self._held += sum(it.held for it in after) - sum(it.held for it in before)
         if self._held != self.state.held:
             self.problem(f"{_place_of(entry)}: leases hold {self._held}, held is {self.state.held}")
@@ -184,11 +189,13 @@ class History:
         found = []
         for lease_id in lease_ids:
             record = self.state.leases.get(lease_id)
+            lease = _NO_LEASE
             if record is not None:
                 try:
-                    found.append(_read_lease(record))
+                    lease = _read_lease(record)
                 except UnreadableEntryError as error:
                     self.problem(f"{_place_of(entry)}: lease {lease_id!r}: {error}")
+            found.append(lease)
         return found
 
     def problem(self, text: str) -> None:

@@ -48,26 +48,28 @@ class Tracing:
     _database: Database
 
     def trace_lease(self, namespace: str, account: str, lease_id: str) -> list[JournalEntry]:
-        """What happened to a lease, in order; to all leases of that id, where it was used again."""
+        """What happened to a lease, in order; to all leases of that id, where it was used again.
+
+        Among it is what leases inside of it took of its hold, and gave back.
+        """
+        name = f"lease/{lease_id}"
         ours = [entries.c.namespace == namespace, entries.c.account == account, entries.c.superseded == 0]
         steps = [f"lease/{lease_id}/{step}" for step in _LEASE_STEPS]
         found = self._rows(select(*JOURNAL_COLUMNS).where(*ours, entries.c.operation_key.in_(steps)))
         places = [(row.epoch, row.seq) for row in found]
         if places:
-            # An extension has a key of its own, and is found by what it wrote.
+            # An extension has a key of its own, and is found by what it wrote; and so is what leases inside of it did.
             place = tuple_(entries.c.epoch, entries.c.seq)
+            inside = entries.c.operation.in_(_LEASE_STEPS) & entries.c.changes.contains(f"{name}\t", autoescape=True)
             changed = select(*JOURNAL_COLUMNS).where(
-                *ours, place > min(places), entries.c.operation.in_(_LEASE_CHANGES)
+                *ours, place > min(places), entries.c.operation.in_(_LEASE_CHANGES) | inside
             )
             if any(row.operation in _LEASE_ENDS for row in found):
                 changed = changed.where(place < max(places))
             found = [*found, *self._rows(changed.order_by(entries.c.epoch, entries.c.seq).limit(_CHANGES_LOOKED_AT))]
-        traced = [_entry(row) for row in found]
-        name = f"lease/{lease_id}"
-        return sorted(
-            (entry for entry in traced if any(changed == name for changed, _ in entry.changes)),
-            key=lambda entry: (entry.epoch, entry.seq),
-        )
+        places_of = {(row.epoch, row.seq): row for row in found}  # the last of its steps may be found twice
+        traced = [_entry(row) for _, row in sorted(places_of.items())]
+        return [entry for entry in traced if any(changed == name for changed, _ in entry.changes)]
 
     def trace_account(self, namespace: str, account: str) -> Iterator[list[TracedEntry]]:
         """All entries that lead to an account's balance, oldest first, some at a time, each in a transaction.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from functools import cached_property
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
@@ -14,6 +14,7 @@ from ducto_redis.events import CreditEvent
 from ducto_redis.handlers import EventHandler
 from ducto_redis.manager.base import ManagerOptions
 from ducto_redis.manager.core import ManagerCore
+from ducto_redis.manager.decorating import MeteredWork, OnError, WhenCharged
 from ducto_redis.manager.handler_queue import HandlerQueue
 from ducto_redis.manager.later import charge_for
 from ducto_redis.manager.ledger_access import ledger_for
@@ -21,11 +22,13 @@ from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
 from ducto_redis.manager.requests import Usage, UsageOrAmount
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.payer import Payer
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import BilledResult
 from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
 from ducto_redis.store.urls import store_from_url
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("ducto_redis.manager")
@@ -121,6 +124,7 @@ class AsyncCreditManager(ManagerCore):
         required_feature: str | None = None,
         lease_id: str | None = None,
         billing_mode: BillingMode | None = None,
+        parent: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> AsyncMeter:
         """A context manager that holds the estimate and charges what was recorded in it, after an exception too.
@@ -128,7 +132,7 @@ class AsyncCreditManager(ManagerCore):
         Args:
             account: who pays.
             estimate: the most that the work can consume, or credits.
-            operation_type, member, required_feature, lease_id, billing_mode, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, billing_mode, parent, metadata: as for `reserve`.
             ttl: seconds; the lease is renewed at half of them for as long as the work runs.
         """
         return AsyncMeter(
@@ -141,8 +145,61 @@ class AsyncCreditManager(ManagerCore):
             required_feature=required_feature,
             lease_id=lease_id,
             billing_mode=billing_mode,
+            parent=parent,
             metadata=metadata,
         )
+
+    def metered(
+        self,
+        *,
+        account: str | Payer | Callable[..., str | Payer],
+        estimate: UsageOrAmount | Callable[..., UsageOrAmount],
+        usage_of: Callable[[Any], UsageMetrics] | None = None,
+        lease_id: Callable[..., str] | None = None,
+        operation_type: str = "default",
+        ttl: float = DEFAULT_TTL_SECONDS,
+        on_error: OnError = "charge",
+        when_charged: WhenCharged = "raise",
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+        """A decorator for coroutine functions that hold credits while they run, and charge what they consumed.
+
+        What was consumed is recorded with `current_meter().record(...)` inside, or read from the result by `usage_of`.
+        With a `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a queue that
+        delivers twice, is charged once.
+
+            @manager.metered(account=lambda user, pages: user, estimate=lambda user, pages: Decimal(2) * pages)
+            async def render(user, pages): ...
+
+        Args:
+            account: who pays: an account id, a Payer, or a function of the arguments that returns one.
+            estimate: the most that a call can consume, or credits; or a function of the arguments.
+            usage_of: what a result consumed, recorded beside what the function records itself.
+            lease_id: the id of the job: a function of the arguments.
+            operation_type: as for `reserve`, where the Payer does not say.
+            ttl: seconds; the lease is renewed at half of them for as long as the function runs.
+            on_error: whether a call that raises is charged what it recorded, or nothing ("release"), so that the job
+                can be begun again under its id.
+            when_charged: what is done with a job that was charged: it raises LeaseClosedError, or runs again and is not
+                charged again.
+
+        Raises:
+            ConfigError: where a setting is wrong, or the function is of another kind.
+        """
+        work = MeteredWork(
+            account,
+            estimate,
+            usage_of=usage_of,
+            lease_id=lease_id,
+            operation_type=operation_type,
+            ttl=ttl,
+            on_error=on_error,
+            when_charged=when_charged,
+        )
+
+        def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+            return work.decorate_async(self, function)
+
+        return decorate
 
     async def run_billed(
         self,
@@ -154,6 +211,7 @@ class AsyncCreditManager(ManagerCore):
         member: str | None = None,
         required_feature: str | None = None,
         lease_id: str | None = None,
+        parent: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> BilledResult[T]:
         """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
@@ -164,7 +222,7 @@ class AsyncCreditManager(ManagerCore):
             account: who pays.
             estimate: the most that the work can consume, or credits.
             do_work: returns its result, and what it consumed (usage, or credits).
-            operation_type, member, required_feature, lease_id, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, parent, metadata: as for `reserve`.
 
         Raises:
             what `reserve` and the work raise, and what `settle` raises besides StoreError.
@@ -176,6 +234,7 @@ class AsyncCreditManager(ManagerCore):
             member=member,
             required_feature=required_feature,
             lease_id=lease_id,
+            parent=parent,
             metadata=metadata,
         )
         try:

@@ -13,12 +13,15 @@ from ducto_redis.handlers import EventHandler, Handlers
 from ducto_redis.manager.background import Background, Planned
 from ducto_redis.manager.base import CoreOptions, ManagerOptions
 from ducto_redis.manager.core import ManagerCore
+from ducto_redis.manager.decorating import MeteredWork, OnError, WhenCharged
 from ducto_redis.manager.events import EventCounts
 from ducto_redis.manager.later import charge_for
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
 from ducto_redis.manager.requests import UsageOrAmount
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.payer import Payer
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import BilledResult
@@ -93,6 +96,8 @@ class CreditManager:
     describe = _blocking(ManagerCore.describe)
     list_grants = _blocking(ManagerCore.list_grants)
     can_afford = _blocking(ManagerCore.can_afford)
+    check_affordable = _blocking(ManagerCore.check_affordable)
+    price_micro = _blocking(ManagerCore.price_micro)
     price = _blocking(ManagerCore.price)
     calculate = _blocking(ManagerCore.calculate)
     reserve = _blocking(ManagerCore.reserve)
@@ -101,6 +106,7 @@ class CreditManager:
     renew = _blocking(ManagerCore.renew)
     extend = _blocking(ManagerCore.extend)
     list_leases = _blocking(ManagerCore.list_leases)
+    find_lease = _blocking(ManagerCore.find_lease)
     deduct = _blocking(ManagerCore.deduct)
     deduct_fixed = _blocking(ManagerCore.deduct_fixed)
     sweep = _blocking(ManagerCore.sweep)
@@ -140,6 +146,8 @@ class CreditManager:
     list_user_transactions = _blocking(ManagerCore.list_user_transactions)
     usage = _blocking(ManagerCore.usage)
     anomalies = _blocking(ManagerCore.anomalies)
+    keep = _blocking(ManagerCore.keep)
+    kept = _blocking(ManagerCore.kept)
     wait_for_ledger = _blocking(ManagerCore.wait_for_ledger)
     explain = _blocking(ManagerCore.explain)
     explain_balance = _blocking(ManagerCore.explain_balance)
@@ -214,6 +222,7 @@ class CreditManager:
         required_feature: str | None = None,
         lease_id: str | None = None,
         billing_mode: BillingMode | None = None,
+        parent: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Meter:
         """A context manager that holds the estimate and charges what was recorded in it, after an exception too.
@@ -221,7 +230,7 @@ class CreditManager:
         Args:
             account: who pays.
             estimate: the most that the work can consume, or credits.
-            operation_type, member, required_feature, lease_id, billing_mode, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, billing_mode, parent, metadata: as for `reserve`.
             ttl: seconds; the lease is renewed at half of them for as long as the work runs.
         """
         return Meter(
@@ -234,8 +243,61 @@ class CreditManager:
             required_feature=required_feature,
             lease_id=lease_id,
             billing_mode=billing_mode,
+            parent=parent,
             metadata=metadata,
         )
+
+    def metered(
+        self,
+        *,
+        account: str | Payer | Callable[..., str | Payer],
+        estimate: UsageOrAmount | Callable[..., UsageOrAmount],
+        usage_of: Callable[[Any], UsageMetrics] | None = None,
+        lease_id: Callable[..., str] | None = None,
+        operation_type: str = "default",
+        ttl: float = DEFAULT_TTL_SECONDS,
+        on_error: OnError = "charge",
+        when_charged: WhenCharged = "raise",
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """A decorator for functions that hold credits while they run, and charge what they consumed.
+
+        What was consumed is recorded with `current_meter().record(...)` inside, or read from the result by `usage_of`.
+        With a `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a queue that
+        delivers twice, is charged once.
+
+            @manager.metered(account=lambda user, pages: user, estimate=lambda user, pages: Decimal(2) * pages)
+            def render(user, pages): ...
+
+        Args:
+            account: who pays: an account id, a Payer, or a function of the arguments that returns one.
+            estimate: the most that a call can consume, or credits; or a function of the arguments.
+            usage_of: what a result consumed, recorded beside what the function records itself.
+            lease_id: the id of the job: a function of the arguments.
+            operation_type: as for `reserve`, where the Payer does not say.
+            ttl: seconds; the lease is renewed at half of them for as long as the function runs.
+            on_error: whether a call that raises is charged what it recorded, or nothing ("release"), so that the job
+                can be begun again under its id.
+            when_charged: what is done with a job that was charged: it raises LeaseClosedError, or runs again and is not
+                charged again.
+
+        Raises:
+            ConfigError: where a setting is wrong, or the function is of another kind.
+        """
+        work = MeteredWork(
+            account,
+            estimate,
+            usage_of=usage_of,
+            lease_id=lease_id,
+            operation_type=operation_type,
+            ttl=ttl,
+            on_error=on_error,
+            when_charged=when_charged,
+        )
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            return work.decorate(self, function)
+
+        return decorate
 
     def run_billed(
         self,
@@ -247,6 +309,7 @@ class CreditManager:
         member: str | None = None,
         required_feature: str | None = None,
         lease_id: str | None = None,
+        parent: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> BilledResult[T]:
         """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
@@ -257,7 +320,7 @@ class CreditManager:
             account: who pays.
             estimate: the most that the work can consume, or credits.
             do_work: returns its result, and what it consumed (usage, or credits).
-            operation_type, member, required_feature, lease_id, metadata: as for `reserve`.
+            operation_type, member, required_feature, lease_id, parent, metadata: as for `reserve`.
 
         Raises:
             what `reserve` and the work raise, and what `settle` raises besides StoreError.
@@ -269,6 +332,7 @@ class CreditManager:
             member=member,
             required_feature=required_feature,
             lease_id=lease_id,
+            parent=parent,
             metadata=metadata,
         )
         try:

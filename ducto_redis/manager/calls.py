@@ -78,7 +78,7 @@ class Calls:
         key: str,
         attempt: Callable[[Price, int, Conditions], Awaitable[T]],
     ) -> T:
-        """Price under the account's plan, and attempt.
+        """Price under the account's plan, and attempt. Inside another lease that has prices of its own, at those.
 
         Args:
             account: who pays.
@@ -92,6 +92,7 @@ class Calls:
             PRICING_ERRORS, PricingNotLoadedError, FeatureNotEntitledError, StoreError, and what the attempt raises.
         """
         asked: TermsNeeded | None = None
+        parent: RepriceLease | None = None
         try:
             for _ in range(_TIMES):
                 pricing = await (self._pricing.active() if usages else self._pricing.active_or_none())
@@ -99,13 +100,23 @@ class Calls:
                 plan_id = _guess(pricing) if known is None else known
                 plan = pricing.plan(plan_id) if plan_id and pricing is not None else None
                 floor = self._limits.floor(pricing, plan, request.operation_type, request.billing_mode)
+                priced_by = pricing
                 if pricing is None or not usages:
                     price = Price(amount)
+                elif parent is not None and parent.version:
+                    priced_by = await self._pricing.version(parent.version)
+                    price = Price(priced_by.total_micro(usages, parent.plan), priced_by.version)
                 else:
-                    price = Price(pricing.total_micro(usages, plan_id), pricing.version, pricing.activation)
+                    try:
+                        price = Price(pricing.total_micro(usages, plan_id), pricing.version, pricing.activation)
+                    except PRICING_ERRORS:
+                        if not request.parent or parent is not None:
+                            raise
+                        price = _WHICH_VERSION
                 conditions = PLAIN
                 if known is not None or asked is not None or not self._plain(pricing, request):
-                    conditions = self._conditions(pricing, plan_id, asked, request, pricing, usages, price.amount)
+                    priced = () if price is _WHICH_VERSION else usages
+                    conditions = self._conditions(pricing, plan_id, asked, request, priced_by, priced, price.amount)
                 feature = request.required_feature
                 if feature is not None and not has_feature(plan, feature):
                     if await self._confirmed_plan(account) == plan_id:
@@ -116,6 +127,8 @@ class Calls:
                 self._check_open()
                 try:
                     return await attempt(price, floor, conditions)
+                except RepriceLease as reprice:
+                    parent = reprice
                 except StalePricing:
                     await self._pricing.refresh()
                 except TermsNeeded as needed:
@@ -126,6 +139,16 @@ class Calls:
         except UNKNOWN as refused:
             raise await explained(refused, self.describe) from None
         raise StoreError(_ASKED_TOO_OFTEN)
+
+    async def price_micro(self, account: str, usages: Sequence[UsageMetrics]) -> int:
+        """What usages cost an account, in micro-credits, by what this process knows of prices and of its plan.
+
+        Raises:
+            PRICING_ERRORS, PricingNotLoadedError
+        """
+        pricing = await self._pricing.known()
+        plan_id = self._accounts.plan_of(account)
+        return pricing.total_micro(usages, _guess(pricing) if plan_id is None else plan_id)
 
     async def conditioned(
         self,
@@ -180,6 +203,8 @@ class Calls:
         request: Request,
         key: str,
         attempt: Callable[[Price, Conditions], Awaitable[T]],
+        *,
+        beyond: Sequence[UsageMetrics] = (),
     ) -> T:
         """Price as a lease was priced when it opened, and attempt.
 
@@ -187,6 +212,7 @@ class Calls:
 
         Args:
             account, usages, amount, request, key: as for `priced`.
+            beyond: usages whose price is taken off.
             attempt: the call, with price and conditions; the floor is the lease's.
 
         Raises:
@@ -209,7 +235,7 @@ class Calls:
                     # A larger hold names the account's plan, so the engine could not see that the lease has another.
                     price = _WHICH_VERSION
                 else:
-                    price = _price_of_lease(pricing, plan_id, usages, amount, guessed=lease is None)
+                    price = _price_of_lease(pricing, plan_id, usages, amount, beyond, guessed=lease is None)
                 conditions = PLAIN
                 if not plain:
                     named = plan_id if request.charges else own_plan
@@ -235,6 +261,7 @@ class Calls:
         """Whether a call for an account that nothing is known of needs no conditions."""
         return (pricing is None or pricing.opening is PLAIN) and not (
             request.member
+            or request.parent
             or (request.charges and self._low_levels)
             or (request.opens_lease and self._limits.max_concurrent is not None)
         )
@@ -274,6 +301,7 @@ class Calls:
             max_concurrent=max_concurrent,
             low_levels=self._low_levels if request.charges else (),
             skip_allowance=request.skip_allowance,
+            parent=request.parent,
         )
 
     def _learn(self, account: str, needed: TermsNeeded) -> TermsNeeded:
@@ -297,12 +325,21 @@ def _guess(pricing: Pricing | None) -> str:
 
 
 def _price_of_lease(
-    pricing: Pricing | None, plan_id: str, usages: Sequence[UsageMetrics], amount: int, *, guessed: bool
+    pricing: Pricing | None,
+    plan_id: str,
+    usages: Sequence[UsageMetrics],
+    amount: int,
+    beyond: Sequence[UsageMetrics],
+    *,
+    guessed: bool,
 ) -> Price:
     if pricing is None or not usages:
         return Price(amount)
     try:
-        return Price(pricing.total_micro(usages, plan_id), pricing.version)
+        total = pricing.total_micro(usages, plan_id)
+        if beyond:
+            total = max(0, total - pricing.total_micro(beyond, plan_id))
+        return Price(total, pricing.version)
     except PRICING_ERRORS:
         if guessed:
             return _WHICH_VERSION  # the active document prices it no more; the lease's own may

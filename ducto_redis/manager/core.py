@@ -6,6 +6,7 @@ from ducto_redis.manager.caps import Caps
 from ducto_redis.manager.documents import Documents
 from ducto_redis.manager.explaining import Explaining
 from ducto_redis.manager.freezing import Freezing
+from ducto_redis.manager.keeping import Keeping
 from ducto_redis.manager.later import Later
 from ducto_redis.manager.plans import Plans
 from ducto_redis.manager.refunds import Refunds
@@ -13,7 +14,9 @@ from ducto_redis.manager.replaying import Replaying
 from ducto_redis.manager.teams import Teams
 
 
-class ManagerCore(Teams, Balances, Later, Documents, Caps, Plans, Refunds, Freezing, Explaining, Replaying, Spending):
+class ManagerCore(
+    Teams, Balances, Later, Documents, Caps, Plans, Refunds, Freezing, Explaining, Replaying, Spending, Keeping
+):
     """Prices, holds and charges."""
 
     async def close(self) -> None:

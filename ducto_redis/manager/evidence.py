@@ -83,12 +83,12 @@ class Evidence:
             for each in self._journal_before(entry):
                 if is_of_lease(each):
                     found[each.transaction_id] = each
-                    if each.operation == "reserve":
+                    if _opens(each, lease_id):
                         break
         for each in self.journal_after(self._only_journal_after(entry)):
             if is_of_lease(each):
                 found[each.transaction_id] = each
-        return _one_life(sorted(found.values(), key=_place), entry)
+        return _one_life(sorted(found.values(), key=_place), entry, lease_id)
 
     def refunds_of(self, entry: JournalEntry) -> list[JournalEntry]:
         """The refunds of a charge, oldest first."""
@@ -170,9 +170,8 @@ class Evidence:
 
 def lease_of(entry: JournalEntry) -> str | None:
     """The id of the lease that an entry is about, or None."""
-    for name, _ in entry.changes:
-        if name.startswith(LEASE_CHANGE):
-            return name.removeprefix(LEASE_CHANGE)
+    if entry.lease is not None:
+        return entry.lease[0]
     key = entry.operation_key  # of a store that keeps no changes
     return key.removeprefix(LEASE_CHANGE).rpartition("/")[0] if key.startswith(LEASE_CHANGE) else None
 
@@ -188,11 +187,15 @@ def _place(entry: JournalEntry) -> tuple[int, int]:
     return entry.epoch, entry.seq
 
 
-def _one_life(entries: list[JournalEntry], entry: JournalEntry) -> list[JournalEntry]:
+def _opens(entry: JournalEntry, lease_id: str) -> bool:
+    return entry.operation == "reserve" and lease_of(entry) == lease_id
+
+
+def _one_life(entries: list[JournalEntry], entry: JournalEntry, lease_id: str) -> list[JournalEntry]:
     """The entries from the reserve before `entry` up to the next one."""
     life: list[JournalEntry] = []
     for each in entries:
-        if each.operation == "reserve":
+        if _opens(each, lease_id):
             if _place(each) > _place(entry):
                 break
             life = []

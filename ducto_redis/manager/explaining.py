@@ -259,8 +259,10 @@ def _sources(entry: JournalEntry, details: Details) -> tuple[Source, ...]:
 def _caps(entry: JournalEntry, details: Details) -> tuple[CapCount, ...]:
     crossed = {(crossing.cap_id, crossing.scope): crossing.action for crossing in details.crossed}
     record = record_of(entry) if entry.operation in _HOLDS else None
-    caps = details.caps if record is None else LeaseGrounds.decode(record.grounds).caps
-    counted = {(cap.cap_id, cap.scope): cap.amount for cap in caps}
+    grounds = None if record is None else LeaseGrounds.decode(record.grounds)
+    counted: dict[tuple[str, str], int] = {}
+    for cap in details.caps if grounds is None else (*grounds.caps, *grounds.lent):
+        counted[cap.cap_id, cap.scope] = counted.get((cap.cap_id, cap.scope), 0) + cap.amount
     return tuple(
         CapCount(
             cap_id=cap_id,

@@ -70,13 +70,15 @@ class LeaseStory(Struct, frozen=True, kw_only=True):
 
     Attributes:
         state: what became of it.
-        held: credits that it held before it was closed, extensions included.
+        parent: the lease that it was opened inside of, or None.
+        held: credits that it held, extensions included.
+        inside: the part of them that leases inside of it took, and had not given back when it was closed.
         held_of_allowance: the part of them that rested on the allowance.
         estimate: the usage that it was opened for; empty where an amount was given.
         reserved_by: the transaction that opened it.
         extended_by: transactions that enlarged it.
         charged: credits that it was charged in the end; None where it was not.
-        returned: the part of the hold that was not charged.
+        returned: the part of the hold that was neither charged nor taken inside of it.
         shortfall: the part of the cost that nothing could pay.
         late: whether it had expired when it was settled.
         closed_by: the transaction that closed it.
@@ -84,7 +86,9 @@ class LeaseStory(Struct, frozen=True, kw_only=True):
 
     lease_id: str
     state: LeaseState
+    parent: str | None = None
     held: Decimal | None = None
+    inside: Decimal = ZERO
     held_of_allowance: Decimal = ZERO
     opened_at: datetime | None = None
     expires_at: datetime | None = None

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ducto_redis.engine.entry import LEASE_CHANGE, JournalEntry, LeaseGrounds, LeaseRecord
+from ducto_redis.manager.evidence import lease_of
 from ducto_redis.manager.explanation import LeaseState, LeaseStory
 from ducto_redis.money import from_micro
 
@@ -18,19 +19,25 @@ def lease_story(lease_id: str, life: Sequence[JournalEntry], missing: list[str])
         missing: is told what they do not say.
     """
     story: dict[str, Any] = {"lease_id": lease_id, "state": "open"}
-    first = next((each for each in life if each.operation == "reserve"), None)
+    its_own = [each for each in life if lease_of(each) == lease_id]
+    first = next((each for each in its_own if each.operation == "reserve"), None)
     if first is None:
         missing.append(f"the reserve of lease {lease_id}: neither the journal nor the ledger has it any more")
     else:
         story["reserved_by"], story["estimate"] = first.transaction_id, tuple(first.read_cause().usages)
-    held = None if first is None else first.amount
+    held = rest = None if first is None else first.amount
     for each in life:
-        record = record_of(each)
+        record = _record_in(each, lease_id)
+        if record is not None:
+            rest = record.amount  # what is inside of it takes of that, too
+            held = rest if held is None else held
+        if lease_of(each) != lease_id:
+            continue
         if record is not None:
             grounds = LeaseGrounds.decode(record.grounds)
-            held = record.amount
             story |= {
                 "held_of_allowance": from_micro(grounds.allowance),
+                "parent": grounds.parent,
                 "opened_at": time_of(record.created_ms),
                 "expires_at": time_of(record.expires_ms),
                 "operation_type": record.operation_type,
@@ -38,15 +45,17 @@ def lease_story(lease_id: str, life: Sequence[JournalEntry], missing: list[str])
             }
         if each.operation == "extend":
             story["extended_by"] = (*story.get("extended_by", ()), each.transaction_id)
+            held = each.amount + held if held is not None and first is not None else held
         elif each.operation == "release" and each.amount:
-            held = each.amount
+            rest = each.amount
+            held = rest if held is None else held
         if each.operation in ("settle", "release", "expire"):
             story |= _end(each)
-    if held is not None:
-        story["held"] = from_micro(held)
+    if held is not None and rest is not None:
+        story["held"], story["inside"] = from_micro(held), from_micro(max(0, held - rest))
         if story.get("charged") is not None:
             story["returned"] = (
-                from_micro(0) if story.get("late") else max(story["held"] - story["charged"], from_micro(0))
+                from_micro(0) if story.get("late") else max(from_micro(rest) - story["charged"], from_micro(0))
             )
     return LeaseStory(**story)
 
@@ -70,9 +79,13 @@ def _end(entry: JournalEntry) -> dict[str, Any]:
 
 
 def record_of(entry: JournalEntry) -> LeaseRecord | None:
-    """The record of the lease that an entry wrote, or None."""
+    """The record that an entry wrote of the lease that it is about, or None."""
+    return LeaseRecord.decode(entry.lease[1]) if entry.lease is not None and entry.lease[1] else None
+
+
+def _record_in(entry: JournalEntry, lease_id: str) -> LeaseRecord | None:
     for name, text in entry.changes:
-        if name.startswith(LEASE_CHANGE) and text:
+        if name == LEASE_CHANGE + lease_id and text:
             return LeaseRecord.decode(text)
     return None
 

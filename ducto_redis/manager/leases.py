@@ -10,6 +10,10 @@ from ducto_redis.errors import (
     ConcurrencyLimitError,
     FeatureNotEntitledError,
     InsufficientCreditsError,
+    InvalidUsageError,
+    LeaseClosedError,
+    LeaseExpiredError,
+    LeaseNotFoundError,
     MemberNotFoundError,
     StoreUnavailableError,
     TeamNotFoundError,
@@ -41,11 +45,13 @@ from ducto_redis.manager.requests import (
     split,
     ttl_to_ms,
 )
+from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import (
     ZERO,
     ExtendResult,
     Lease,
+    LeaseStatus,
     ReleaseResult,
     RenewResult,
     ReserveResult,
@@ -59,6 +65,9 @@ _REFUSALS = (
     ConcurrencyLimitError,
     FeatureNotEntitledError,
     InsufficientCreditsError,
+    LeaseClosedError,
+    LeaseExpiredError,
+    LeaseNotFoundError,
     MemberNotFoundError,
     TeamNotFoundError,
 )
@@ -79,9 +88,14 @@ class Leases(ManagerBase):
         required_feature: str | None = None,
         billing_mode: BillingMode | None = None,
         lease_id: str | None = None,
+        parent: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> ReserveResult:
         """Hold credits while work runs: of the plan's allowance first, then of the balance.
+
+        With a `parent` it is held out of what that lease holds, and never charged more than that one has left: a budget
+        for what runs inside of it. What is not spent goes back there. The parent's floor and prices apply, and its
+        member where none is named.
 
         Args:
             account: who pays.
@@ -93,6 +107,7 @@ class Leases(ManagerBase):
             required_feature: that the account's plan must have.
             billing_mode: `strict` or `overdraft`, instead of what the account's plan or the manager's policy says.
             lease_id: makes the call safe to repeat; made up where it is missing.
+            parent: the id of an open lease of the account, to hold inside of it.
             metadata: stored with the lease; at most 1 KiB of JSON.
 
         Raises:
@@ -100,14 +115,16 @@ class Leases(ManagerBase):
             AccountFrozenError, TeamNotFoundError (a member is named, and the account has none), MemberNotFoundError,
             UnpricedModelError, PricingNotLoadedError, LeaseClosedError, JournalFullError,
             IdempotencyConflictError (the lease id was used for another request), RecoveryNeededError,
-            StoreUnavailableError, InvalidAmountError, InvalidUsageError, InvalidIdError
+            StoreUnavailableError, InvalidAmountError, InvalidUsageError, InvalidIdError; with a `parent` also
+            LeaseNotFoundError, LeaseExpiredError and LeaseClosedError, whose `lease_id` is the parent's, and
+            ConfigError (more than 16 leases deep)
         """
         await self._ready()
         if self.outbox.full:
             raise StoreUnavailableError(
                 f"{len(self.outbox)} charges wait for the engine: nothing more is admitted", operation_key=lease_id
             )
-        request = _reserve_request(operation_type, member, required_feature, billing_mode)
+        request = _reserve_request(operation_type, member, required_feature, billing_mode, parent)
         usages, amount = split(usage_or_amount)
         ttl_ms = ttl_to_ms(self.default_ttl_seconds if ttl is None else ttl)
         encoded_metadata = encode_metadata(metadata)
@@ -124,6 +141,7 @@ class Leases(ManagerBase):
                 metadata or None,
                 member=member,
                 required_feature=required_feature,
+                parent=parent,
             )
         lease = lease_id or new_id()
 
@@ -142,6 +160,7 @@ class Leases(ManagerBase):
         member: str | None = None,
         required_feature: str | None = None,
         billing_mode: BillingMode | None = None,
+        parent: str | None = None,
     ) -> bool:
         """Whether a reserve of it would be admitted now, by balance, allowance, spend caps, limits and plan.
 
@@ -151,8 +170,34 @@ class Leases(ManagerBase):
             UnpricedModelError, PricingNotLoadedError, JournalFullError, RecoveryNeededError, StoreUnavailableError,
             InvalidAmountError, InvalidUsageError, InvalidIdError
         """
+        try:
+            await self.check_affordable(
+                account,
+                usage_or_amount,
+                operation_type=operation_type,
+                member=member,
+                required_feature=required_feature,
+                billing_mode=billing_mode,
+                parent=parent,
+            )
+        except _REFUSALS:
+            return False
+        return True
+
+    async def check_affordable(
+        self,
+        account: str,
+        usage_or_amount: UsageOrAmount,
+        *,
+        operation_type: str = "default",
+        member: str | None = None,
+        required_feature: str | None = None,
+        billing_mode: BillingMode | None = None,
+        parent: str | None = None,
+    ) -> None:
+        """Raise what a reserve of it would be refused with now. Otherwise as `can_afford`."""
         await self._ready()
-        request = _reserve_request(operation_type, member, required_feature, billing_mode)
+        request = _reserve_request(operation_type, member, required_feature, billing_mode, parent)
         usages, amount = split(usage_or_amount)
         ttl_ms = ttl_to_ms(self.default_ttl_seconds)
         lease = new_id()
@@ -163,11 +208,15 @@ class Leases(ManagerBase):
                 account, lease, price, terms, conditions=conditions, cause=b"", dry_run=True
             )
 
-        try:
-            await self._calls.priced(account, usages, amount, request, lease, attempt)
-        except _REFUSALS:
-            return False
-        return True
+        await self._calls.priced(account, usages, amount, request, lease, attempt)
+
+    async def price_micro(self, account: str, usage: UsageMetrics) -> int:
+        """What usage costs an account, in micro-credits, by what this process knows of its plan: no engine is asked.
+
+        Raises:
+            UnpricedModelError, PricingNotLoadedError, ExpressionError, InvalidAmountError, InvalidUsageError
+        """
+        return await self._calls.price_micro(account, (usage,))
 
     @tells_settled
     async def settle(
@@ -237,9 +286,24 @@ class Leases(ManagerBase):
 
     @tells_extended
     async def extend(
-        self, account: str, lease_id: str, usage_or_amount: UsageOrAmount, *, idempotency_key: str | None = None
+        self,
+        account: str,
+        lease_id: str,
+        usage_or_amount: UsageOrAmount,
+        *,
+        beyond: UsageMetrics | None = None,
+        idempotency_key: str | None = None,
     ) -> ExtendResult:
         """Let a lease hold that much more, at its own prices and under its own floor.
+
+        Args:
+            account: who pays.
+            lease_id: the lease.
+            usage_or_amount: what may be consumed in addition, or credits.
+            beyond: what the lease holds already, where `usage_or_amount` is all that one model may consume: it holds
+                the difference of their prices in addition. That is more, or less, than a price of the rest by itself
+                where a formula has tiers, or charges for each request.
+            idempotency_key: makes the call safe to repeat.
 
         Raises:
             InsufficientCreditsError, CapReachedError, AccountFrozenError, LeaseNotFoundError, LeaseExpiredError,
@@ -249,13 +313,18 @@ class Leases(ManagerBase):
         await self._ready()
         check_lease_id(lease_id)
         usages, amount = split(usage_or_amount)
+        held = () if beyond is None else (beyond,)
+        if held and [usage.model for usage in usages] != [usage.model for usage in held]:
+            raise InvalidUsageError("what is held beyond another usage is one usage of the same model")
         cause = journal_cause(usages)
-        key = operation_key(idempotency_key, KEY_KEPT_MS, "extend", lease_id, amount or usages)
+        key = operation_key(idempotency_key, KEY_KEPT_MS, "extend", lease_id, amount or usages, beyond=beyond)
 
         async def attempt(price: Price, conditions: Conditions) -> ExtendResult:
             return await self.store.extend(account, lease_id, price, key, conditions=conditions, cause=cause)
 
-        return await self._calls.priced_as_lease(account, usages, amount, ORDINARY, key.for_callers, attempt)
+        return await self._calls.priced_as_lease(
+            account, usages, amount, ORDINARY, key.for_callers, attempt, beyond=held
+        )
 
     async def list_leases(self, account: str) -> list[Lease]:
         """The account's open leases, oldest first.
@@ -272,6 +341,18 @@ class Leases(ManagerBase):
             cursor = page.cursor
             if not cursor:
                 return sorted(leases.values(), key=lambda lease: (lease.created_at, lease.lease_id))
+
+    async def find_lease(self, account: str, lease_id: str) -> LeaseStatus | None:
+        """What became of a lease: whether it is open, has expired, was settled or released, and by which transaction.
+
+        Returns:
+            None where there is none of that id, or it was closed more than 24 hours ago.
+
+        Raises:
+            RecoveryNeededError, StoreUnavailableError, InvalidIdError
+        """
+        await self._ready()
+        return await self.store.find_lease(account, check_lease_id(lease_id))
 
     @tells_swept
     async def sweep(self) -> SweepResult:
@@ -324,7 +405,11 @@ _SETTLE = Request(charges=True)
 
 
 def _reserve_request(
-    operation_type: str, member: str | None, required_feature: str | None, billing_mode: BillingMode | None
+    operation_type: str,
+    member: str | None,
+    required_feature: str | None,
+    billing_mode: BillingMode | None,
+    parent: str | None,
 ) -> Request:
     return Request(
         operation_type=check_operation_type(operation_type),
@@ -332,4 +417,5 @@ def _reserve_request(
         member=check_member(member),
         required_feature=check_feature(required_feature),
         opens_lease=True,
+        parent="" if parent is None else check_lease_id(parent),
     )

@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.requests import UsageOrAmount, check_lease_id, new_id
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.plans import BillingMode
-from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
+from ducto_redis.results import ZERO, ReleaseResult, ReserveResult, SettleResult
 
 if TYPE_CHECKING:
     from ducto_redis.manager.asynchronous import AsyncCreditManager
@@ -27,6 +28,9 @@ DEFAULT_TTL_SECONDS = 120.0
 
 class MeterCore:
     """One piece of metered work.
+
+    Usage that turns out to have no price raises when the meter closes; with `charges_hold` its whole hold is charged
+    instead, for callers whose work is done and who could not do anything about it.
 
     Attributes:
         account: who pays.
@@ -47,7 +51,9 @@ class MeterCore:
         required_feature: str | None = None,
         lease_id: str | None = None,
         billing_mode: BillingMode | None = None,
+        parent: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        charges_hold: bool = False,
     ) -> None:
         self.account = account
         self.lease_id = new_id() if lease_id is None else check_lease_id(lease_id)
@@ -61,10 +67,20 @@ class MeterCore:
         self._member = member
         self._required_feature = required_feature
         self._billing_mode = billing_mode
+        self._parent = parent
         self._metadata = metadata
+        self._charges_hold = charges_hold
         self._usages: list[UsageMetrics] = []
         self._flags: list[str] = []
         self._closed = False
+        self._extended: Decimal | None = None
+
+    @property
+    def held(self) -> Decimal:
+        """Credits that the lease holds; zero before it is open."""
+        if self._extended is not None:
+            return self._extended
+        return ZERO if self.lease is None else self.lease.amount
 
     @property
     def recorded(self) -> tuple[UsageMetrics, ...]:
@@ -93,6 +109,11 @@ class MeterCore:
         self._usages.append(usage)
         self._flags.extend(flags)
 
+    def forget(self) -> None:
+        """Drop what was recorded: where nothing else is, the meter charges nothing when it closes."""
+        self._usages.clear()
+        self._flags.clear()
+
     async def open_core(self) -> ReserveResult:
         """Reserve the estimate, once. Raises StoreError if the meter is closed."""
         if self._closed:
@@ -108,6 +129,7 @@ class MeterCore:
                 member=self._member,
                 required_feature=self._required_feature,
                 billing_mode=self._billing_mode,
+                parent=self._parent,
                 lease_id=self.lease_id,
                 metadata=self._metadata,
             )
@@ -121,6 +143,20 @@ class MeterCore:
         self.lease = lease
         return lease
 
+    async def extend_core(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
+        """Hold what `estimate` costs more than `beyond`, which is held already.
+
+        Args:
+            estimate: all that the work may consume.
+            beyond: the same, as it is held now.
+            key: makes it one extension, however often it is asked for.
+
+        Raises:
+            what `manager.extend` raises.
+        """
+        result = await self._core.extend(self.account, self.lease_id, estimate, beyond=beyond, idempotency_key=key)
+        self._extended = result.amount
+
     async def close_core(self) -> SettleResult | ReleaseResult | None:
         """Settle what was recorded, or release where nothing was. An engine that is away gets the charge later."""
         if self._closed:
@@ -131,8 +167,15 @@ class MeterCore:
         if not self._usages:
             self.result = await self._core.release_or_later(self.account, self.lease_id)
         else:
-            charge = PendingCharge(self.account, self.lease_id, tuple(self._usages), flags=tuple(self._flags))
-            self.result = await self._core.settle_or_later(charge, hold=f"{self.lease.amount:f}")
+            hold = f"{self.held:f}"
+            charge = PendingCharge(
+                self.account,
+                self.lease_id,
+                tuple(self._usages),
+                flags=tuple(self._flags),
+                hold=hold if self._charges_hold else "",
+            )
+            self.result = await self._core.settle_or_later(charge, hold=hold)
         return self.result
 
     async def renew_core(self) -> float | None:
@@ -185,6 +228,12 @@ class AsyncMeter(MeterCore):
         # A cancelled caller must not take the charge with it.
         return await asyncio.shield(self._closing)
 
+    def leave_open(self) -> None:
+        """Close it, but leave its lease to whoever settles or releases it, for the work goes on without it."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._closed = True
+
     async def close_in_task(self) -> SettleResult | ReleaseResult | None:
         """`close` for a caller that runs in a task of the manager already: a second task would only cost time."""
         if self._closing is not None:
@@ -192,6 +241,10 @@ class AsyncMeter(MeterCore):
         if self._renewal is not None:
             self._renewal.cancel()
         return await self.close_core()
+
+    async def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
+        """Hold more while the work runs, see `extend_core`. Raises what `manager.extend` raises."""
+        await self.extend_core(estimate, beyond=beyond, key=key)
 
     async def __aenter__(self) -> "AsyncMeter":
         await self.open()
@@ -245,6 +298,16 @@ class Meter(MeterCore):
         if self._renewal is not None:
             self._renewal.cancel()
         return drive(self.close_core())
+
+    def leave_open(self) -> None:
+        """Close it, but leave its lease to whoever settles or releases it, for the work goes on without it."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._closed = True
+
+    def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
+        """Hold more while the work runs, see `extend_core`. Raises what `manager.extend` raises."""
+        drive(self.extend_core(estimate, beyond=beyond, key=key))
 
     def __enter__(self) -> "Meter":
         self.open()

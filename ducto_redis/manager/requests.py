@@ -47,6 +47,7 @@ class Request(Struct, frozen=True):
         required_feature: that the account's plan must have.
         skip_allowance: whether the allowance is left alone.
         opens_lease: whether it counts towards `max_concurrent`.
+        parent: the lease that a new one is opened inside of; empty for none.
         charges: whether it may take the balance below a low-balance level.
     """
 
@@ -56,6 +57,7 @@ class Request(Struct, frozen=True):
     required_feature: str | None = None
     skip_allowance: bool = False
     opens_lease: bool = False
+    parent: str = ""
     charges: bool = False
 
 

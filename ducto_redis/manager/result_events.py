@@ -134,6 +134,7 @@ def reserved(result: ReserveResult, call: Call) -> Iterator[CreditEvent]:
         member=call["member"],
         allowance_consumed=result.allowance_consumed,
         expires_at=result.expires_at,
+        parent=call["parent"],
     )
     yield event_of(result.transaction_id, result.account, EventType.RESERVED, data)
     yield from crossing_events(result.transaction_id, result.account, crossed=result.warnings, member=call["member"])
@@ -218,6 +219,7 @@ def charge_refused(error: CreditError, call: Call, *, operation: str) -> Iterato
         lease_id=call.get("lease_id"),
         needed=getattr(error, "needed", None),
         available=getattr(error, "available", None),
+        parent=getattr(error, "parent", None),
     )
     yield _event(EventType.DEDUCT_FAILED, account, failed, metadata=call.get("metadata"))
     if isinstance(error, CapReachedError):

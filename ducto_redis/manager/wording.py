@@ -186,6 +186,8 @@ def _lease_lines(lease: LeaseStory | None) -> list[str]:
     kind = f", {lease.operation_type}" if lease.operation_type not in (None, "default") else ""
     owner = f", opened by {lease.owner}" if lease.owner else ""
     lines = [f"{lease.lease_id}{kind}{owner}: {_lease_state(lease)}"]
+    if lease.parent is not None:
+        lines.append(f"inside of lease {lease.parent}, which gave it what it held")
     if lease.opened_at and lease.expires_at:
         lines.append(f"opened {moment(lease.opened_at)}, to hold until {moment(lease.expires_at)}")
     if lease.held is not None:
@@ -193,7 +195,8 @@ def _lease_lines(lease: LeaseStory | None) -> list[str]:
             f", {credits(lease.held_of_allowance)} of them of the allowance" if lease.held_of_allowance else ""
         )
         extended = f", extended {times_text(len(lease.extended_by))}" if lease.extended_by else ""
-        lines.append(f"held {credits(lease.held)} credits{of_allowance}{extended}")
+        inside = f", {credits(lease.inside)} of them for leases inside of it" if lease.inside else ""
+        lines.append(f"held {credits(lease.held)} credits{of_allowance}{extended}{inside}")
     lines += [f"for an estimate of {usage_text(usage)}" for usage in lease.estimate]
     if lease.charged is not None:
         back = f", {credits(lease.returned)} of the hold went back" if lease.returned else ""

@@ -33,6 +33,7 @@ from ducto_redis.results import (
     Balance,
     DeductResult,
     ExtendResult,
+    LeaseStatus,
     PricingVersion,
     RefundResult,
     ReleaseResult,
@@ -171,10 +172,14 @@ class CreditStore(ABC):
         """Open a lease if allowance and available credits together do not fall below its floor by it. The lease id is
         the key. With `dry_run` nothing is written: the answer is what would be.
 
+        With a parent among the conditions it is opened inside that lease: its hold is taken out of the parent's.
+
         Raises:
             RecoveryNeededError, IdempotencyConflictError, LeaseClosedError, StalePricing, TermsNeeded,
             AccountFrozenError, MemberNotFoundError, ConcurrencyLimitError, CapReachedError, InsufficientCreditsError,
-            InvalidAmountError (over the limit), JournalFullError, StoreUnavailableError
+            InvalidAmountError (over the limit), JournalFullError, StoreUnavailableError; with a parent also
+            LeaseNotFoundError, LeaseExpiredError, LeaseClosedError (all of the parent), ConfigError (too deep),
+            RepriceLease
         """
 
     @abstractmethod
@@ -312,6 +317,38 @@ class CreditStore(ABC):
         Raises:
             RecoveryNeededError, StoreUnavailableError
         """
+
+    @abstractmethod
+    async def find_lease(self, account: str, lease_id: str) -> LeaseStatus | None:
+        """What became of a lease; None where there is none of that id, or it was closed longer ago than closed leases
+        are remembered.
+
+        Raises:
+            RecoveryNeededError, StoreUnavailableError
+        """
+
+    @abstractmethod
+    async def keep_value(
+        self, account: str | None, name: str, value: bytes, *, ttl_ms: int, replaces: bytes | None = None
+    ) -> bytes:
+        """Keep a value beside the account for `ttl_ms`, or, with None for the account, beside none of them. It is no
+        part of the account: it has no entry, and whatever rebuilds accounts from their entries does not bring it back.
+
+        Args:
+            value: 1 to 2**20 bytes of any kind.
+            replaces: only where this is what is kept, b"" for nothing; None: whatever is kept. A call that is made
+                again after it took effect takes effect.
+
+        Returns:
+            What is kept now: `value`, or another that was not to be replaced.
+
+        Raises:
+            StoreUnavailableError, StoreError (there is no room)
+        """
+
+    @abstractmethod
+    async def kept_value(self, account: str | None, name: str) -> bytes | None:
+        """The value of that name that is kept beside the account, or None. Raises StoreUnavailableError."""
 
     @abstractmethod
     async def sweep_partition(

@@ -34,6 +34,7 @@ from ducto_redis.results import (
     Balance,
     DeductResult,
     ExtendResult,
+    LeaseStatus,
     PricingVersion,
     RefundResult,
     ReleaseResult,
@@ -328,6 +329,17 @@ class OperationStore(CreditStore):
 
     async def list_leases(self, account: str, *, cursor: int = 0, count: int = 100) -> Page:
         return await self.run(self.operations.list_leases(account, cursor=cursor, count=count))
+
+    async def find_lease(self, account: str, lease_id: str) -> LeaseStatus | None:
+        return await self.run(self.operations.find_lease(account, lease_id))
+
+    async def keep_value(
+        self, account: str | None, name: str, value: bytes, *, ttl_ms: int, replaces: bytes | None = None
+    ) -> bytes:
+        return await self.run(self.operations.keep_value(account, name, value, ttl_ms=ttl_ms, replaces=replaces))
+
+    async def kept_value(self, account: str | None, name: str) -> bytes | None:
+        return await self.run(self.operations.kept_value(account, name))
 
     async def sweep_partition(
         self, partition: int, *, limit: int = 100, dry_run: bool = False, skip: int = 0

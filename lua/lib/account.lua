@@ -102,6 +102,12 @@ local function append(account, entry, fields)
   if lease_id then
     text = text .. '\tlease/' .. lease_id .. '\t' .. lease
   end
+  local parents = entry.parents
+  if parents then
+    for _, parent in ipairs(parents) do
+      text = text .. '\tlease/' .. parent.id .. '\t' .. parent.record
+    end
+  end
   local entry_id = redis.call('XADD', KEYS[3], '*', 'entry', text)
   local last = math.min(#fields, ITEMS_A_CALL)
   if account.created then
@@ -130,6 +136,11 @@ local function append(account, entry, fields)
       redis.call('HSET', KEYS[2], lease_id, lease)
     end
   end
+  if parents then
+    for _, parent in ipairs(parents) do
+      redis.call('HSET', KEYS[2], parent.id, parent.record)
+    end
+  end
   if account.due_changed then
     account.due_changed = false
     if account.due then
@@ -141,7 +152,8 @@ local function append(account, entry, fields)
   return entry_id
 end
 
--- One change: its journal entry, then the account's fields that changed, then at most one lease.
+-- One change: its journal entry, then the account's fields that changed, then at most one lease, and what changed of those
+-- that it is inside of, see lib/parents.
 --   entry  operation, key (the operation key), amount, balance_change, shortfall, version, cause, details;
 --          lease_id, lease: the lease that changes and its new record; '' removes it. A record that ends in '*' gets the
 --          id of this entry in its place, here and wherever the journal is read.
@@ -149,6 +161,9 @@ end
 -- something of its own has an entry for that before. Returns the entry's id.
 local function commit(account, entry)
   local fields = changed_fields(account)
+  if account.parents then
+    entry.parents, account.parents = account.parents, nil
+  end
   if account.read_only then
     return '0-0'
   end

@@ -2,6 +2,7 @@
 -- include lib/funds
 -- include lib/lease
 -- include lib/members
+-- include lib/parents
 -- include lib/terms
 
 -- What stands before every reserve, deduct and extend, in this order, and the words of the refusals.
@@ -12,7 +13,8 @@ local function frozen(account)
   end
 end
 
--- Refuses one lease too many of an operation type. Those that have expired do not count, applied or not.
+-- Refuses one lease too many of an operation type. Those that have expired do not count, applied or not, nor those that
+-- are inside others.
 local function too_many_leases(account, operation_type, limit)
   if not limit or redis.call('HLEN', KEYS[2]) < limit then
     return nil
@@ -20,7 +22,8 @@ local function too_many_leases(account, operation_type, limit)
   local running = 0
   for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
     local lease = parse_lease(record)
-    if lease.state == 'open' and lease.expires > account.time and lease.operation_type == operation_type then
+    if lease.state == 'open' and lease.expires > account.time and lease.operation_type == operation_type and
+      not lease.grounds.parents then
       running = running + 1
     end
   end
@@ -34,10 +37,20 @@ local function from_allowance(account, conditions, amount)
   return conditions.skip_allowance and 0 or math.min(amount, allowance_left(account))
 end
 
+-- Refuses what is more than a parent has left.
+local function short_of_parent(account, parent, amount, skip_allowance)
+  local left = skip_allowance and balance_part(parent.lease) or parent.lease.amount
+  if amount > left then
+    -- include lib/held_inside
+    return 'budget\t' .. parent.id .. '\t' .. integer(amount) .. '\t' .. integer(left) .. '\t' .. held_inside(account, parent)
+  end
+end
+
 -- Whether the account may be charged, or hold, an amount: everything but the journal's limit. Returns nil, or the refusal.
 --   counted         see lib/caps
 --   operation_type  of a lease that is to be opened, or nil
-local function refuse(account, conditions, counted, amount, floor, activation, operation_type)
+--   parent          that its hold is to be taken out of, or nil
+local function refuse(account, conditions, counted, amount, floor, activation, operation_type, parent)
   local allowance, refused = 0, stale(account, activation)
   if refused then
     return refused
@@ -48,14 +61,17 @@ local function refuse(account, conditions, counted, amount, floor, activation, o
       return ask_terms(account, account.plan.id, account.plan.assigned)
     end
     refused = take_terms(account, conditions) or frozen(account) or not_a_member(account, conditions.member) or
-      (operation_type and too_many_leases(account, operation_type, conditions.max_concurrent))
+      (operation_type and not parent and too_many_leases(account, operation_type, conditions.max_concurrent))
     if refused then
       return refused
     end
-    refused = cap_reached(account, counted)
+    refused = cap_reached(account, counted, parent and held_in_caps(parent.lease.grounds))
     allowance = conditions.skip_allowance and 0 or allowance_left(account)
   end
-  refused = refused or short_of(account, amount, floor, allowance)
+  if not refused then
+    refused = parent and short_of_parent(account, parent, amount, conditions.skip_allowance) or
+      not parent and short_of(account, amount, floor, allowance) or nil
+  end
   if refused and account.more_is_due then
     return 'again'
   end

@@ -173,15 +173,21 @@ local function limit_in_force(cap, time)
   return cap.limit
 end
 
+-- What of an amount is not held already.
+--   covered  what is, by scope and cap id with \29 between; nil where nothing is
+local function uncovered(covered, scope, cap, amount)
+  return covered and math.max(0, amount - (covered[scope .. '\29' .. cap.id] or 0)) or amount
+end
+
 -- Refuses what would pass a limit that denies.
-local function cap_reached(account, counted)
+local function cap_reached(account, counted, covered)
   for _, each in ipairs(counted) do
     for _, cap in ipairs(account.scopes[each.scope].caps) do
-      local limit = limit_in_force(cap, account.time)
-      if cap.action == 'deny' and cap.used + cap.held + each.amount > limit then
+      local limit, needed = limit_in_force(cap, account.time), uncovered(covered, each.scope, cap, each.amount)
+      if cap.action == 'deny' and cap.used + cap.held + needed > limit and not (covered and needed == 0) then
         return 'cap\t' .. cap.id .. '\t' .. each.scope .. '\t' .. cap.window .. '\t' .. integer(limit) .. '\t' ..
           integer(cap.used) .. '\t' .. integer(cap.held) .. '\t' .. integer(cap.rolling == '1' and 0 or cap.finish) ..
-          '\t' .. integer(each.amount)
+          '\t' .. integer(needed)
       end
     end
   end
@@ -246,15 +252,16 @@ local function count_charge(account, counted)
 end
 
 -- Counts a hold, and returns what was recorded: scope, cap id, amount, ...; separated by \29.
-local function count_hold(account, counted, recorded)
+local function count_hold(account, counted, recorded, covered)
   local items = split(recorded, '\29')
   for _, each in ipairs(counted) do
     local scope = account.scopes[each.scope]
-    if each.amount ~= 0 then
-      for _, cap in ipairs(scope.caps) do
-        cap.held = cap.held + each.amount
+    for _, cap in ipairs(scope.caps) do
+      local amount = uncovered(covered, each.scope, cap, each.amount)
+      if amount ~= 0 then
+        cap.held = cap.held + amount
         local count = #items
-        items[count + 1], items[count + 2], items[count + 3] = each.scope, cap.id, integer(each.amount)
+        items[count + 1], items[count + 2], items[count + 3] = each.scope, cap.id, integer(amount)
         note_crossing(account, each.scope, cap)
         scope.changed = true
       end

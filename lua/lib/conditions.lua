@@ -8,8 +8,9 @@
 --   max_concurrent  how many leases of the operation type may be open, '' for any number
 --   low_levels  micro-credits, separated by spaces
 --   skip_allowance  1 where the allowance is left alone
+--   parent      the lease that a new one is to be opened inside of, '' for none
 --   terms       what the plan means now, see lib/terms; '' unless the script asked for them
-local CONDITIONS = '^(%d)\30(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30(%d*)\30([^\30]*)\30(%d)\30(.*)$'
+local CONDITIONS = '^(%d)\30(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30(%d*)\30([^\30]*)\30(%d)\30([^\30]*)\30(.*)$'
 local NO_CONDITIONS = {
   opens = false, bonus = 0, activation = 0, plan = '', member = '', models = {}, low_levels = '', skip_allowance = false,
 }
@@ -61,10 +62,11 @@ local function parse_conditions(text)
   if text == '' then
     return NO_CONDITIONS
   end
-  local opens, bonus, activation, plan, member, models, max_concurrent, low_levels, skip, terms = string.match(text, CONDITIONS)
+  local opens, bonus, activation, plan, member, models, max_concurrent, low_levels, skip, parent, terms =
+    string.match(text, CONDITIONS)
   return {
     opens = opens == '1', bonus = tonumber(bonus), activation = tonumber(activation), plan = plan, member = member,
     models = parse_models(models), max_concurrent = tonumber(max_concurrent), low_levels = low_levels,
-    skip_allowance = skip == '1', terms = terms ~= '' and terms or nil,
+    skip_allowance = skip == '1', parent = parent ~= '' and parent or nil, terms = terms ~= '' and terms or nil,
   }
 end

@@ -3,6 +3,7 @@
 -- include lib/lease
 -- include lib/members
 -- include lib/now
+-- include lib/parents
 -- include lib/spending
 
 -- Applies what has fallen due on the account, in the order in which it fell due, so that it does not matter when somebody
@@ -16,9 +17,9 @@ local DUE_A_CALL = 64
 
 local function expire_lease(account, id, lease)
   local before, grounds = account.balance, lease.grounds
-  undo_hold(account, lease)
   lease.state = 'expired'
   if lease.on_expiry == 'charge' then
+    undo_hold(account, lease)
     lease.charged = lease.amount
     local of_balance = balance_part(lease)
     if of_this_period(account, lease) then
@@ -27,20 +28,21 @@ local function expire_lease(account, id, lease)
       note(account, 'allowance', integer(grounds.allowance) .. ' ' .. integer(grounds.period))
     end
     spend_balance(account, of_balance, true)
-    local counted = counted_scopes(lease.amount, grounds.member, parse_models(grounds.models))
+    local models = parts_within(parse_models(grounds.models), lease.amount)
+    local counted = counted_scopes(lease.amount, grounds.member, models)
     load_counted(account, counted)
     count_charge(account, counted)
     count_spent(account, grounds.member, lease.amount)
     note_plan(account, grounds.plan)
     if account.details then
-      lease.grounds = {
-        allowance = grounds.allowance, period = grounds.period, plan = grounds.plan, member = grounds.member,
-        models = grounds.models, caps = grounds.caps, paid = 'at\29' .. integer(account.time) .. '\29' .. string.gsub(account.details, '\31', '\29'),
-      }
+      local paid = string.gsub(account.details, '\31', '\29')
+      lease.grounds = with_grounds(grounds, {paid = 'at\29' .. integer(account.time) .. '\29' .. paid})
     end
     if lease.operation_type ~= 'default' then
       note(account, 'operation_type', lease.operation_type)
     end
+  else
+    give_up_hold(account, lease)
   end
   save_scopes(account)
   commit(account, {
@@ -73,9 +75,11 @@ local function apply_due(account, first)
     end
   end
 
-  local flat = redis.call('HGETALL', KEYS[2])
+  local flat, known = redis.call('HGETALL', KEYS[2]), {}
+  account.leases = known
   for index = 1, #flat, 2 do
     local lease = parse_lease(flat[index + 1])
+    known[flat[index]] = lease
     local due = lease_due(lease)
     if due > time then
       await(due)
@@ -122,6 +126,7 @@ local function apply_due(account, first)
         expire_lease(account, id, lease)
         leases = leases + 1
       else
+        known[id] = false
         commit(account, {operation = 'forget', key = 'lease/' .. id .. '/forget', version = lease.version, lease_id = id, lease = ''})
       end
     end

@@ -17,8 +17,10 @@ local function short_of(account, amount, floor, allowance)
     return nil
   end
   -- include lib/next_expiry
+  local period = account.period
   return 'insufficient\t' .. integer(amount) .. '\t' .. integer(account.balance) .. '\t' .. integer(account.held) ..
-    '\t' .. integer(floor) .. '\t' .. next_expiry(account) .. '\t' .. integer(allowance)
+    '\t' .. integer(floor) .. '\t' .. next_expiry(account) .. '\t' .. integer(allowance) .. '\t' ..
+    (period and account.time < period.finish and integer(period.finish) or '')
 end
 
 -- What a lease may still spend of the balance beyond what is its own: nothing of what other leases hold, nothing below its

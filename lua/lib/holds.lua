@@ -30,21 +30,39 @@ local function undo_hold(account, lease)
     save_period(account)
   end
   release_hold(account, lease.grounds.caps)
+  release_hold(account, lease.grounds.lent or '')
+end
+
+-- Of each model's part what there is of an amount, the first model first.
+local function parts_within(models, amount)
+  local parts = {}
+  for index, model in ipairs(models) do
+    local part = math.min(model.amount, amount)
+    amount = amount - part
+    parts[index] = {name = model.name, amount = part}
+  end
+  return parts
 end
 
 -- What each model's part of a lease's charge is. Without models of its own the charge is for those of the lease.
 local function charged_models(lease, models, charged)
-  local parts = {}
   if not models[1] then
     models = parse_models(lease.grounds.models)
     if models[1] then
       models[#models].amount = charged
     end
   end
-  for index, model in ipairs(models) do
-    local part = math.min(model.amount, charged)
-    charged = charged - part
-    parts[index] = {name = model.name, amount = part}
+  return parts_within(models, charged)
+end
+
+-- The grounds of a lease, with some of them changed.
+local function with_grounds(grounds, changes)
+  local changed = {}
+  for name, value in pairs(grounds) do
+    changed[name] = value
   end
-  return parts
+  for name, value in pairs(changes) do
+    changed[name] = value
+  end
+  return changed
 end

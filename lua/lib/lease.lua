@@ -16,21 +16,28 @@
 --     models      each model's part of it: model, \29, amount, \29, ...
 --     caps        what is held of it in spend caps: scope, \29, cap id, \29, amount, \29, ...
 --     paid        what its expiry charged, and from where: the details of that entry, with \29 between
+--     and of a lease that is inside others, see lib/parents:
+--     parents     those leases, the nearest first: id, \29, when it was created, \29, ...
+--     lent        what the parent held in spend caps, and this one holds instead: as caps, which are then held beside it
 --   operation type, owner, metadata
 --   entry       id of the journal entry that opened it
 local LEASE = '^(%a+)\31(%d+)\31(%d+)\31(%d+)\31(%d+)\31(%-?%d+)\31(%d+)\31(%a+)\31([^\31]*)\31([^\31]*)\31(([^\31]*)\31.*)$'
-local GROUNDS = '^(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)$'
+local GROUNDS = '^(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)(.*)$'
 local NO_GROUNDS = {allowance = 0, period = 0, plan = '', member = '', models = '', caps = '', paid = ''}
 
 local function parse_grounds(text)
   if text == '' then
     return NO_GROUNDS
   end
-  local allowance, period, plan, member, models, caps, paid = string.match(text, GROUNDS)
-  return {
+  local allowance, period, plan, member, models, caps, paid, inside = string.match(text, GROUNDS)
+  local grounds = {
     allowance = tonumber(allowance), period = tonumber(period), plan = plan, member = member, models = models, caps = caps,
     paid = paid,
   }
+  if inside ~= '' then
+    grounds.parents, grounds.lent = string.match(inside, '^\30([^\30]*)\30([^\30]*)$')
+  end
+  return grounds
 end
 
 local function parse_lease(record)
@@ -44,12 +51,13 @@ local function parse_lease(record)
 end
 
 local function format_grounds(grounds)
-  if grounds.allowance == 0 and grounds.plan == '' and grounds.member == '' and grounds.models == '' and grounds.caps == '' and
-    grounds.paid == '' then
+  if grounds == NO_GROUNDS or (grounds.allowance == 0 and grounds.plan == '' and grounds.member == '' and
+    grounds.models == '' and grounds.caps == '' and grounds.paid == '' and not grounds.parents) then
     return ''
   end
   return integer(grounds.allowance) .. '\30' .. integer(grounds.period) .. '\30' .. grounds.plan .. '\30' .. grounds.member ..
-    '\30' .. grounds.models .. '\30' .. grounds.caps .. '\30' .. grounds.paid
+    '\30' .. grounds.models .. '\30' .. grounds.caps .. '\30' .. grounds.paid ..
+    (grounds.parents and '\30' .. grounds.parents .. '\30' .. grounds.lent or '')
 end
 
 local function format_lease(lease)

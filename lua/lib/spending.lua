@@ -17,9 +17,9 @@ local function spend_allowance(account, amount)
 end
 
 -- A lease pays from an allowance whose period is over: it had its part of it.
-local function note_old_allowance(account, lease, amount)
+local function note_old_allowance(account, period, amount)
   if amount > 0 then
-    note(account, 'allowance', integer(amount) .. ' ' .. integer(lease.grounds.period))
+    note(account, 'allowance', integer(amount) .. ' ' .. integer(period))
   end
 end
 

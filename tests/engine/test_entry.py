@@ -101,6 +101,20 @@ def test_unreadable_lease_records(parts: list[str]) -> None:
         LeaseRecord.decode("\x1f".join(parts))
 
 
+def test_decode_grounds() -> None:
+    """A lease that is inside others names them, and says what it holds of spend caps in its parent's place."""
+    own = ["5", "3", "pro", "ann", "gpt\x1d4", "account\x1dday\x1d2", ""]
+    plain = LeaseGrounds.decode("\x1e".join(own))
+    assert (plain.caps, plain.parents, plain.lent, plain.parent) == ((CapPart("day", 2, "account"),), (), (), None)
+    inside = LeaseGrounds.decode("\x1e".join([*own, "call\x1d2000\x1drun\x1d1000", "account\x1dhour\x1d3"]))
+    assert (inside.parents, inside.parent) == ((("call", 2000), ("run", 1000)), "call")
+    assert inside.lent == (CapPart("hour", 3, "account"),)
+    assert (inside.allowance, inside.period, inside.plan, inside.member) == (5, 3, "pro", "ann")
+    for parts in ([*own, "run\x1d1000"], [*own, "run", ""], [*own, "run\x1dsoon", ""]):
+        with pytest.raises(UnreadableEntryError):
+            LeaseGrounds.decode("\x1e".join(parts))
+
+
 def change(seq: int, *changes: str, epoch: int = 1) -> JournalEntry:
     return entry("reserve", "u1", str(epoch), str(seq), "k", "0", "0", "0", "0", "", "", *changes)
 
@@ -118,6 +132,12 @@ def test_fold() -> None:
     assert state.fields == {"epoch": "2", "seq": "4", "balance": "10", "held": "4", "due": ""}
     assert state.leases == {"a": "\x1f".join([*RECORD[:-1], "1700000000000-5"])}
     assert (state.balance, state.held, state.seq, state.held_by_leases) == (10, 4, 4, 5)
+
+
+def test_the_first_lease_is_the_entry_s() -> None:
+    """Of several leases that an entry changes, it is about the first; the others are those that it is inside of."""
+    assert change(1, "held", "4", "lease/a", "", "lease/b", "\x1f".join(RECORD)).lease == ("a", "")
+    assert change(1, "held", "4").lease is None
 
 
 def test_expired_leases_hold_nothing() -> None:

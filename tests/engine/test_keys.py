@@ -19,7 +19,7 @@ IDS = st.text(
 
 def keys_of(namespace: Namespace, account: str, lease_id: str, operation_key: str) -> list[bytes]:
     keys = namespace.account(account)
-    return [*keys.keys, keys.operation(f"key/{operation_key}"), keys.closed(lease_id)]
+    return [*keys.keys, keys.operation(f"key/{operation_key}"), keys.closed(lease_id), keys.value(operation_key)]
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -76,7 +76,7 @@ def test_no_account_spells_another_s_key(first: tuple[str, str, str], second: tu
     namespace = Namespace("ducto", 1)
     shared = {namespace.journal(0), namespace.due(0), namespace.meta(0)}
     first_keys, second_keys = (set(keys_of(namespace, *ids)) - shared for ids in (first, second))
-    assert len(first_keys) == len(second_keys) == 4
+    assert len(first_keys) == len(second_keys) == 5
     if first[0] != second[0]:
         assert not first_keys & second_keys
 

@@ -23,11 +23,16 @@ OF_THE_JOURNAL = {
     "release_partition",
 }
 ERRORS = {
-    "insufficient": (errors.InsufficientCreditsError, ["5", "9", "6", "-2", "1500", "4"]),
+    "insufficient": (errors.InsufficientCreditsError, ["5", "9", "6", "-2", "1500", "4", "2500"]),
+    "budget": (errors.InsufficientCreditsError, ["run", "5", "3", "7", "1500"]),
     "conflict": (errors.IdempotencyConflictError, []),
     "closed": (errors.LeaseClosedError, ["settled"]),
     "not_found": (errors.LeaseNotFoundError, []),
     "expired": (errors.LeaseExpiredError, []),
+    "parent_closed": (errors.LeaseClosedError, ["run", "settled"]),
+    "parent_not_found": (errors.LeaseNotFoundError, ["run"]),
+    "parent_expired": (errors.LeaseExpiredError, ["run"]),
+    "too_deep": (errors.ConfigError, ["16"]),
     "recovery_needed": (errors.RecoveryNeededError, []),
     "over_limit": (errors.InvalidAmountError, []),
     "journal_full": (errors.JournalFullError, ["100"]),
@@ -76,8 +81,9 @@ def test_every_word_of_every_header_is_an_error(name: str) -> None:
 def test_headers_are_read() -> None:
     """The reading of headers finds what is there."""
     assert words_of("reserve", read_sources()["reserve"]) == {
-        "recovery_needed", "conflict", "closed", "stale", "terms", "frozen", "not_member", "concurrency", "again",
-        "cap", "insufficient", "over_limit", "journal_full",
+        "recovery_needed", "conflict", "closed", "parent_closed", "parent_not_found", "parent_expired", "too_deep",
+        "reprice", "stale", "terms", "frozen", "not_member", "concurrency", "again", "cap", "budget", "insufficient",
+        "over_limit", "journal_full",
     }  # fmt: skip
 
 
@@ -98,16 +104,34 @@ def test_every_returned_word_is_in_the_header(name: str) -> None:
 
 def test_insufficient() -> None:
     """What was needed, what there was, and until when to wait."""
-    error = refused("insufficient", ["5", "9", "6", "-2", "1500", "4"])
+    error = refused("insufficient", ["5", "9", "6", "-2", "1500", "4", "2500"])
     assert isinstance(error, errors.InsufficientCreditsError)
     assert (error.needed, error.available, error.held, error.floor) == tuple(
         Decimal(micro).scaleb(-6) for micro in (5, 3, 6, -2)
     )
     assert error.next_expiry == datetime.fromtimestamp(1.5, UTC)
-    assert error.allowance == Decimal("0.000004")
-    nothing_held = refused("insufficient", ["5", "3", "0", "0", "", "0"])
+    assert (error.allowance, error.allowance_ends) == (Decimal("0.000004"), datetime.fromtimestamp(2.5, UTC))
+    nothing_held = refused("insufficient", ["5", "3", "0", "0", "", "0", ""])
     assert isinstance(nothing_held, errors.InsufficientCreditsError)
-    assert nothing_held.next_expiry is None
+    assert (nothing_held.next_expiry, nothing_held.allowance_ends) == (None, None)
+
+
+def test_budget() -> None:
+    """The lease whose hold is too small is named, with what it has left and what those inside of it hold."""
+    error = refused("budget", ["run", "5", "3", "7", "1500"])
+    assert isinstance(error, errors.InsufficientCreditsError)
+    assert error.parent == "run"
+    assert (error.needed, error.available, error.held) == tuple(Decimal(micro).scaleb(-6) for micro in (5, 3, 7))
+    assert error.next_expiry == datetime.fromtimestamp(1.5, UTC)
+    assert "inside lease 'run' of account 'u1'" in str(error)
+
+
+@pytest.mark.parametrize("word", ["parent_closed", "parent_not_found", "parent_expired"])
+def test_parent_that_cannot_give(word: str) -> None:
+    """The lease that is named is the parent, not the one that was to be opened."""
+    error = refused(word, ERRORS[word][1], lease_id="call")
+    assert isinstance(error, errors.LeaseClosedError | errors.LeaseNotFoundError | errors.LeaseExpiredError)
+    assert error.lease_id == "run"
 
 
 def test_terms() -> None:

@@ -196,6 +196,10 @@ class Lease:
     period: int = 0
     caps: tuple[Counted, ...] = ()
     """What is held of it in spend caps."""
+    parents: tuple[tuple[str, int], ...] = ()
+    """The leases that it is inside of, the nearest first, and when each was created."""
+    lent: tuple[Counted, ...] = ()
+    """What it holds in spend caps in its parent's place."""
     opened: int = 0
     """The seq of the change that opened it."""
     open: bool = True

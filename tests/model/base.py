@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from tests.model import caps, spending
+from tests.model import caps, parents, spending
 from tests.model.account import Account, Answer, Entry, Grant, Lease, Paid, Part, Refused
 
 
@@ -69,24 +69,23 @@ class ModelBase:
 
     def _expire_lease(self, account: Account, lease_id: str, lease: Lease) -> None:
         lease.open = False
-        caps.let_go(account, lease.caps)
-        in_period = account.period is not None and lease.allowance > 0 and account.period.number == lease.period
-        if in_period and account.period is not None:
-            account.period.held -= lease.allowance
-        lease.caps = ()
         crossed: tuple[caps.Crossed, ...] = ()
         details: dict[str, Any] = {}
-        if lease.on_expiry == "charge":
+        if lease.on_expiry != "charge":
+            parents.give_up(account, lease)
+        else:
+            parents.give_to_account(account, lease)
             lease.paid = spending.both(
                 spending.take_from_allowance(account, lease.allowance, lease.period),
                 spending.take_from_balance(account, lease.on_balance, self.now, lease=True),
             )
             lease.paid_at = self.now
-            parts = caps.parts_of(lease.amount, lease.member, lease.models)
+            parts = caps.parts_of(lease.amount, lease.member, caps.within(lease.models, lease.amount))
             lease.counted, crossed = caps.count(account, parts, self.now)
             self._spend(account, lease.member, lease.amount)
             details = {"counted": lease.counted, "crossed": crossed, "member": lease.member, "plan": lease.plan}
             details |= {"paid": lease.paid, "operation_type": lease.operation_type}
+        lease.caps = lease.lent = ()
         change, key = -lease.paid.from_balance, f"lease/{lease_id}/expire"
         self._journal(account, "expire", key, lease.amount, change, version=lease.version, **details)
 

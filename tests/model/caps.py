@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ducto_redis.engine.operation import Bounds, CapRule, Terms
-from tests.model.account import Account, Cap, Counted, Crossed, Refused
+from tests.model.account import Account, Cap, Counted, Crossed, Lease, Refused
 
 SECOND = 1000
 WINDOW_LENGTHS = {
@@ -29,6 +29,15 @@ def parts_of(amount: int, member: str, models: Iterable[tuple[str, int]]) -> Par
     return parts
 
 
+def within(models: Iterable[tuple[str, int]], amount: int) -> list[tuple[str, int]]:
+    """Of each model's part what there is of an amount, the first model first."""
+    parts = []
+    for model, part in models:
+        parts.append((model, min(part, amount)))
+        amount -= parts[-1][1]
+    return parts
+
+
 def in_scope(account: Account, parts: Parts) -> list[Cap]:
     return [cap for scope in parts for cap in account.caps if cap.scope == scope]
 
@@ -44,26 +53,42 @@ def total(cap: Cap, now: int) -> int:
     return used(cap, now) + cap.held
 
 
-def check(account: Account, parts: Parts, now: int) -> None:
-    """Refuse what a cap denies."""
+def check(account: Account, parts: Parts, now: int, parent: Lease | None = None) -> None:
+    """Refuse what a cap denies, and what a parent does not hold there already."""
     for cap in in_scope(account, parts):
-        if cap.action == "deny" and total(cap, now) + parts[cap.scope] > cap.limit_at(now):
+        needed = parts[cap.scope]
+        if parent is not None:
+            needed = max(0, needed - held_by(parent, cap))
+            if not needed:
+                continue
+        if cap.action == "deny" and total(cap, now) + needed > cap.limit_at(now):
             end = 0 if cap.rolling else cap.end
             raise Refused(
-                "cap", cap.number, cap.scope, cap.window, cap.limit_at(now), used(cap, now), cap.held, end,
-                parts[cap.scope],
-            )  # fmt: skip
+                "cap", cap.number, cap.scope, cap.window, cap.limit_at(now), used(cap, now), cap.held, end, needed
+            )
+
+
+def held_by(lease: Lease, cap: Cap) -> int:
+    """What a lease holds in a cap."""
+    return sum(record.amount for record in (*lease.lent, *lease.caps) if record.cap == cap.number)
 
 
 def hold(account: Account, parts: Parts, now: int) -> tuple[tuple[Counted, ...], tuple[Crossed, ...]]:
     """Let a lease hold its amount in every cap that matches."""
     held, crossed = [], []
     for cap in in_scope(account, parts):
-        if parts[cap.scope]:
-            cap.held += parts[cap.scope]
-            held.append(Counted(cap.number, cap.scope, parts[cap.scope]))
-            crossed += _cross(cap, now)
+        its, more = hold_in(cap, parts[cap.scope], now)
+        held += its
+        crossed += more
     return tuple(held), tuple(crossed)
+
+
+def hold_in(cap: Cap, amount: int, now: int) -> tuple[tuple[Counted, ...], list[Crossed]]:
+    """Let a lease hold an amount in a cap."""
+    if not amount:
+        return (), []
+    cap.held += amount
+    return (Counted(cap.number, cap.scope, amount),), _cross(cap, now)
 
 
 def let_go(account: Account, held: Iterable[Counted]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from ducto_redis.engine.operation import PLAIN, Conditions
-from tests.model import caps, spending, terms
+from tests.model import caps, parents, spending, terms
 from tests.model.account import LIMIT, Account, Answer, Lease, Paid, Refused
 from tests.model.base import ModelBase
 
@@ -63,25 +63,38 @@ class Charging(ModelBase):
                 return {"replayed": True, "warnings": (), **self._lease_answer(account, lease)}
             if lease_id in account.closed:
                 raise Refused("closed", account.closed[lease_id][0])
-            parts = caps.parts_of(wanted.amount, conditions.member, conditions.models)
+            if conditions.parent:
+                its = parents.to_open_in(account, conditions.parent)
+                self._check_price(its, wanted.version, conditions.plan if activation else its.plan)
 
             def change() -> Answer:
-                self._admit(account, wanted.amount, wanted.floor, activation, conditions, parts, wanted.operation_type)
-                self._room_to_hold(account, wanted.amount)
+                parent = account.leases[conditions.parent] if conditions.parent else None
+                member = conditions.member or (parent.member if parent else "")
+                parts = caps.parts_of(wanted.amount, member, conditions.models)
+                self._admit(
+                    account, wanted.amount, wanted.floor, activation, conditions, parts, wanted.operation_type, member,
+                    parent,
+                )  # fmt: skip
+                if parent is None:
+                    self._room_to_hold(account, wanted.amount)
                 lease = replace(
                     wanted,
-                    member=conditions.member,
+                    member=member,
                     models=conditions.models if account.extras else (),
                     plan=account.plan.id if account.plan else "",
                 )
-                crossed = self._hold(account, lease, wanted.amount, parts, conditions)
+                if parent is not None:
+                    lease.parents = ((conditions.parent, parent.created), *parent.parents)
+                    lease.floor, lease.version = parent.floor, lease.version or parent.version
+                    lease.plan = parent.plan if parent.version else lease.plan
+                crossed = self._hold(account, lease, wanted.amount, parts, conditions, parent)
                 lease.amount = wanted.amount
                 lease.opened = account.next_seq
                 account.leases[lease_id] = lease
                 self._await(account, lease.expires)
                 account.activation = max(account.activation, activation)
                 key = f"lease/{lease_id}/reserve"
-                self._journal(account, "reserve", key, lease.amount, version=lease.version, crossed=crossed)
+                self._journal(account, "reserve", key, lease.amount, version=wanted.version, crossed=crossed)
                 return {"replayed": False, "warnings": crossed, **self._lease_answer(account, lease)}
 
             answer = self._make(account, change)
@@ -128,24 +141,37 @@ class Charging(ModelBase):
         left = self._left(account, conditions)
         before = account.balance
         if lease.open:
-            own, period = Paid(lease.allowance, pool=lease.on_balance), lease.period
+            own, back, period = Paid(lease.allowance, pool=lease.on_balance), Paid(), lease.period
         else:
-            own, period = lease.paid, lease.paid.period
+            own, back, period = lease.paid, lease.paid, lease.paid.period
+        holder = parents.holder(account, lease)
+        payable = min(cost, own.total + parents.reach(account, lease)) if lease.parents else cost
         self._close(account, lease_id, lease)
         now_period = account.period.number if account.period else 0
-        if conditions.skip_allowance:
-            from_allowance = 0
-        elif own.allowance and period != now_period:
-            from_allowance = min(cost, own.allowance)
+        if holder is not None:
+            period = period or holder.period
+            from_allowance = 0 if conditions.skip_allowance else min(payable, back.allowance + holder.allowance)
+            from_balance = min(payable - from_allowance, back.from_balance + holder.on_balance)
+            taken = parents.spend(account, holder, back, from_allowance, from_balance)
         else:
-            from_allowance, period = min(cost, own.allowance + left), now_period
-        from_balance = min(cost - from_allowance, own.from_balance + above_floor)
+            if conditions.skip_allowance:
+                from_allowance = 0
+            elif own.allowance and period != now_period:
+                from_allowance = min(payable, own.allowance)
+            else:
+                from_allowance, period = min(payable, own.allowance + left), now_period
+            from_balance = min(payable - from_allowance, own.from_balance + above_floor)
+            taken = max(0, from_allowance + from_balance - back.total)
+        parents.change_rests(account, lease, -taken)
         paid = spending.both(
             spending.take_from_allowance(account, from_allowance, period),
             spending.take_from_balance(account, from_balance, self.now, lease=True),
         )
         models = _models_of_settle(lease, conditions, paid.total)
-        counted, crossed = caps.count(account, caps.parts_of(paid.total, lease.member, models), self.now)
+        parts = caps.parts_of(paid.total, lease.member, models)
+        if holder is not None:
+            parents.stop_holding(account, holder, parts)
+        counted, crossed = caps.count(account, parts, self.now)
         self._spend(account, lease.member, paid.total)
         low = self._fire(account, conditions, before)
         shortfall = cost - paid.total
@@ -208,18 +234,22 @@ class Charging(ModelBase):
             return earlier
         lease = self._open_lease(account, lease_id)
         self._check_price(lease, version, lease.plan)
+        if lease.parents:
+            parents.to_extend_from(account, lease)
 
         def change() -> Answer:
             lease = account.leases[lease_id]
+            parent = parents.above(account, lease)[0] if lease.parents else None
             parts = caps.parts_of(amount, lease.member, conditions.models)
             # A lease rests on one period's allowance: one that began in an older one is extended from the balance.
-            skip = lease.allowance > 0 and (
+            skip = lease.period > 0 and (
                 account.period is None or account.period.number != lease.period or account.period.end <= self.now
             )
-            changed = _with(conditions, skip_allowance=skip)
-            self._admit(account, amount, lease.floor, 0, changed, parts, member=lease.member)
-            self._room_to_hold(account, amount)
-            crossed = self._hold(account, lease, amount, parts, changed)
+            changed = _with(conditions, skip_allowance=skip and parent is None)
+            self._admit(account, amount, lease.floor, 0, changed, parts, member=lease.member, parent=parent)
+            if parent is None:
+                self._room_to_hold(account, amount)
+            crossed = self._hold(account, lease, amount, parts, changed, parent)
             lease.amount += amount
             if account.extras:
                 models = dict(lease.models)
@@ -243,6 +273,7 @@ class Charging(ModelBase):
         parts: caps.Parts,
         operation_type: str | None = None,
         member: str | None = None,
+        parent: Lease | None = None,
     ) -> None:
         if 0 < activation < account.activation:
             raise Refused("stale", account.activation)
@@ -254,14 +285,21 @@ class Charging(ModelBase):
         member = conditions.member if member is None else member
         if member:
             self._check_member(account, member)
-        if operation_type is not None and conditions.max_concurrent is not None:
+        if operation_type is not None and conditions.max_concurrent is not None and parent is None:
             running = sum(
-                lease.open and lease.expires > self.now and lease.operation_type == operation_type
+                lease.open and lease.expires > self.now and lease.operation_type == operation_type and not lease.parents
                 for lease in account.leases.values()
             )
             if running >= conditions.max_concurrent:
                 raise Refused("concurrency", conditions.max_concurrent, running)
-        caps.check(account, parts, self.now)
+        caps.check(account, parts, self.now, parent)
+        if parent is not None:
+            left = parent.on_balance if conditions.skip_allowance else parent.amount
+            if amount > left:
+                parent_id = next(lease_id for lease_id, lease in account.leases.items() if lease is parent)
+                held = parents.held_inside(account, parent_id, parent.created)
+                raise Refused("budget", parent_id, amount, left, held)
+            return
         left = self._left(account, conditions)
         if left + account.available - amount < floor:
             raise Refused("insufficient", amount, account.available, account.held, floor, left)
@@ -304,9 +342,13 @@ class Charging(ModelBase):
         )
 
     def _hold(
-        self, account: Account, lease: Lease, amount: int, parts: caps.Parts, conditions: Conditions
-    ) -> tuple[caps.Crossed, ...]:
+        self, account: Account, lease: Lease, amount: int, parts: caps.Parts, conditions: Conditions,
+        parent: Lease | None,
+    ) -> tuple[caps.Crossed, ...]:  # fmt: skip
         """Let a lease hold so much more, of the allowance first."""
+        if parent is not None:
+            skip = conditions.skip_allowance
+            return parents.take(account, parent, lease, amount, parts, skip_allowance=skip, now=self.now)
         allowance = min(amount, self._left(account, conditions))
         if allowance:
             assert account.period is not None
@@ -321,9 +363,7 @@ class Charging(ModelBase):
         """The lease holds nothing any more; what its expiry charged goes back to where it came from."""
         del account.leases[lease_id]
         if lease.open:
-            caps.let_go(account, lease.caps)
-            if lease.allowance and account.period is not None and account.period.number == lease.period:
-                account.period.held -= lease.allowance
+            parents.give_up(account, lease)
         else:
             spending.give_back(account, lease.paid, self.now, in_ended_period=True)
             self._await_grants(account)
@@ -360,9 +400,4 @@ def _models_of_settle(lease: Lease, conditions: Conditions, charged: int) -> lis
     models = list(conditions.models or lease.models)
     if models and not conditions.models:
         models[-1] = (models[-1][0], charged)
-    parts = []
-    for model, amount in models:
-        part = min(amount, charged)
-        charged -= part
-        parts.append((model, part))
-    return parts
+    return caps.within(models, charged)

@@ -17,7 +17,7 @@ MUTANTS = [
     Mutant("lib/admission", " or not_a_member(account, conditions.member)", " or nil", "test_only_members_spend"),
     Mutant(
         "lib/admission",
-        "refused = cap_reached(account, counted)",
+        "refused = cap_reached(account, counted, parent and held_in_caps(parent.lease.grounds))",
         "",
         "test_a_new_window_begins_at_nothing",
         {"window": "minute"},
@@ -255,21 +255,21 @@ MUTANTS = [
     # Spend caps.
     Mutant(
         "lib/caps",
-        "cap.used + cap.held + each.amount > limit",
-        "cap.used + cap.held + each.amount >= limit",
+        "cap.used + cap.held + needed > limit",
+        "cap.used + cap.held + needed >= limit",
         "test_a_new_window_begins_at_nothing",
         {"window": "minute"},
     ),
     Mutant(
         "lib/caps",
-        "cap.used + cap.held + each.amount > limit",
-        "cap.used + each.amount > limit",
+        "cap.used + cap.held + needed > limit",
+        "cap.used + needed > limit",
         "test_what_is_reserved_counts",
     ),
     Mutant(
         "lib/caps",
-        "cap.used + cap.held + each.amount > limit",
-        "cap.held + each.amount > limit",
+        "cap.used + cap.held + needed > limit",
+        "cap.held + needed > limit",
         "test_a_new_window_begins_at_nothing",
         {"window": "minute"},
     ),

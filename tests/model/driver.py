@@ -272,7 +272,8 @@ class Driver(RuleBasedStateMachine):
                 assert given[what] == wanted[what], (name, what, given[what], wanted[what])
             refunded = {self.seqs(name)[field[9:]]: int(value) for field, value in refunds(kept.fields)}
             assert refunded == account.refunded
-            assert {lease_id: stored.stored_lease(record) for lease_id, record in kept.leases.items()} == {
+            caps = self.names.get(name, {})
+            assert {lease_id: stored.stored_lease(record, caps) for lease_id, record in kept.leases.items()} == {
                 lease_id: stored.lease_of(lease) for lease_id, lease in account.leases.items()
             }
 
@@ -301,7 +302,7 @@ def check_account(account: Account, now: int, floor: int) -> None:
         )
         assert account.period.used >= 0, "allowance"
     for cap in account.caps:
-        held = [record for lease in open_leases for record in lease.caps if record.cap == cap.number]
+        held = [record for lease in open_leases for record in (*lease.caps, *lease.lent) if record.cap == cap.number]
         assert cap.held == sum(record.amount for record in held), (cap, held)
         assert cap.used >= 0, "cap"
         assert all(amount >= 0 for amount in cap.buckets.values())
@@ -321,6 +322,9 @@ def in_order(entry: Entry) -> Entry:
 def words_of(error: Exception, wanted: Any) -> tuple[Any, ...]:
     """A refusal in the words of the model; anything else is raised again."""
     match error:
+        case InsufficientCreditsError() if error.parent is not None:
+            numbers = (error.needed, error.available, error.held)
+            return ("budget", error.parent, *(to_signed_micro(number) for number in numbers))
         case InsufficientCreditsError():
             numbers = (error.needed, error.available, error.held, error.floor, error.allowance)
             return ("insufficient", *(to_signed_micro(number) for number in numbers))

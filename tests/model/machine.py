@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from ducto_redis.driving import drive
-from ducto_redis.engine.operation import Charge, LeaseTerms, NewGrant, OperationKey, Price
+from ducto_redis.engine.operation import Charge, Conditions, LeaseTerms, NewGrant, OperationKey, Price
 from ducto_redis.money import to_signed_micro
 from tests.model.account import DAY, LIMIT, Lease
 from tests.model.driver import CHARGES, Call, Driver, in_milliseconds
@@ -23,6 +23,8 @@ NEW_LEASES = st.integers(0, 20)
 NO_LEASE = 15
 LEASES = st.integers(0, NO_LEASE)
 """Which lease, see `pick`."""
+PARENTS = st.one_of(st.none(), LEASES)
+"""Which lease one is opened inside of, see `pick`; none half of the time."""
 KEYS = st.integers(0, 150).map("key/{}".format)
 FINGERPRINTS = st.sampled_from(["this"] * 7 + ["that"])
 AMOUNTS = st.integers(0, 999)
@@ -181,6 +183,7 @@ class MoneyRules(Driver):
         priced=st.booleans(),
         call=CALLS,
         dry_run=st.sampled_from([False, False, False, True]),
+        inside=PARENTS,
     )
     def reserve(
         self,
@@ -195,39 +198,70 @@ class MoneyRules(Driver):
         priced: bool,
         call: Call,
         dry_run: bool,
+        inside: int | None,
     ) -> None:
-        now, amount = self.model.now, small(number, account)
         lease_id = f"lease {lease_number if lease_number < 4 else 100 + self.steps}"
-        version = max(1, self.active - call.behind) if priced else 0
-        call = self.for_account(account, call)
+        parent = ""
+        if inside is not None and has_leases(self):
+            account, parent = self.pick(inside)
         terms = LeaseTerms(floor, ttl, on_expiry, operation_type, "owner", b"", fingerprint)
+        amount, told = small(number, account), number % 3 > 0
+        self.hold(account, lease_id, amount, terms, call, priced=priced, dry_run=dry_run, parent=parent, told=told)
+
+    def hold(
+        self,
+        account: str,
+        lease_id: str,
+        amount: int,
+        terms: LeaseTerms,
+        call: Call,
+        *,
+        priced: bool,
+        dry_run: bool = False,
+        parent: str = "",
+        told: bool = False,
+    ) -> None:
+        """Reserve; `told`: the manager knows the parent's prices already."""
+        version, now, call = max(1, self.active - call.behind), self.model.now, self.for_account(account, call)
+        its = self.model.account(account).leases.get(parent)
+
+        def price(conditions: Conditions) -> Price:
+            if not priced:
+                return Price(amount)
+            if told and its is not None and its.version:
+                return Price(amount, its.version)
+            at = self.now_at(version, conditions)
+            return Price(amount, at, at)
 
         def lease(version: int) -> Lease:
-            return Lease(amount, now, now + ttl, floor, version, on_expiry, fingerprint, operation_type)
+            return Lease(
+                amount, now, now + terms.ttl_ms, terms.floor, version, terms.on_expiry, terms.fingerprint,
+                terms.operation_type,
+            )  # fmt: skip
 
+        conditions = self.conditions(account, call, amount)
+        if parent:
+            conditions = msgspec.structs.replace(conditions, parent=parent)
         answer = self.ask(
             lambda conditions: self.model.reserve(
-                account, lease_id, lease(self.now_at(version, conditions)), self.now_at(version, conditions),
-                conditions, dry_run,
+                account, lease_id, lease(price(conditions).version), price(conditions).activation, conditions, dry_run
             ),
             lambda conditions: self.store.reserve(
-                account,
-                lease_id,
-                Price(amount, self.now_at(version, conditions), self.now_at(version, conditions)),
-                terms,
-                conditions=conditions,
-                cause=b"",
-                dry_run=dry_run,
+                account, lease_id, price(conditions), terms, conditions=conditions, cause=b"", dry_run=dry_run
             ),
-            self.conditions(account, call, amount),
-        )  # fmt: skip
-        if not dry_run:
-            self.admitted(account, floor, answer)
+            conditions,
+        )
+        if not dry_run and not parent:
+            self.admitted(account, terms.floor, answer)
 
     @precondition(has_leases)
     @rule(number=LEASES, cost=st.integers(0, 45), fingerprint=FINGERPRINTS, priced=st.booleans(), call=CALLS)
     def settle(self, number: int, cost: int, fingerprint: str, priced: bool, call: Call) -> None:
-        account, lease_id = self.pick(number)
+        self.settle_lease(*self.pick(number), cost, fingerprint, call, priced=priced)
+
+    def settle_lease(
+        self, account: str, lease_id: str, cost: int, fingerprint: str, call: Call, *, priced: bool
+    ) -> None:
         lease = self.model.account(account).leases.get(lease_id)
         version = 0
         if priced and lease is not None:
@@ -244,13 +278,17 @@ class MoneyRules(Driver):
     @precondition(has_leases)
     @rule(number=LEASES)
     def release(self, number: int) -> None:
-        account, lease_id = self.pick(number)
+        self.release_lease(*self.pick(number))
+
+    def release_lease(self, account: str, lease_id: str) -> None:
         self.compare(lambda: self.model.release(account, lease_id), self.store.release(account, lease_id, cause=b""))
 
     @precondition(has_leases)
     @rule(number=LEASES, ttl=TTLS, key=KEYS, fingerprint=FINGERPRINTS)
     def renew(self, number: int, ttl: int, key: str, fingerprint: str) -> None:
-        account, lease_id = self.pick(number)
+        self.renew_lease(*self.pick(number), ttl, key, fingerprint)
+
+    def renew_lease(self, account: str, lease_id: str, ttl: int, key: str, fingerprint: str) -> None:
         fingerprint = f"renew {lease_id} {fingerprint}"
         self.compare(
             lambda: self.model.renew(account, lease_id, ttl, key, fingerprint),
@@ -261,9 +299,13 @@ class MoneyRules(Driver):
     @rule(number=LEASES, size=AMOUNTS, key=KEYS, fingerprint=FINGERPRINTS, priced=st.booleans(), call=CALLS)
     def extend(self, number: int, size: int, key: str, fingerprint: str, priced: bool, call: Call) -> None:
         account, lease_id = self.pick(number)
+        self.extend_lease(account, lease_id, small(size, account), key, fingerprint, call, priced=priced)
+
+    def extend_lease(
+        self, account: str, lease_id: str, amount: int, key: str, fingerprint: str, call: Call, *, priced: bool
+    ) -> None:
         fingerprint = f"extend {lease_id} {fingerprint}"
         lease = self.model.account(account).leases.get(lease_id)
-        amount = small(size, account)
         version = lease.version + call.behind if priced and lease is not None else 0
         self.ask(
             lambda conditions: self.model.extend(account, lease_id, amount, key, fingerprint, version, conditions),

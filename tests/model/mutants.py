@@ -91,13 +91,13 @@ MUTANTS = [
     Mutant("reserve", "caps = count_hold(account, counted, '')", "caps = ''", "test_held_over_the_end_of_a_window"),
     Mutant(
         "reserve",
-        "allowance = allowance, period",
-        "allowance = 0, period",
+        "grounds.period = grounds.allowance > 0 and account.period.number or 0",
+        "grounds.allowance, grounds.period = 0, 0",
         "test_expired_lease_and_its_allowance",
         {"on_expiry": "release"},
     ),
     # Extending.
-    Mutant("extend", "lease.floor, 0)", "0, 0)", "test_extend"),
+    Mutant("extend", "lease.floor, 0, nil", "0, 0, nil", "test_extend"),
     Mutant("extend", "not priced_alike(lease, ARGV[4], grounds.plan)", "false", "test_settle_at_the_lease_s_prices"),
     Mutant(
         "extend",
@@ -107,8 +107,8 @@ MUTANTS = [
     ),
     Mutant(
         "extend",
-        "caps = count_hold(account, counted, grounds.caps)",
-        "caps = grounds.caps",
+        "caps, period = count_hold(account, counted, grounds.caps)",
+        "caps, period = grounds.caps",
         "test_what_is_reserved_counts",
     ),
     # Releasing.
@@ -116,7 +116,7 @@ MUTANTS = [
     Mutant("release", "  return_charge(account, lease)\n", "", "test_late_release"),
     Mutant(
         "release",
-        "  undo_hold(account, lease)\n",
+        "  give_up_hold(account, lease)\n",
         "",
         "test_every_step_in_every_state",
         {"step": "reserve", "state": "released"},
@@ -168,7 +168,12 @@ MUTANTS = [
         "if false then",
         "test_lease_is_priced_under_its_own_plan",
     ),
-    Mutant("settle", "if own + left + spendable < cost and", "if false and", "test_no_shortfall_before_all_is_applied"),
+    Mutant(
+        "settle",
+        "if (own + left + spendable < cost or payable < cost) and",
+        "if false and",
+        "test_no_shortfall_before_all_is_applied",
+    ),
     Mutant(
         "settle",
         "account.balance = before + ((open and 0 or own - own_allowance) - from_balance)",
@@ -177,14 +182,14 @@ MUTANTS = [
     ),
     Mutant(
         "settle",
-        "math.min(cost - allowance, own - own_allowance + spendable)",
-        "cost - allowance",
+        "math.min(payable - allowance, own - own_allowance + spendable)",
+        "payable - allowance",
         "test_settle_takes_allowance_that_nobody_holds",
     ),
     Mutant(
         "settle",
-        "math.min(cost - allowance, own - own_allowance + spendable)",
-        "math.min(cost - allowance, own - own_allowance)",
+        "math.min(payable - allowance, own - own_allowance + spendable)",
+        "math.min(payable - allowance, own - own_allowance)",
         "test_late_settle_and_the_allowance",
         {"on_expiry": "release", "cost": 110, "balance": 40, "used": 100},
     ),
@@ -217,7 +222,7 @@ MUTANTS = [
     Mutant("settle", "  count_charge(account, counted)\n", "", "test_entries_say_what_was_counted"),
     Mutant("settle", "  count_spent(account, grounds.member, charged)\n", "", "test_expiry_counts_for_the_member"),
     Mutant("settle", "  fire_low_levels(account, conditions.low_levels, before)\n", "", "test_settle_fires"),
-    Mutant("settle", "    undo_hold(account, lease)\n", "", "test_entries_say_what_was_counted"),
+    Mutant("settle", "    give_up_hold(account, lease)\n", "", "test_entries_say_what_was_counted"),
     # Renewing.
     Mutant(
         "renew",
@@ -255,7 +260,7 @@ MUTANTS = [
         "",
         "test_expired_leases_are_forgotten_after_a_day",
     ),
-    Mutant("lib/due", "  undo_hold(account, lease)\n", "", "test_a_lease_expires_at_its_very_time"),
+    Mutant("lib/due", "    give_up_hold(account, lease)\n", "", "test_a_lease_expires_at_its_very_time"),
     Mutant("lib/due", "lease.on_expiry == 'charge'", "true", "test_a_lease_expires_at_its_very_time"),
     Mutant("lib/due", "    lease.charged = lease.amount\n", "", "test_late_release"),
     Mutant("lib/due", "    spend_balance(account, of_balance, true)\n", "", "test_expiry_with_charge"),

@@ -1,6 +1,6 @@
 """What a store keeps of an account, read from its fields and its journal in the words of the model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ducto_redis.engine.entry import CapPart, JournalEntry, LeaseGrounds, LeaseRecord
@@ -103,18 +103,29 @@ def names_of(account: Account, fields: Mapping[str, str]) -> Names:
 def lease_of(lease: Lease) -> tuple[Any, ...]:
     return (
         lease.open, lease.amount, lease.charged, lease.created, lease.expires, lease.floor, lease.version, lease.member,
-        lease.models, lease.plan, lease.allowance, lease.period if lease.allowance else 0,
+        lease.models, lease.plan, lease.allowance, lease.period if lease.allowance else 0, lease.parents,
+        *(_by_cap((record.cap, record.amount) for record in records) if lease.open else {}
+          for records in (lease.caps, lease.lent)),
     )  # fmt: skip
 
 
-def stored_lease(record: str) -> tuple[Any, ...]:
+def stored_lease(record: str, names: Names) -> tuple[Any, ...]:
     lease = LeaseRecord.decode(record)
     grounds = LeaseGrounds.decode(lease.grounds)
     return (
         lease.state == "open", lease.amount, lease.charged, lease.created_ms, lease.expires_ms, lease.floor,
         lease.version, grounds.member, grounds.models, grounds.plan, grounds.allowance,
-        grounds.period if grounds.allowance else 0,
+        grounds.period if grounds.allowance else 0, grounds.parents,
+        *(_by_cap((names[cap.scope, cap.cap_id], cap.amount) for cap in held) if lease.state == "open" else {}
+          for held in (grounds.caps, grounds.lent)),
     )  # fmt: skip
+
+
+def _by_cap(records: Iterable[tuple[int, int]]) -> dict[int, int]:
+    held: dict[int, int] = {}
+    for number, amount in records:
+        held[number] = held.get(number, 0) + amount
+    return {number: amount for number, amount in held.items() if amount}
 
 
 def entry_of(entry: JournalEntry, names: Names, seqs: Mapping[str, int]) -> Entry:

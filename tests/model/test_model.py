@@ -10,6 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from ducto_redis.store import MemoryStore, RedisStore
 from tests.model.account_rules import SideBySide
+from tests.model.trees import Trees
 
 GIVEN_SEED = os.environ.get("DUCTO_MODEL_SEED")
 SEED = int(GIVEN_SEED or random.randrange(2**32))
@@ -37,10 +38,20 @@ class OverMemory(SideBySide):
         return MemoryStore(partitions=1)
 
 
+class TreesOverMemory(Trees):
+    make_store = OverMemory.make_store
+
+
 @pytest.mark.timeout(600)
 def test_memory_store() -> None:
     """MemoryStore and the model agree on every reply and on the whole state."""
     run(OverMemory, examples=100, steps=30)
+
+
+@pytest.mark.timeout(600)
+def test_leases_inside_leases() -> None:
+    """They agree on leases inside leases too, and nothing that is inside a lease ever spends more than it held."""
+    run(TreesOverMemory, examples=60, steps=40)
 
 
 # In shares: what hypothesis remembers of all examples together would take gigabytes.

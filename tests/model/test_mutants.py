@@ -12,13 +12,13 @@ from ducto_redis.engine.scripts import Scripts, load_scripts, read_sources
 from ducto_redis.errors import StoreError
 from ducto_redis.store import CreditStore, MemoryStore
 from ducto_redis.store.conformance import OpenStore, StoreConformance
-from tests.model import credit_mutants, mutants
+from tests.model import budget_mutants, credit_mutants, mutants
 from tests.model.mutant import Mutant
 
 SOURCES = read_sources()
 
 
-MUTANTS = [*mutants.MUTANTS, *credit_mutants.MUTANTS]
+MUTANTS = [*mutants.MUTANTS, *credit_mutants.MUTANTS, *budget_mutants.MUTANTS]
 
 
 def opener(sources: dict[str, str]) -> OpenStore:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from ducto_redis.driving import drive
 from ducto_redis.engine.entry import JournalEntry
-from ducto_redis.engine.operation import Charge
+from ducto_redis.engine.operation import Charge, Conditions
 from ducto_redis.engine.scripts import load_scripts
 from ducto_redis.errors import (
     CapReachedError,
     ConcurrencyLimitError,
     CreditError,
     InsufficientCreditsError,
+    LeaseClosedError,
     MemberNotFoundError,
     RefundError,
 )
@@ -54,6 +55,7 @@ ALLOWANCE = 40
 CONCURRENT = 3
 MEMBERS = ("ann", "bob", "cy")
 PARTS = (1, 2, 3, 5, 8, 13)
+RUN = "run"
 
 
 def spend(store: RedisStore, number: int, chance: random.Random) -> int:
@@ -93,6 +95,33 @@ def work_with_leases(store: RedisStore, number: int, chance: random.Random) -> i
         elif end == "release":
             drive(store.release(ACCOUNT, lease_id, cause=b""))
     return held
+
+
+def work_inside(store: RedisStore, number: int, chance: random.Random) -> int:
+    """Hold inside the one run, at any depth, and end in every way; what was charged by those who said so, in all."""
+    charged = 0
+    mine: list[str] = []
+    for step in range(STEPS):
+        lease_id, amount = f"{number}.{step}", chance.randint(1, 30)
+        end = chance.choice(["settle", "settle", "settle", "release", "abandon and settle", "extend", "stay open"])
+        parent = chance.choice([RUN, RUN, *mine[-2:]])
+        lease_terms = terms(ttl_ms=1 if end.startswith("abandon") else 60_000)
+        try:
+            drive(reserve(store, lease_id, amount, lease_terms, conditions=Conditions(parent=parent)))
+        except (InsufficientCreditsError, LeaseClosedError):
+            continue
+        if end == "extend":
+            with suppress(InsufficientCreditsError, LeaseClosedError):
+                drive(extend(store, lease_id, chance.randint(1, 10), f"more {lease_id}"))
+        if end == "release":
+            drive(store.release(ACCOUNT, lease_id, cause=b""))
+        elif end == "stay open":
+            mine.append(lease_id)
+        else:
+            charged += to_signed_micro(drive(settle(store, lease_id, chance.randint(0, 40))).amount)
+    for lease_id in mine:
+        charged += to_signed_micro(drive(settle(store, lease_id, chance.randint(0, 5))).amount)
+    return charged
 
 
 def share_keys(store: RedisStore, number: int, chance: random.Random) -> int:
@@ -230,6 +259,7 @@ WORK: dict[str, Callable[[RedisStore, int, random.Random], int]] = {
     for work in (
         spend,
         work_with_leases,
+        work_inside,
         share_keys,
         create,
         first_requests,

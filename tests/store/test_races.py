@@ -19,7 +19,18 @@ from ducto_redis.ledger import Ledger
 from ducto_redis.store import RedisStore
 from ducto_redis.store.conformance import assert_fold, read_journal
 from ducto_redis.store.conformance.caller import Caller
-from ducto_redis.store.conformance.calls import ACCOUNT, DAY_MS, HOUR_MS, add, deduct, key, micro, numbers_of, terms
+from ducto_redis.store.conformance.calls import (
+    ACCOUNT,
+    DAY_MS,
+    HOUR_MS,
+    add,
+    deduct,
+    key,
+    micro,
+    numbers_of,
+    reserve,
+    terms,
+)
 from tests.store.racer import (
     ALLOWANCE,
     BONUS,
@@ -27,6 +38,7 @@ from tests.store.racer import (
     MEMBERS,
     NEW_ACCOUNTS,
     PROCESSES,
+    RUN,
     SHARED_KEYS,
     STEPS,
     store_of,
@@ -128,6 +140,29 @@ def test_leases(funded: RedisStore, server_url: str, namespace: str) -> None:
     assert (balance, holds) == (CREDITS - sum(-entry.balance_change for entry in entries[1:]), 0)
     assert_never_overspent(funded)
     assert_fold(funded)
+
+
+def test_one_budget(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
+    """However many spend inside one run, all together never spend more than it held, and at no moment hold more."""
+    budget = 500
+    drive(reserve(funded, RUN, budget, terms(ttl_ms=HOUR_MS)))
+    charged = race(server_url, namespace, "work_inside")
+    assert 0 < sum(charged) <= budget
+    assert sum(charged) > budget * 0.9, "there was work for more than all of it"
+    spent, leases = 0, {RUN: budget}
+    for entry in read_journal(funded, ACCOUNT)[2:]:
+        spent += entry.charged
+        for name, record in entry.changes:
+            if name.startswith(LEASE_CHANGE):
+                lease = LeaseRecord.decode(record) if record else None
+                leases[name[len(LEASE_CHANGE) :]] = lease.amount if lease and lease.state == "open" else 0
+        assert spent + sum(leases.values()) == budget, entry
+        assert min(leases.values()) >= 0, entry
+    assert spent == sum(charged)
+    assert micro(drive(funded.release(ACCOUNT, RUN, cause=b"")).amount) == budget - spent
+    assert drive(numbers_of(funded)) == (CREDITS - spent, 0, CREDITS - spent)
+    assert_never_overspent(funded)
+    assert_proved(funded, tmp_path)
 
 
 def test_the_same_keys_from_everywhere(funded: RedisStore, server_url: str, namespace: str) -> None:

@@ -22,6 +22,7 @@ _PARTS = (
     "adjustments",
     "allowance",
     "asking",
+    "budgets",
     "caller",
     "caps",
     "concurrency",
@@ -32,6 +33,7 @@ _PARTS = (
     "grant_expiry",
     "grants",
     "inspection",
+    "kept_values",
     "leases",
     "loss",
     "low_balance",
@@ -51,6 +53,7 @@ from ducto_redis.store.conformance.accounts import AccountConformance  # noqa: E
 from ducto_redis.store.conformance.adjustments import AdjustmentConformance  # noqa: E402
 from ducto_redis.store.conformance.allowance import AllowanceConformance  # noqa: E402
 from ducto_redis.store.conformance.asking import AskingConformance  # noqa: E402
+from ducto_redis.store.conformance.budgets import BudgetConformance  # noqa: E402
 from ducto_redis.store.conformance.caps import CapConformance  # noqa: E402
 from ducto_redis.store.conformance.concurrency import ConcurrencyConformance  # noqa: E402
 from ducto_redis.store.conformance.describing import DescribingConformance  # noqa: E402
@@ -60,6 +63,7 @@ from ducto_redis.store.conformance.freezing import FreezingConformance  # noqa: 
 from ducto_redis.store.conformance.grant_expiry import GrantExpiryConformance  # noqa: E402
 from ducto_redis.store.conformance.grants import GrantConformance  # noqa: E402
 from ducto_redis.store.conformance.inspection import Snapshot, assert_fold, dump, read_journal  # noqa: E402
+from ducto_redis.store.conformance.kept_values import KeptValueConformance  # noqa: E402
 from ducto_redis.store.conformance.leases import LeaseConformance  # noqa: E402
 from ducto_redis.store.conformance.loss import LossConformance  # noqa: E402
 from ducto_redis.store.conformance.low_balance import LowBalanceConformance  # noqa: E402
@@ -79,6 +83,7 @@ class StoreConformance(
     AdjustmentConformance,
     AllowanceConformance,
     AskingConformance,
+    BudgetConformance,
     CapConformance,
     ConcurrencyConformance,
     DescribingConformance,
@@ -87,6 +92,7 @@ class StoreConformance(
     FreezingConformance,
     GrantExpiryConformance,
     GrantConformance,
+    KeptValueConformance,
     LeaseConformance,
     LossConformance,
     LowBalanceConformance,
@@ -107,6 +113,7 @@ __all__ = [
     "AdjustmentConformance",
     "AllowanceConformance",
     "AskingConformance",
+    "BudgetConformance",
     "CapConformance",
     "ConcurrencyConformance",
     "DescribingConformance",
@@ -115,6 +122,7 @@ __all__ = [
     "FreezingConformance",
     "GrantConformance",
     "GrantExpiryConformance",
+    "KeptValueConformance",
     "LeaseConformance",
     "LossConformance",
     "LowBalanceConformance",

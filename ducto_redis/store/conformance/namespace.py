@@ -54,6 +54,7 @@ OPERATIONS: dict[str, Callable[[CreditStore], Awaitable[object]]] = {
     "describe": lambda store: store.describe(ACCOUNT, conditions=KNOWN),
     "get_balance": lambda store: store.get_balance(ACCOUNT, conditions=KNOWN),
     "list_leases": lambda store: store.list_leases(ACCOUNT),
+    "find_lease": lambda store: store.find_lease(ACCOUNT, LEASE),
     "publish_pricing": lambda store: store.publish_pricing("{}", key("new"), cause=b""),
     "activate_pricing": lambda store: store.activate_pricing(1, cause=b""),
     "read_pricing": lambda store: store.read_pricing(),

@@ -13,7 +13,7 @@ from ducto_redis.store.contract import CreditStore, JournalledStore
 
 WITHOUT_MARK = {"publish_pricing", "activate_pricing", "sweep_partition"}
 """Operations whose results do not say whether they changed something."""
-READS = {"get_balance", "describe", "list_leases", "read_pricing", "read_entry"}
+READS = {"get_balance", "describe", "list_leases", "read_pricing", "read_entry", "find_lease", "kept_value"}
 ENTRIES = {
     "add_credits": {"add_credits"},
     "adjust_credits": {"adjust_credits"},
@@ -76,7 +76,7 @@ class WatchedStore:
 
     def _watched(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any, **options: Any) -> Any:
-            if name in WITHOUT_MARK or name in ("read_pricing", "read_entry"):
+            if name in WITHOUT_MARK or name in ("read_pricing", "read_entry", "kept_value"):
                 return await method(*args, **options)
             account, conditions = args[0], options.get("conditions", PLAIN)
             before = await _look(self.inner, account, conditions)
