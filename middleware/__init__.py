@@ -8,30 +8,97 @@ if __name__ != "ducto_redis.middleware":
         "`middleware` is a part of ducto_redis: write `from ducto_redis.middleware import MeteringMiddleware`"
     )
 
-from ducto_redis.middleware.answers import BadRequestError, Refusal
+from ducto_redis.middleware.answers import BadRequestError, Refusal, refusal_for
+from ducto_redis.middleware.continuing import meter_background
+from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.estimates import CountTokens, Estimates
+from ducto_redis.middleware.frameworks import meter_of
+from ducto_redis.middleware.learning import LearnedHolds
 from ducto_redis.middleware.metering import MeteringMiddleware
 from ducto_redis.middleware.recognisers import (
     AnswerReader,
+    AnthropicMessages,
+    AnthropicTokenCounting,
+    BedrockConverse,
+    BedrockInvoke,
+    BedrockTokenCounting,
     Charge,
+    CohereChat,
+    CohereEmbed,
+    CohereRerank,
+    FreeRecogniser,
+    Gemini,
+    GeminiEmbeddings,
+    GeminiTokenCounting,
+    GenaiPrices,
     MeteredRequest,
+    Ollama,
+    OllamaEmbed,
     OpenAIChat,
+    OpenAICompletions,
+    OpenAIEmbeddings,
+    OpenAIImages,
+    OpenAIModerations,
+    OpenAIRealtime,
+    OpenAIResponses,
+    OpenAIResponsesTokenCounting,
+    OpenAISpeech,
+    OpenAITranscriptions,
+    OpenAIVideos,
     Recogniser,
+    SessionReader,
+    SocketRecogniser,
+    VertexPredict,
 )
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.middleware.sse import ServerSentEvent
+from ducto_redis.middleware.stored_answers import StoredAnswers
 
 __all__ = [
     "AnswerReader",
+    "AnthropicMessages",
+    "AnthropicTokenCounting",
     "BadRequestError",
+    "BedrockConverse",
+    "BedrockInvoke",
+    "BedrockTokenCounting",
     "Charge",
+    "CohereChat",
+    "CohereEmbed",
+    "CohereRerank",
     "CountTokens",
     "Estimates",
+    "FreeRecogniser",
+    "Gemini",
+    "GeminiEmbeddings",
+    "GeminiTokenCounting",
+    "GenaiPrices",
+    "LearnedHolds",
     "MeteredRequest",
+    "MeteringCounts",
     "MeteringMiddleware",
+    "Ollama",
+    "OllamaEmbed",
     "OpenAIChat",
+    "OpenAICompletions",
+    "OpenAIEmbeddings",
+    "OpenAIImages",
+    "OpenAIModerations",
+    "OpenAIRealtime",
+    "OpenAIResponses",
+    "OpenAIResponsesTokenCounting",
+    "OpenAISpeech",
+    "OpenAITranscriptions",
+    "OpenAIVideos",
     "Recogniser",
     "Refusal",
     "RequestMeter",
     "ServerSentEvent",
+    "SessionReader",
+    "SocketRecogniser",
+    "StoredAnswers",
+    "VertexPredict",
+    "meter_background",
+    "meter_of",
+    "refusal_for",
 ]

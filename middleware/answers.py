@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.types import Send
 from ducto_redis.display import format_credits
 from ducto_redis.errors import (
     AccountFrozenError,
+    AlreadyChargedError,
     CapReachedError,
     ConcurrencyLimitError,
     CreditError,
@@ -42,6 +44,35 @@ _OPENAI_TYPES = {
     409: "conflict_error",
     429: "rate_limit_error",
 }
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_GOOGLE_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    402: "FAILED_PRECONDITION",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+_BEDROCK_TYPES = {
+    401: "AccessDeniedException",
+    402: "ServiceQuotaExceededException",
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    409: "ConflictException",
+    429: "ThrottlingException",
+    503: "ServiceUnavailableException",
+}
+_GOOGLE_TYPE = "type.googleapis.com/google.rpc."
 
 
 class BadRequestError(Exception):
@@ -89,18 +120,73 @@ class Refusal(NamedTuple):
             "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code, **self.details}
         }
 
-    async def send(self, send: Send, body: Mapping[str, Any]) -> None:
-        """Send it, with `body` as the API shapes it."""
+    def as_anthropic(self) -> dict[str, Any]:
+        """Return the body in the shape of Anthropic's errors."""
+        kind = _ANTHROPIC_TYPES.get(self.status, "api_error" if self.status >= 500 else "invalid_request_error")
+        return {
+            "type": "error",
+            "error": {"type": kind, "message": self.message, "code": self.code, **self.details},
+        }
+
+    def as_google(self) -> dict[str, Any]:
+        """Return the body in the shape of Google's errors."""
+        status = _GOOGLE_STATUSES.get(self.status, "INTERNAL" if self.status >= 500 else "FAILED_PRECONDITION")
+        about: list[dict[str, Any]] = [
+            {
+                "@type": f"{_GOOGLE_TYPE}ErrorInfo",
+                "reason": self.code.upper(),
+                "domain": "ducto-redis",
+                "metadata": dict(self.details),
+            }
+        ]
+        if self.retry_after is not None:
+            about.append({"@type": f"{_GOOGLE_TYPE}RetryInfo", "retryDelay": f"{self.retry_after}s"})
+        return {"error": {"code": self.status, "message": self.message, "status": status, "details": about}}
+
+    def for_bedrock(self) -> "Refusal":
+        """Return the refusal with the status and the header by which clients of AWS tell errors apart.
+
+        They try again what is throttled, whatever else the answer says: so a refusal that will stay one is sent as a
+        quota that is exceeded.
+        """
+        status = self.status
+        kind = _BEDROCK_TYPES.get(status, "InternalServerException" if status >= 500 else "ValidationException")
+        if status == 429 and not self.should_retry:
+            status, kind = 400, "ServiceQuotaExceededException"
+        return self._replace(status=status, headers={**self.headers, "x-amzn-errortype": kind})
+
+    def as_message(self) -> dict[str, Any]:
+        """Return the body in the shape of Bedrock's and Cohere's errors."""
+        return {"message": self.message, "code": self.code, **self.details}
+
+    def as_ollama(self) -> dict[str, Any]:
+        """Return the body in the shape of Ollama's errors."""
+        return {"error": self.message, "code": self.code, **self.details}
+
+    def response_headers(self) -> dict[str, str]:
+        """Return the headers of the answer, beside those of its content."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.should_retry is not None:
+            headers["x-should-retry"] = "true" if self.should_retry else "false"
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
+        return headers
+
+    def encoded(self, body: Mapping[str, Any]) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Return the headers and the content of the answer, with `body` as the API shapes it."""
         content = msgspec.json.encode(body)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(content)),
         ]
-        if self.should_retry is not None:
-            headers.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
-        if self.retry_after is not None:
-            headers.append((b"retry-after", b"%d" % self.retry_after))
-        headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
+        headers += [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in self.response_headers().items()
+        ]
+        return headers, content
+
+    async def send(self, send: Send, body: Mapping[str, Any]) -> None:
+        """Send it, with `body` as the API shapes it."""
+        headers, content = self.encoded(body)
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": content, "more_body": False})
 
@@ -132,6 +218,9 @@ def refusal_for(error: CreditError | BadRequestError | HTTPException) -> Refusal
             return Refusal(
                 400, code, f"there is no price for {named}", param="model" if error.what == "model" else None
             )
+        case AlreadyChargedError():
+            details = {"transaction_id": error.transaction_id}
+            return Refusal(409, code, "the request with this key was answered and charged already", details=details)
         case IdempotencyConflictError(running=True):
             return Refusal(409, code, "a request with the same key is still running", True, 1)
         case IdempotencyConflictError():
@@ -152,6 +241,7 @@ def refusal_for(error: CreditError | BadRequestError | HTTPException) -> Refusal
 
 def _insufficient(error: InsufficientCreditsError) -> Refusal:
     details = {
+        "limit_name": _limit_name(error),
         "needed": format_credits(error.needed),
         "available": format_credits(error.available),
         "held": format_credits(error.held),
@@ -160,26 +250,43 @@ def _insufficient(error: InsufficientCreditsError) -> Refusal:
         f"this request may cost up to {details['needed']} credits, and {details['available']} are available"
         f" ({details['held']} are held by requests that are running)"
     )
+    if error.allowance:
+        details["allowance"] = format_credits(error.allowance)
+        message += f", beside {details['allowance']} of the plan's allowance"
     if error.floor:
         details["floor"] = format_credits(error.floor)
         message += f"; the balance may not fall below {details['floor']}"
     if error.next_expiry is not None:
         details["next_expiry"] = _timestamp(error.next_expiry)
-    return Refusal(402, error.code, message, details=details)
+    if error.allowance_ends is not None:
+        details["allowance_ends"] = _timestamp(error.allowance_ends)
+        message += f"; the plan's next allowance comes at {details['allowance_ends']}"
+    return Refusal(402, error.code, message + _lower(error.max_output_tokens, details), details=details)
+
+
+def _limit_name(error: InsufficientCreditsError) -> str:
+    if error.parent is not None:
+        return "budget"
+    return "overdraft_floor" if error.floor < 0 else "min_balance" if error.floor else "balance"
 
 
 def _cap_reached(error: CapReachedError) -> Refusal:
+    kind, _, name = error.scope.partition("/")
     details = {
+        "limit_name": error.cap_id,
+        "scope": error.scope if kind == "model" else kind,
         "window": error.window,
         "limit": format_credits(error.limit),
         "used": format_credits(error.used),
         "held": format_credits(error.held),
+        "available": format_credits(max(Decimal(0), error.limit - error.used - error.held)),
         "needed": format_credits(error.needed),
     }
+    of = f" of {name}" if kind == "model" else ""
     message = (
-        f"this request may cost up to {details['needed']} credits, and a spend cap allows {details['limit']} per"
+        f"this request may cost up to {details['needed']} credits, and a spend cap{of} allows {details['limit']} per"
         f" {details['window']}: {details['used']} are spent and {details['held']} held by requests that are running"
-    )
+    ) + _lower(error.max_output_tokens, details)
     if error.window_end is None:
         return Refusal(429, error.code, message, details=details)
     details["window_end"] = _timestamp(error.window_end)
@@ -194,9 +301,24 @@ def _cap_reached(error: CapReachedError) -> Refusal:
 
 
 def _too_many(error: ConcurrencyLimitError) -> Refusal:
-    details = {"limit": str(error.limit), "running": str(error.running)}
+    details = {
+        "limit_name": "max_concurrent",
+        "operation_type": error.operation_type,
+        "limit": str(error.limit),
+        "running": str(error.running),
+    }
     message = f"{details['running']} requests of this kind are running, and the account may have {details['limit']}"
     return Refusal(429, error.code, message, True, 2, details)
+
+
+def _lower(max_output_tokens: int | None, details: dict[str, str]) -> str:
+    """Note the largest limit on output that would pass. Returns what the message says about it."""
+    if max_output_tokens is None:
+        return ""
+    details["max_tokens"] = str(max_output_tokens)
+    if not max_output_tokens:
+        return "; even without any output it costs more than that"
+    return f"; with max_tokens of at most {max_output_tokens} it would pass"
 
 
 def _timestamp(time: datetime) -> str:

@@ -1,6 +1,6 @@
-"""The body of a request: read whole once, given to the application again."""
+"""The body of a request: read whole once, and perhaps not given to the application as it was."""
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from ducto_redis.middleware.answers import BadRequestError
 
@@ -40,29 +40,16 @@ def _too_large(limit: int) -> BadRequestError:
     return BadRequestError(f"the body is larger than {limit} bytes", code="request_too_large")
 
 
-class WatchedReceive:
-    """A `receive` that remembers whether the application has been told that its client left."""
+def scope_for(scope: Scope, length: int, *, uncompressed: bool) -> Scope:
+    """Return the scope for an application that gets another body than the request's.
 
-    def __init__(self, receive: Receive) -> None:
-        self.client_left = False
-        self._receive = receive
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.client_left = True
-        return message
-
-
-class ReplayedBody(WatchedReceive):
-    """A `receive` that gives the body that was read, once; every later call goes to the server."""
-
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        super().__init__(receive)
-        self._body: bytes | None = body
-
-    async def __call__(self) -> Message:
-        if self._body is None:
-            return await super().__call__()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+    Args:
+        scope: the request's, which stays as it is.
+        length: bytes of the other body.
+        uncompressed: whether the answer must not be compressed on its way here, since not all of it may go on.
+    """
+    headers = [(name, b"%d" % length if name == b"content-length" else value) for name, value in scope["headers"]]
+    if uncompressed:
+        headers = [header for header in headers if header[0] != b"accept-encoding"]
+        headers.append((b"accept-encoding", b"identity"))
+    return {**scope, "headers": headers}

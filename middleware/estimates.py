@@ -13,6 +13,14 @@ CountTokens: TypeAlias = Callable[[str | None, str], int]
 """`count_tokens(model, text)` returns the tokens of a text, as the model's own tokeniser counts them."""
 
 BYTES_PER_TOKEN = 4
+# Code and numbers in ASCII, and most other scripts, take no fewer bytes a token than this.
+_FEWEST_BYTES_PER_TOKEN = 3
+_FEWEST_BYTES_PER_TOKEN_BEYOND_ASCII = 2
+
+
+def most_tokens(ascii_bytes: int, other_bytes: int) -> int:
+    """Return the most tokens that text of a model's answer is expected to have been, by its size in bytes."""
+    return -(-ascii_bytes // _FEWEST_BYTES_PER_TOKEN) - (-other_bytes // _FEWEST_BYTES_PER_TOKEN_BEYOND_ASCII)
 
 
 class Estimates:

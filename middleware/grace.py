@@ -29,6 +29,10 @@ class Grace:
         self._running_micro += micro
         return True
 
+    def take_anyway(self, micro: int) -> None:
+        """A request that runs already may cost so much more, whether or not the grace covers it."""
+        self._running_micro += micro
+
     def give_back(self, micro: int) -> None:
         """The request cost nothing after all."""
         self._running_micro -= micro

@@ -8,18 +8,21 @@ from typing import Any, TypeAlias
 
 from ducto_redis.errors import (
     CreditError,
+    LeaseClosedError,
     StoreError,
     StoreUnavailableError,
 )
 from ducto_redis.manager import AsyncCreditManager, AsyncMeter
 from ducto_redis.manager.calls import PRICING_ERRORS
 from ducto_redis.manager.outbox import PendingCharge
-from ducto_redis.manager.requests import UsageOrAmount, new_id, split
+from ducto_redis.manager.requests import UsageOrAmount, encode_metadata, new_id, split
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.grace import Grace
+from ducto_redis.middleware.open_work import OpenWork, leave_open
+from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.money import to_micro
 from ducto_redis.payer import Payer
-from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
+from ducto_redis.results import ZERO, ReleaseResult, ReserveResult, SettleResult
 
 logger = logging.getLogger("ducto_redis.middleware")
 
@@ -42,11 +45,20 @@ class RequestMeter:
     Without anything recorded the hold is released.
     """
 
-    def __init__(self, manager: AsyncCreditManager, find_payer: FindPayer, grace: Grace | None, ttl: float) -> None:
+    def __init__(
+        self,
+        manager: AsyncCreditManager,
+        find_payer: FindPayer,
+        grace: Grace | None,
+        ttl: float,
+        background_ttl: float = 3600,
+    ) -> None:
         self._manager = manager
         self._find_payer = find_payer
         self._grace = grace
         self._ttl = ttl
+        self._background_ttl = background_ttl
+        self._goes_on: Charge | None = None
         self._lease_id = ""
         self._estimate: UsageOrAmount | None = None
         self._payer: Payer | None = None
@@ -55,8 +67,13 @@ class RequestMeter:
         self._unpaid_recorded: list[UsageMetrics] = []
         self._unpaid_flags: list[str] = []
         self._operation_type = "default"
+        self._flagged = False
+        self._shared: tuple[str, Mapping[str, Any]] | None = None
+        self._unpaid_steps_micro = 0
         self._ended = False
         self._closed = False
+        self.on_settled: Callable[[SettleResult | ReleaseResult | None], None] | None = None
+        """Called with what happened when it closed; None where the charge waits."""
         self._closing: asyncio.Task[SettleResult | ReleaseResult | None] | None = None
 
     async def find_payer(self) -> Payer:
@@ -81,6 +98,16 @@ class RequestMeter:
         return None if self._meter is None else self._meter.lease
 
     @property
+    def held(self) -> Decimal:
+        """Credits that are held for the request."""
+        return ZERO if self._meter is None else self._meter.held
+
+    @property
+    def flagged(self) -> bool:
+        """Whether anything that was recorded is not as the answer reported it."""
+        return self._flagged
+
+    @property
     def recorded(self) -> tuple[UsageMetrics, ...]:
         """What has been recorded so far."""
         return tuple(self._unpaid_recorded) if self._meter is None else tuple(self._meter.recorded)
@@ -91,6 +118,7 @@ class RequestMeter:
         *,
         operation_type: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        worst_case: UsageOrAmount | None = None,
     ) -> ReserveResult | None:
         """Hold what `estimate` costs, for the request's payer.
 
@@ -98,6 +126,7 @@ class RequestMeter:
             estimate: the most that the work may use, or credits.
             operation_type: what the work is called; by default what the payer says, else "default".
             metadata: what else the journal is to keep.
+            worst_case: the most that the work may use, where less of it is held; it counts where the engine is away.
 
         Returns:
             The lease, or None where the engine is away and the request was let pass.
@@ -114,7 +143,7 @@ class RequestMeter:
         try:
             payer = await self.find_payer()
             self._operation_type = operation_type or payer.operation_type or "default"
-            lease = await self._open(payer, estimate, metadata)
+            lease = await self._open(payer, estimate, metadata, estimate if worst_case is None else worst_case)
         except BaseException:
             self._estimate = None
             raise
@@ -123,8 +152,42 @@ class RequestMeter:
             raise RuntimeError("the answer ended before its meter was open: await reserve() in the endpoint")
         return lease
 
+    def share_lease(self, lease_id: str, metadata: Mapping[str, Any]) -> None:
+        """Have `reserve` open the lease of this id, which other requests try to open as well.
+
+        The metadata tells it from theirs. Without the engine nobody can say who comes first: such a request is never
+        let pass unpaid.
+        """
+        self._shared = lease_id, metadata
+
+    async def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str) -> None:
+        """Hold what `estimate` costs more than `beyond`, which is held already; once for each key.
+
+        Raises:
+            CreditError: as `manager.extend`.
+        """
+        if self._meter is None:
+            raise RuntimeError("nothing is held for this request that could be extended")
+        if self._closed:
+            raise LeaseClosedError(self._meter.account, self._lease_id, "settled")
+        await self._meter.extend(estimate, beyond=beyond, key=key)
+        self._estimate = estimate
+
+    def pass_unpaid(self, micro: int) -> None:
+        """The request goes on while the engine is away, and may use so many micro-credits more than are held."""
+        if self._grace is not None:
+            self._grace.take_anyway(micro)
+            self._unpaid_steps_micro += micro
+
+    def steps_are_held(self) -> None:
+        """What the request was let pass with is held."""
+        if self._grace is not None:
+            self._grace.give_back(self._unpaid_steps_micro)
+            self._unpaid_steps_micro = 0
+
     def record(self, usage: UsageMetrics, *flags: str) -> None:
         """Add usage to what is charged. Raises once the meter is closed, or where it was never opened."""
+        self._flagged = self._flagged or bool(flags)
         if self._meter is not None:
             self._meter.record(usage, *flags)
         elif not self.unpaid:
@@ -139,6 +202,15 @@ class RequestMeter:
         """Record the worst case, where what was used can't be known."""
         if isinstance(self._estimate, UsageMetrics):
             self.record(self._estimate, *flags)
+
+    def leave_open(self, charge: Charge) -> None:
+        """The work goes on after its answer: to close is to leave the hold to whoever sees the work finished."""
+        self._goes_on = charge
+
+    @property
+    def left_open(self) -> bool:
+        """Whether the work goes on after its answer."""
+        return self._goes_on is not None
 
     def end(self) -> None:
         """The application is done with the request: a hold that nobody would close can't be opened any more."""
@@ -159,20 +231,65 @@ class RequestMeter:
         return await (self._close() if self._closing is None else asyncio.shield(self._closing))
 
     async def _close(self) -> SettleResult | ReleaseResult | None:
+        if self._goes_on is not None:
+            await self._leave_to_others(self._goes_on)
+            return None
         if self._unpaid_micro is not None and not self._closed:
             self._charge_later(self._unpaid_micro)
         self._closed = True
         if self._meter is None:
             return None
         try:
-            return await self._meter.close_in_task()
+            result = await self._meter.close_in_task()
         except PRICING_ERRORS as error:
             return await self._charge_hold(self._meter, error)
+        if self._unpaid_steps_micro and self._grace is not None:
+            if result is None:
+                self._grace.charge_waits(self._unpaid_steps_micro)
+            else:
+                self._grace.give_back(self._unpaid_steps_micro)
+            self._unpaid_steps_micro = 0
+        if self.on_settled is not None:
+            self.on_settled(result)
+        return result
+
+    async def remember(self, charge: Charge) -> None:
+        """Remember work that may go on, while its answer still comes: this process may be killed before its end."""
+        if self._meter is not None and not self._closed:
+            await leave_open(self._manager, charge.later, self._work(charge), self._background_ttl)
+
+    async def _leave_to_others(self, charge: Charge) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        work = self._work(charge)
+        if self._meter is not None:
+            self._meter.leave_open()
+        if self._unpaid_micro is not None and self._grace is not None:
+            self._grace.give_back(self._unpaid_micro)
+        self.steps_are_held()
+        await leave_open(self._manager, charge.later, work, self._background_ttl)
+
+    def _work(self, charge: Charge) -> OpenWork:
+        assert self._payer is not None
+        return OpenWork(
+            account=self._payer.account,
+            lease_id=self._lease_id,
+            estimate=self._estimate if isinstance(self._estimate, UsageMetrics) else charge.usage,
+            counted_input_tokens=charge.usage.input_tokens,
+            hold=f"{self.held:f}" if self.held else "",
+            recorded=self.recorded,
+            flags=("unpaid", *self._unpaid_flags) if self.unpaid else (),
+            leased=self._meter is not None,
+            operation_type=self._operation_type,
+            member=self._payer.member or "",
+        )
 
     async def _open(
-        self, payer: Payer, estimate: UsageOrAmount, metadata: Mapping[str, Any] | None
+        self, payer: Payer, estimate: UsageOrAmount, metadata: Mapping[str, Any] | None, worst_case: UsageOrAmount
     ) -> ReserveResult | None:
-        self._lease_id = new_id()
+        shared = self._shared
+        self._lease_id, metadata = (new_id(), metadata) if shared is None else shared
         meter = self._manager.meter(
             payer.account,
             estimate,
@@ -181,21 +298,26 @@ class RequestMeter:
             member=payer.member,
             required_feature=payer.required_feature,
             lease_id=self._lease_id,
+            parent=payer.parent,
             metadata=metadata,
         )
         try:
             try:
                 lease = await meter.open()
             except StoreUnavailableError:
-                if await self._pass_unpaid(estimate):
+                # What is inside a lease is never let pass: nobody could say later what that one had left for it.
+                if shared is None and payer.parent is None and await self._pass_unpaid(worst_case):
                     return None
                 raise
         except StoreUnavailableError:
-            self._manager.release_later(payer.account, self._lease_id)
+            if shared is None:
+                self._manager.release_later(payer.account, self._lease_id)
+            else:
+                self._manager.settle_task(self._give_up(payer.account, self._lease_id, shared))
             raise
         except asyncio.CancelledError:
             # The engine may have opened the lease all the same.
-            self._manager.settle_task(self._give_up(payer.account))
+            self._manager.settle_task(self._give_up(payer.account, self._lease_id, shared))
             raise
         self._meter = meter
         if self._grace is not None and lease.version:
@@ -237,18 +359,23 @@ class RequestMeter:
             flags=("unpaid", *self._unpaid_flags),
         )
 
-    async def _give_up(self, account: str) -> None:
+    async def _give_up(self, account: str, lease_id: str, shared: tuple[str, Mapping[str, Any]] | None) -> None:
+        """Release a lease that may have been opened; one that others may have opened only if it is this request's."""
         try:
-            await self._manager.release_or_later(account, self._lease_id)
+            if shared is not None:
+                lease = await self._manager.find_lease(account, lease_id)
+                if lease is None or lease.metadata != encode_metadata(shared[1]).decode():
+                    return
+            await self._manager.release_or_later(account, lease_id)
         except CreditError as error:
-            logger.info("lease %s of a cancelled request was not released: %s", self._lease_id, error)
+            logger.info("lease %s of a request that was given up was not released: %s", lease_id, error)
 
     async def _charge_hold(self, meter: AsyncMeter, error: CreditError) -> SettleResult | ReleaseResult | None:
         # Work that was done and has no price must not be free: the hold is what its customer agreed to.
         lease = meter.lease
         assert lease is not None
         logger.error("lease %s is charged its whole hold, for its usage has no price: %s", lease.lease_id, error)
-        charge = PendingCharge(lease.account, lease.lease_id, credits=f"{lease.amount:f}", flags=("hold_charged",))
+        charge = PendingCharge(lease.account, lease.lease_id, credits=f"{meter.held:f}", flags=("hold_charged",))
         try:
             return await self._manager.send_charge(charge)
         except StoreError:

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
-from starlette.types import Message, Send
+from starlette.types import Message
 
 from ducto_redis.display import format_credits
 from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.middleware.client import Client
+from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.idempotency import KeyedRequest
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.base import AnswerReader
+from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.results import ReleaseResult, SettleResult
 
@@ -21,7 +24,45 @@ _Settling: TypeAlias = asyncio.Task[SettleResult | ReleaseResult | None]
 CHARGED = b"x-credits-charged"
 REMAINING = b"x-credits-remaining"
 RESERVED = b"x-credits-reserved"
-_OURS = frozenset({CHARGED, REMAINING, RESERVED})
+MAX_TOKENS = b"x-credits-max-tokens"
+_OURS = frozenset({CHARGED, REMAINING, RESERVED, MAX_TOKENS})
+
+
+class StreamHold(Protocol):
+    """A hold that grows while a stream runs."""
+
+    covered_tokens: int
+    """Output tokens up to which it need not be asked."""
+
+    async def cover(self, tokens: int) -> bool:
+        """See to it that more than so many are held. Returns False where it can't: the stream is to end. Never raises.
+
+        `tokens` is the reader's `tokens_to_cover`.
+        """
+        ...
+
+
+class Answering(msgspec.Struct, frozen=True):
+    """What the answer to a metered request is read with.
+
+    Attributes:
+        request: what the request asks for.
+        reader: what reads the usage in the answer.
+        hold: what grows with the answer, if it is a stream; None where all that is to be held is held.
+        output_limit: the limit on the tokens of one answer that the request was lowered to; None where it was not.
+        keyed: the request, where it carries an Idempotency-Key that is looked at.
+    """
+
+    request: MeteredRequest
+    reader: AnswerReader
+    hold: StreamHold | None = None
+    output_limit: int | None = None
+    keyed: KeyedRequest | None = None
+
+    @property
+    def changes_answer(self) -> bool:
+        """Whether events may be kept from the client, or a stream be ended early."""
+        return self.reader.hides_events or self.hold is not None
 
 
 class Responder:
@@ -31,34 +72,42 @@ class Responder:
     has been interrupted: what it delivered is charged.
 
     Args:
-        send: the server's `send`.
+        client: the server's side.
         meter: the request's meter, open or not.
-        reader: what reads the usage in the answer; None where only the endpoint records usage.
+        answering: what reads the answer; None where only the endpoint records usage.
         manager: owns the tasks that settle.
         hold_json_up_to: bytes of a JSON answer that are held back, so that its headers can say what it cost.
+        counts: counts what becomes of answers.
     """
 
     def __init__(
         self,
-        send: Send,
+        client: Client,
         meter: RequestMeter,
-        reader: AnswerReader | None,
+        answering: Answering | None,
         manager: AsyncCreditManager,
         hold_json_up_to: int,
+        counts: MeteringCounts,
     ) -> None:
         self.passed = False
         """Whether any of the answer went to the server."""
-        self._send = send
+        self.stopped = False
+        """Whether the answer was ended because its hold could not grow."""
+        self._client = client
         self._meter = meter
-        self._reader = reader
+        self._answering = answering
         self._manager = manager
         self._hold_json_up_to = hold_json_up_to
+        self._counts = counts
         self._status: int | None = None
         self._reading: BodyReading | None = None
+        self._hold: StreamHold | None = None
+        self._tokens = 0
+        self._bytes_since = 0
         self._held: list[Message] = []
         self._held_bytes = 0
         self._ended = False
-        self._unreadable = False
+        self._drained = False
         self._settling: _Settling | None = None
 
     async def send(self, message: Message) -> None:
@@ -66,29 +115,38 @@ class Responder:
         kind = message["type"]
         if self.passed and kind == "http.response.body" and message.get("more_body", False) and not self._held:
             # Most messages of a stream: the shortest way.
-            if self._reading is not None:
-                self._read(bytes(message.get("body", b"")))
-            await self._send(message)
+            if self._hold is not None:
+                await self._pass_covered(message, self._hold)
+            elif self._reading is not None:
+                body = bytes(message.get("body", b""))
+                passing = self._reading.feed(body)
+                if passing is body:
+                    await self._client.send(message)
+                elif passing:
+                    await self._client.send({**message, "body": passing})
+            else:
+                await self._client.send(message)
         elif kind == "http.response.start" and self._status is None:
             await self._start(message)
         elif self._status is None:
-            await self._send(message)  # such as early hints: no part of the answer yet
+            await self._client.send(message)  # such as early hints: no part of the answer yet
         elif kind == "http.response.body":
             await self._body(message)
         else:
             await self._let_go()
             if kind == "http.response.pathsend":  # the server sends a file: nothing more comes
                 self._ended = True
+                self._client.end()
             await self._pass(message)
 
-    async def finish(self, *, interrupted_by: BaseException | None = None, client_left: bool = False) -> None:
+    async def finish(self, *, interrupted_by: BaseException | None = None) -> None:
         """The application has returned, or raised: make sure that the meter is closed.
 
         An application that fails before anything was passed gives its client an error, which costs nothing. But an
         answer that was held back when its client left is charged as far as it came.
         """
         self._meter.end()
-        if not self._ended and isinstance(interrupted_by, Exception) and not self.passed and not client_left:
+        if not self._ended and isinstance(interrupted_by, Exception) and not self.passed and not self._client.told:
             self._reading = None
         settling = self._settle(complete=self._ended)
         try:
@@ -101,17 +159,21 @@ class Responder:
     async def _start(self, message: Message) -> None:
         self._status = message["status"]
         if not self._meter.opened or self._status >= 300:
-            self._reader = None
+            self._answering = None
             await self._pass(message)
             return
         content_type = content_encoding = b""
         for name, value in message.get("headers", ()):
+            name = name.lower()  # Django does not write them in lower case
             if name == b"content-type":
                 content_type = value.partition(b";")[0].strip().lower()
             elif name == b"content-encoding":
                 content_encoding = value
-        if self._reader is not None:
-            self._reading = BodyReading(self._reader, content_type, content_encoding)
+        if self._answering is not None:
+            self._hold = self._answering.hold
+            self._reading = BodyReading(
+                self._answering.reader, content_type, content_encoding, whole_events=self._answering.changes_answer
+            )
         if content_type == b"application/json" or _is_json(content_type):
             self._held.append(message)
         else:
@@ -120,7 +182,12 @@ class Responder:
     async def _body(self, message: Message) -> None:
         body = bytes(message.get("body", b""))
         is_last = not message.get("more_body", False)
-        self._read(body)
+        if self._reading is not None:
+            passing = self._reading.feed(body)
+            if is_last and self._reading.passes_whole_events and (rest := self._reading.finish()):
+                passing += rest
+            if passing is not body:
+                message = {**message, "body": passing}
         if self._held:
             self._held.append(message)
             self._held_bytes += len(body)
@@ -133,16 +200,55 @@ class Responder:
         else:
             await self._pass(message)
 
-    def _read(self, body: bytes) -> None:
-        if self._reading is None:
-            return
+    async def _pass_covered(self, message: Message, hold: StreamHold) -> None:
+        """Pass a piece of a stream on as far as the hold covers it, and end the stream where it does not."""
+        assert self._reading is not None
+        body = bytes(message.get("body", b""))
+        self._bytes_since += len(body)
+        if self._tokens + self._bytes_since <= hold.covered_tokens:  # no token has less than a byte
+            passing = self._reading.feed(body)
+        else:
+            passing = b""
+            for events in self._reading.feed_each(body):
+                passing += events
+                if not await self._is_covered(hold):
+                    await self._stop(passing)
+                    return
+        if passing:
+            await self._client.send({**message, "body": passing})
+
+    async def _is_covered(self, hold: StreamHold) -> bool:
+        assert self._answering is not None
+        assert self._reading is not None
+        if self._reading.failed:
+            return True
         try:
-            self._reading.feed(body)
+            self._tokens = self._answering.reader.tokens_to_cover
         except Exception:
-            # A recogniser that fails must not spoil the answer that it reads.
-            logger.exception("the recogniser failed at an answer, which is charged its worst case")
-            self._reading = None
-            self._unreadable = True
+            self._reading.fail()
+            return True
+        self._bytes_since = 0
+        return self._tokens <= hold.covered_tokens or await hold.cover(self._tokens)
+
+    async def _stop(self, passing: bytes) -> None:
+        """End the stream here, for the client as the API does, and for the application as if its client had left."""
+        assert self._reading is not None
+        ending = self._ending() if self._reading.passes_whole_events else None
+        self.stopped = True
+        self._counts.stopped += 1
+        self._reading = self._hold = None  # what comes now does not go out, and is not charged
+        try:
+            await self._end_of_passed({"type": "http.response.body", "body": passing + (ending or b"")})
+        finally:
+            self._client.stop()
+
+    def _ending(self) -> bytes | None:
+        assert self._answering is not None
+        try:
+            return self._answering.reader.ending()
+        except Exception:
+            logger.exception("the recogniser can't end a stream, which is cut")
+            return None
 
     async def _end_of_held(self) -> None:
         self._ended = True
@@ -151,13 +257,17 @@ class Responder:
             await self._let_go()
             await self._end_of_passed(last)
             return
+        self._drained = self._client.left
         settling = self._settle(complete=True)
         result = None if settling is None else await asyncio.shield(settling)
         start, *rest = self._held
         self._held.clear()
-        await self._pass(start if result is None else _with_charge(start, result))
+        if self._meter.left_open:
+            start = self._with_reserved(start)
+        await self._pass(start if result is None else _with_charge(start, result, *self._lowered_to()))
         for message in rest:
             await self._pass(message)
+        self._client.end()
 
     async def _end_of_passed(self, message: Message) -> None:
         self._ended = True
@@ -166,11 +276,15 @@ class Responder:
             if (settling := self._settle(complete=True)) is not None:
                 await asyncio.shield(settling)
             await self._pass(message)
+            self._client.end()
             return
+        left = self._client.left
         try:
             await self._pass(message)
         finally:
-            self._settle(complete=True)
+            self._drained = left
+            self._settle(complete=not self.stopped)
+            self._client.end()
 
     async def _let_go(self) -> None:
         """Pass on what is held back."""
@@ -183,11 +297,21 @@ class Responder:
 
     async def _pass(self, message: Message) -> None:
         self.passed = True
-        await self._send(message)
+        await self._client.send(message)
 
     def _with_reserved(self, start: Message) -> Message:
+        if self._reading is not None and self._reading.passes_whole_events:
+            # What is kept from the client, or added at a stream's end, is not in the application's count.
+            headers = start.get("headers", ())
+            start = {**start, "headers": [each for each in headers if each[0].lower() != b"content-length"]}
         lease = self._meter.lease
-        return start if lease is None else _with_headers(start, (RESERVED, format_credits(lease.amount)))
+        if lease is None:
+            return start
+        return _with_headers(start, (RESERVED, format_credits(lease.amount)), *self._lowered_to())
+
+    def _lowered_to(self) -> tuple[tuple[bytes, str], ...]:
+        limit = None if self._answering is None else self._answering.output_limit
+        return () if limit is None else ((MAX_TOKENS, str(limit)),)
 
     def _settle(self, *, complete: bool) -> _Settling | None:
         """Start, once, to close the meter; in a task of the manager, which no cancellation of the request stops."""
@@ -198,6 +322,9 @@ class Responder:
     async def _close(self, complete: bool) -> SettleResult | ReleaseResult | None:
         try:
             self._record(complete)
+            keyed = None if self._answering is None else self._answering.keyed
+            if keyed is not None and (self._meter.recorded or self._meter.left_open):
+                return await keyed.keep_and_charge(self._meter.close_in_task(), self._held)
             return await self._meter.close_in_task()
         except Exception:
             # The answer has been given, and goes to its client. The lease stays, and expires as the settings say.
@@ -210,30 +337,49 @@ class Responder:
 
     def _record(self, complete: bool) -> None:
         charge = None
+        is_known = is_readable = True
         try:
-            if self._reading is not None and self._reader is not None:
+            if self._reading is not None:
                 self._reading.finish()
-                charge = self._reader.charge(complete=complete)
+                is_readable = not self._reading.failed
+            if self._answering is not None and (self._reading is not None or self.stopped) and is_readable:
+                charge = self._answering.reader.charge(complete=complete)
+                if not complete and self._answering.request.may_reason_hidden:
+                    is_known = self._answering.reader.knows_usage
         except Exception:
             logger.exception("the recogniser failed at the end of an answer, which is charged its worst case")
-            self._unreadable = True
-        if self._unreadable:
+            is_readable = False
+        if not is_readable:
             self._meter.record_estimate("answer_unread")
+        elif charge is not None and charge.later:
+            self._meter.leave_open(charge)
+        elif charge is not None and not is_known:
+            # What was delivered does not say how long the model reasoned unseen.
+            self._meter.record_estimate("interrupted", "hold_charged")
         elif charge is not None:
-            self._meter.record(charge.usage, *charge.flags)
+            self._meter.record(charge.usage, *charge.flags, *self._flags())
+
+    def _flags(self) -> list[str]:
+        flags = []
+        if self.stopped:
+            flags.append("stopped")
+        if self._drained:
+            self._counts.drained += 1
+            flags.append("drained")
+        return flags
 
 
 def _is_json(content_type: bytes) -> bool:
     return content_type.startswith(b"application/") and content_type.endswith((b"/json", b"+json"))
 
 
-def _with_charge(start: Message, result: SettleResult | ReleaseResult) -> Message:
+def _with_charge(start: Message, result: SettleResult | ReleaseResult, *more: tuple[bytes, str]) -> Message:
     charged = format_credits(result.amount) if isinstance(result, SettleResult) else "0"
-    return _with_headers(start, (CHARGED, charged), (REMAINING, format_credits(result.available)))
+    return _with_headers(start, (CHARGED, charged), (REMAINING, format_credits(result.available)), *more)
 
 
 def _with_headers(start: Message, *ours: tuple[bytes, str]) -> Message:
     # What an application passes on from behind another metering is replaced: ours is what its client pays.
-    headers = [header for header in start.get("headers", ()) if header[0] not in _OURS]
+    headers = [header for header in start.get("headers", ()) if header[0].lower() not in _OURS]
     headers.extend([(name, value.encode()) for name, value in ours])
     return {**start, "headers": headers}

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class ServerSentEvent(NamedTuple):
@@ -117,10 +118,21 @@ class ServerSentEventParser:
 
 
 def as_sent(event: ServerSentEvent) -> bytes:
-    """Return an event as a stream sends it, without its name."""
-    return b"data: " + event.data.replace(b"\n", b"\ndata: ") + b"\n\n"
+    """Return an event as a stream sends it."""
+    data = event.data
+    if b"\r" in data:  # it ends a line here, which it may not in data from elsewhere
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    name = b"event: " + event.name + b"\n" if event.name else b""
+    return name + b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
-def looks_like_events(start: bytes) -> bool:
-    """Tell whether a body that starts so is a stream of events, whatever its content type says."""
-    return start.removeprefix(_BOM).lstrip(b"\r\n").startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+def looks_like_events(start: bytes) -> bool | None:
+    """Tell whether a body that starts so is a stream of events, whatever its content type says; None: too little."""
+    if start.startswith((b"{", b"[")):
+        return False
+    if _BOM.startswith(start):
+        return None
+    line = start.removeprefix(_BOM).lstrip(b"\r\n")
+    if line.startswith(_FIELDS):
+        return True
+    return None if any(field.startswith(line) for field in _FIELDS) else False

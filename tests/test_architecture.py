@@ -22,6 +22,7 @@ FLOORS = {
     "manager": 3,
     "journal": 3,
     "middleware": 4,
+    "clients": 4,
     "benchmark": 5,
     "cli": 5,
     "dashboard": 5,

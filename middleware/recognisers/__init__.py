@@ -1,11 +1,99 @@
 """One recogniser an API: what its requests may cost, and what its answers say they used."""
 
+from ducto_redis.middleware.recognisers.anthropic_messages import AnthropicMessages, AnthropicTokenCounting
 from ducto_redis.middleware.recognisers.base import (
     AnswerReader,
     Charge,
     MeteredRequest,
     Recogniser,
 )
+from ducto_redis.middleware.recognisers.bedrock_converse import BedrockConverse, BedrockTokenCounting
+from ducto_redis.middleware.recognisers.bedrock_invoke import BedrockInvoke
+from ducto_redis.middleware.recognisers.cohere import CohereChat, CohereEmbed, CohereRerank
+from ducto_redis.middleware.recognisers.free import FreeRecogniser
+from ducto_redis.middleware.recognisers.gemini import Gemini, GeminiTokenCounting
+from ducto_redis.middleware.recognisers.gemini_embeddings import GeminiEmbeddings, VertexPredict
+from ducto_redis.middleware.recognisers.genai_prices import GenaiPrices
+from ducto_redis.middleware.recognisers.ollama import Ollama, OllamaEmbed
 from ducto_redis.middleware.recognisers.openai_chat import OpenAIChat
+from ducto_redis.middleware.recognisers.openai_completions import OpenAICompletions
+from ducto_redis.middleware.recognisers.openai_embeddings import OpenAIEmbeddings
+from ducto_redis.middleware.recognisers.openai_images import OpenAIImages
+from ducto_redis.middleware.recognisers.openai_moderations import OpenAIModerations
+from ducto_redis.middleware.recognisers.openai_realtime import OpenAIRealtime
+from ducto_redis.middleware.recognisers.openai_responses import (
+    OpenAIResponses,
+    OpenAIResponsesTokenCounting,
+)
+from ducto_redis.middleware.recognisers.openai_speech import OpenAISpeech
+from ducto_redis.middleware.recognisers.openai_transcriptions import OpenAITranscriptions
+from ducto_redis.middleware.recognisers.openai_videos import OpenAIVideos
+from ducto_redis.middleware.recognisers.sockets import SessionReader, SocketRecogniser
 
-__all__ = ["AnswerReader", "Charge", "MeteredRequest", "OpenAIChat", "Recogniser"]
+DEFAULT_RECOGNISERS: tuple[Recogniser, ...] = (
+    OpenAIChat(),
+    OpenAIResponses(),
+    OpenAIResponsesTokenCounting(),
+    OpenAICompletions(),
+    OpenAIEmbeddings(),
+    OpenAIImages(),
+    OpenAITranscriptions(),
+    OpenAISpeech(),
+    OpenAIModerations(),
+    AnthropicMessages(),
+    AnthropicTokenCounting(),
+    Gemini(),
+    GeminiTokenCounting(),
+    GeminiEmbeddings(),
+    VertexPredict(),
+    BedrockConverse(),
+    BedrockInvoke(),
+    BedrockTokenCounting(),
+    CohereChat(),
+    CohereEmbed(),
+    CohereRerank(),
+    Ollama(),
+    OllamaEmbed(),
+)
+"""What the middleware recognises without being told; of two that match a path, the first."""
+
+DEFAULT_SOCKETS: tuple[SocketRecogniser, ...] = (OpenAIRealtime(),)
+"""The same for WebSockets."""
+
+__all__ = [
+    "DEFAULT_RECOGNISERS",
+    "DEFAULT_SOCKETS",
+    "AnswerReader",
+    "AnthropicMessages",
+    "AnthropicTokenCounting",
+    "BedrockConverse",
+    "BedrockInvoke",
+    "BedrockTokenCounting",
+    "Charge",
+    "CohereChat",
+    "CohereEmbed",
+    "CohereRerank",
+    "FreeRecogniser",
+    "Gemini",
+    "GeminiEmbeddings",
+    "GeminiTokenCounting",
+    "GenaiPrices",
+    "MeteredRequest",
+    "Ollama",
+    "OllamaEmbed",
+    "OpenAIChat",
+    "OpenAICompletions",
+    "OpenAIEmbeddings",
+    "OpenAIImages",
+    "OpenAIModerations",
+    "OpenAIRealtime",
+    "OpenAIResponses",
+    "OpenAIResponsesTokenCounting",
+    "OpenAISpeech",
+    "OpenAITranscriptions",
+    "OpenAIVideos",
+    "Recogniser",
+    "SessionReader",
+    "SocketRecogniser",
+    "VertexPredict",
+]

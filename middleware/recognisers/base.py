@@ -19,9 +19,13 @@ class MeteredRequest(Struct, frozen=True):
         estimate: the most that it may use; what it costs is held.
         counted_input_tokens: what its prompt is charged where the answer does not report it.
         streams: whether it asks for its answer in pieces.
-        answers: how many answers it asks for, each with at most a share of the estimate's `output_tokens`.
+        answers: how many answers it asks for, each with at most a share of the estimate's `output_tokens`; 0 where the
+            API knows no limit on these.
         output_limit: the limit on the tokens of one answer that it sets itself; None where it sets none.
         may_reason_hidden: whether the model may charge for reasoning that the answer does not show.
+        continues: the id of earlier work whose outcome it asks for; empty where it starts work.
+        holds_worst_case: whether all that it may use is held whatever the settings say, because its work may go on
+            after its answer, or because its stream does not show what it uses.
     """
 
     estimate: UsageMetrics
@@ -30,6 +34,8 @@ class MeteredRequest(Struct, frozen=True):
     answers: int = 1
     output_limit: int | None = None
     may_reason_hidden: bool = False
+    continues: str = ""
+    holds_worst_case: bool = False
 
 
 class Charge(NamedTuple):
@@ -39,10 +45,14 @@ class Charge(NamedTuple):
     - `usage_invalid`: it reported something that is no usage
     - `interrupted`: it did not come to its end
     - `answer_unread`: a part of it could not be read
+
+    Work that goes on after its answer is not charged yet: `later` is its id, which must be unique among all work that
+    is metered, and `usage` its prompt, as counted.
     """
 
     usage: UsageMetrics
     flags: tuple[str, ...] = ()
+    later: str = ""
 
 
 class AnswerReader(ABC):
@@ -62,6 +72,20 @@ class AnswerReader(ABC):
     hides_events = False
     """Whether `hidden` is to be asked for every event that is not skipped, since some are not meant for the client."""
 
+    lines_are_stream = False
+    """Whether a JSON answer of several lines is a stream. (One of `application/x-ndjson` is in any case.)"""
+
+    array_is_stream = False
+    """Whether a JSON answer that is an array is a stream whose events are the array's elements."""
+
+    names_work = False
+    """Whether `work_id` is to be asked for as the answer begins, for its work may go on without it."""
+
+    @property
+    def work_id(self) -> str | None:
+        """The id of the work under way, once the answer has named it. See `Charge.later`."""
+        return None
+
     @abstractmethod
     def document(self, body: bytes) -> None:
         """Take a whole body, which may be no JSON, or cut off."""
@@ -79,8 +103,21 @@ class AnswerReader(ABC):
 
     @property
     def delivered_tokens(self) -> int:
-        """Output tokens that were delivered so far, as counted; what holds grow with while a stream runs."""
+        """Output tokens that were delivered so far, as they are charged where nobody reports them."""
         return 0
+
+    @property
+    def tokens_to_cover(self) -> int:
+        """Output tokens that the hold must cover by now, where it grows while the stream runs. Rather too many."""
+        return self.delivered_tokens
+
+    @property
+    def knows_usage(self) -> bool:
+        """Whether the answer has reported all that it used, so that a cut from here on leaves nothing to be guessed.
+
+        Asked only where the model may reason unseen: what was delivered does not say then what was used.
+        """
+        return True
 
     def ending(self) -> bytes | None:
         """Return what ends the stream here, as the API ends one whose limit on tokens was reached.
@@ -106,12 +143,22 @@ class Recogniser(ABC):
     methods = frozenset({"POST"})
     """The methods that cost something."""
 
+    free = False
+    """Whether its requests cost nothing: they pass untouched, and nothing but `matches` is asked."""
+
     path_end = ""
     """The end of the paths that belong to the API, such as "/chat/completions". Empty: only by `routes`."""
 
     def matches(self, path: str) -> bool:
         """Tell whether a request to this path belongs to the API."""
         return bool(self.path_end) and path.rstrip("/").endswith(self.path_end)
+
+    def continued(self, method: str, path: str) -> str | None:
+        """Return the id of the work that a request asks about, whose outcome an earlier answer left open.
+
+        Such a request holds nothing. Where its answer shows the work finished, that is charged.
+        """
+        return None
 
     @abstractmethod
     def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
@@ -135,3 +182,7 @@ class Recogniser(ABC):
     def error_body(self, refusal: Refusal) -> dict[str, Any]:
         """Return a refusal in the API's own shape, so that its clients raise the right error."""
         return refusal.as_openai()
+
+    def refused(self, refusal: Refusal) -> Refusal:
+        """Return a refusal with the status and headers by which the API's clients tell errors; by default, the same."""
+        return refusal

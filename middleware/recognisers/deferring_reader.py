@@ -56,6 +56,13 @@ class DeferringReader(UsageReader):
             self._read_skipped()
         return super().delivered_tokens
 
+    @property
+    def tokens_to_cover(self) -> int:
+        """Output tokens that the hold must cover by now: what was reported and has come since, and rather too many."""
+        if self._skipped:
+            self._read_skipped()
+        return super().tokens_to_cover
+
     def charge(self, *, complete: bool) -> Charge | None:
         """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
         if self._skipped:

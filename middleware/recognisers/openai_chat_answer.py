@@ -3,27 +3,15 @@
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
-from ducto_redis.middleware.recognisers.openai_usage import read_usage
-from ducto_redis.middleware.recognisers.reported import InvalidReportError
-from ducto_redis.middleware.recognisers.usage_reader import decode, texts
-from ducto_redis.middleware.sse import ServerSentEvent
+from ducto_redis.middleware.recognisers.openai_choices import ChoicesReader
+from ducto_redis.middleware.recognisers.usage_reader import texts
 
 # Providers give the same reasoning under several names, sometimes at once.
 _REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 _DELIVERED = ("content", "refusal", "tool_calls", "function_call", "audio")
-_KNOWN = frozenset({"choices", "usage", "error", "x_groq"})
 _TEXT = ("text", "thinking", "summary", "function", "name", "arguments", "transcript", "content", "refusal")
-
-
-class _Report(Struct):
-    """What of an answer is needed where it reports its usage: the rest, and so all text, is only skipped over."""
-
-    usage: dict[str, Any] | None = None
-    service_tier: str | None = None
-    error: Raw = Raw(b"")
 
 
 class _Delta(Struct, forbid_unknown_fields=True):
@@ -34,6 +22,8 @@ class _Delta(Struct, forbid_unknown_fields=True):
 
 class _Choice(Struct):
     delta: _Delta
+    index: int = 0
+    finish_reason: str | None = None
 
 
 class _TextChunk(Struct):
@@ -47,83 +37,37 @@ class _TextChunk(Struct):
 
 
 _text_chunk_decoder = msgspec.json.Decoder(_TextChunk)
-_report_decoder = msgspec.json.Decoder(_Report)
 
 
-class ChatAnswerReader(DeferringReader):
+class ChatAnswerReader(ChoicesReader):
     """Reads one chat completion: a JSON document, or the chunks of a stream."""
 
-    report_fields = (b"usage", b"error")
-
-    def document(self, body: bytes) -> None:
-        """Take the whole answer. What is no chat completion counts as delivered text."""
-        if self._take_report_only(body):
-            return
-        self._take(decode(body), "message", body)
-
-    def event(self, event: ServerSentEvent) -> None:
-        """Take one chunk."""
-        if event.data == b"[DONE]":
-            self.done = True
-            return
-        self._take(decode(event.data), "delta", event.data)
+    chunk_object = "chat.completion.chunk"
 
     def take_plain_text(self, events: bytes) -> bool:
         """Read the quick way what is one event, with one chunk of text. Returns whether it was."""
         if not events.startswith(b"data: {") or events.find(b"\n") != len(events) - 2 or b"\r" in events:
             return False
+        data = events[6:]
         try:
-            chunk = _text_chunk_decoder.decode(memoryview(events)[6:])
+            chunk = _text_chunk_decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         for choice in chunk.choices:
             self.deliver(choice.delta.content or "")
+            if choice.finish_reason:
+                self.finish_choice(choice.index)
         self.take_tier(chunk.service_tier, reported=False)
+        self.latest = data
         return True
 
-    def _take_report_only(self, body: bytes) -> bool:
-        """Read the report of a whole document and nothing else of it. Returns whether that was enough."""
-        try:
-            answer = _report_decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        if answer.usage is None or bytes(answer.error) not in (b"", b"null"):
-            return False
-        try:
-            usage, whole = read_usage(answer.usage)
-        except InvalidReportError:
-            return False
-        self.take_report(usage, whole=whole)
-        self.take_tier(answer.service_tier)
-        return True
-
-    def _take(self, answer: object, part: str, text: bytes) -> None:
-        if not isinstance(answer, dict) or _KNOWN.isdisjoint(answer):
-            # Of another shape, as an application's own routes may have: all of it is what was delivered.
-            self.deliver_all(text)
+    def take_choice(self, choice: dict[str, Any]) -> None:
+        """Deliver the text, reasoning (once), refusal, calls of tools and sound of a message, or of a delta."""
+        message = choice.get("delta")
+        if not isinstance(message, dict):
+            message = choice.get("message")
+        if not isinstance(message, dict):
             return
-        choices = answer.get("choices")
-        if isinstance(choices, list):
-            for choice in choices:
-                if isinstance(choice, dict) and isinstance(message := choice.get(part), dict):
-                    self._take_message(message)
-        if answer.get("error"):
-            self.failed = True
-        report = answer.get("usage")
-        if report is None and isinstance(groq := answer.get("x_groq"), dict):
-            report = groq.get("usage")
-        if report is not None:
-            self._read_report(report)
-        self.take_tier(answer.get("service_tier"), reported=report is not None)
-
-    def _read_report(self, report: object) -> None:
-        try:
-            usage, whole = read_usage(report)
-            self.take_report(usage, whole=whole)
-        except InvalidReportError:
-            self.invalid = True
-
-    def _take_message(self, message: dict[str, Any]) -> None:
         for name in _DELIVERED:
             if value := message.get(name):
                 for text in texts(value, _TEXT):
@@ -133,3 +77,7 @@ class ChatAnswerReader(DeferringReader):
                 for text in texts(value, _TEXT):
                     self.deliver(text)
                 break
+
+    def cut_choice(self, index: int) -> dict[str, object]:
+        """Return a choice of a chunk that ends it for want of tokens."""
+        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}

@@ -24,7 +24,9 @@ class InvalidReportError(ValueError):
 
 
 def count(value: object) -> int | None:
-    """Return a reported number of tokens or calls; None for anything that is none."""
+    """Return a reported number of tokens or calls; None for anything that is none. 12.0 is 12, "12" is no number."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return value if type(value) is int and 0 <= value <= _MOST else None
 
 

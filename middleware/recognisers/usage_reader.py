@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 from msgspec import structs
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.estimates import Estimates, most_tokens
 from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest
 
 _LONGEST_NAME = 128
@@ -33,6 +34,12 @@ class UsageReader(AnswerReader):
         self.service_tier = request.estimate.service_tier
         self.delivered_since_report = False
         self._delivered_bytes = 0
+        self._delivered_beyond_ascii = 0
+        self._delivered_pieces = 0
+        self._pieces_to_cover = 0
+        self._counted_to_cover = 0
+        self._report_to_cover: UsageMetrics | None = None
+        self._counted_at_report = 0
         self._delivered_text: list[str] | None = None if estimates.count_tokens is None else []
 
     def take_report(self, usage: UsageMetrics, *, whole: bool = True) -> None:
@@ -50,7 +57,13 @@ class UsageReader(AnswerReader):
         """Count text, of whatever kind, that the provider charges as output."""
         if not text:
             return
-        self._delivered_bytes += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        size = len(text)
+        if not text.isascii():
+            ascii_size = len(text.encode("ascii", "ignore"))
+            size = len(text.encode(errors="surrogatepass"))
+            self._delivered_beyond_ascii += size - ascii_size
+        self._delivered_bytes += size
+        self._delivered_pieces += 1
         self.delivered_since_report = True
         if self._delivered_text is not None:
             self._delivered_text.append(text)
@@ -70,6 +83,36 @@ class UsageReader(AnswerReader):
             counted = min(counted, estimate.output_tokens)
         # What could not be read may be compressed: each byte a token, but no more than was held.
         return counted + min(self.unread_bytes, max(0, estimate.output_tokens - counted))
+
+    @property
+    def tokens_to_cover(self) -> int:
+        """Output tokens that the hold must cover by now: what was reported and has come since, and rather too many.
+
+        Each piece of text is counted once, however often this is asked.
+        """
+        counted = self._count_to_cover()
+        if self.reported is not self._report_to_cover:
+            self._report_to_cover, self._counted_at_report = self.reported, counted
+        if self.reported is not None:
+            counted = max(counted, self.reported.output_tokens + counted - self._counted_at_report)
+        return counted + self.unread_bytes
+
+    def _count_to_cover(self) -> int:
+        pieces = self._delivered_pieces
+        if self._delivered_text is None:
+            beyond_ascii = self._delivered_beyond_ascii
+            return max(pieces, most_tokens(self._delivered_bytes - beyond_ascii, beyond_ascii))
+        model = self.request.estimate.model
+        for text in self._delivered_text[self._pieces_to_cover :]:
+            size = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+            self._counted_to_cover += max(1, self.estimates.charged_tokens(model, size, partial(str, text)))
+        self._pieces_to_cover = pieces
+        return self._counted_to_cover
+
+    @property
+    def knows_usage(self) -> bool:
+        """Whether the stream has ended, or nothing was delivered since its last report."""
+        return self.done or (self.reported is not None and not self.delivered_since_report)
 
     def charge(self, *, complete: bool) -> Charge | None:
         """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
@@ -122,3 +165,8 @@ def texts(value: object, names: Iterable[str]) -> Iterable[str]:
         for name in names:
             if name in value:
                 yield from texts(value[name], names)
+
+
+def written(value: object) -> str:
+    """Return a value of JSON as a model writes it, such as the arguments of a tool."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

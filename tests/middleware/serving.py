@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,10 +46,11 @@ class RawClient:
         self._writer = writer
 
     @classmethod
-    async def post(cls, port: int, path: str, body: bytes) -> "RawClient":
+    async def post(cls, port: int, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> "RawClient":
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        head = f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
+        fields = {"host": "test", "content-length": str(len(body)), **(headers or {})}
+        head = "\r\n".join([f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())])
+        writer.write(head.encode() + b"\r\n\r\n" + body)
         await writer.drain()
         return cls(reader, writer)
 

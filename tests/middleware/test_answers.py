@@ -1,5 +1,6 @@
 """Every error becomes the answer that the table says."""
 
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -78,6 +79,7 @@ def test_payment_required_says_what_is_missing() -> None:
         "type": "billing_error",
         "code": "insufficient_credits",
         "param": None,
+        "limit_name": "overdraft_floor",
         "needed": "12.34",
         "available": "-0.5",
         "held": "3",
@@ -101,13 +103,85 @@ def test_limits_say_what_they_are() -> None:
     """A cap and a limit of concurrency name their numbers as strings, and nobody."""
     error = refusal_for(capped()).as_openai()["error"]
     assert "secret" not in str(error)
-    assert {key: error[key] for key in ("window", "limit", "used", "held", "needed")} == {
+    names = ("limit_name", "scope", "window", "limit", "used", "held", "available", "needed")
+    assert {key: error[key] for key in names} == {
+        "limit_name": "own-day",
+        "scope": "member",
         "window": "day",
         "limit": "20",
         "used": "12.5",
         "held": "3",
+        "available": "4.5",
         "needed": "5",
     }
     too_many = refusal_for(errors.ConcurrencyLimitError("secret-team", "chat", limit=2, running=3))
     assert "secret" not in str(too_many)
-    assert too_many.details == {"limit": "2", "running": "3"}
+    assert too_many.details == {"limit_name": "max_concurrent", "operation_type": "chat", "limit": "2", "running": "3"}
+
+
+@pytest.mark.parametrize(
+    ("floor", "name"), [(Decimal(0), "balance"), (Decimal(5), "min_balance"), (Decimal(-5), "overdraft_floor")]
+)
+def test_what_binds_has_a_name(floor: Decimal, name: str) -> None:
+    """A refusal for want of credits says which floor it is that binds, and what is left of an allowance."""
+    error = errors.InsufficientCreditsError(
+        "u", needed=Decimal(9), available=Decimal(1), held=Decimal(0), floor=floor, allowance=Decimal(2)
+    )
+    refusal = refusal_for(error)
+    assert (refusal.details["limit_name"], refusal.details["allowance"]) == (name, "2")
+    assert "2 of the plan's allowance" in refusal.message
+
+
+@pytest.mark.parametrize("error", [SHORT, capped()])
+def test_the_largest_limit_that_would_pass(error: errors.InsufficientCreditsError | errors.CapReachedError) -> None:
+    """What was worked out is told to programs and people; what was not is not there."""
+    known = copy(error)
+    known.max_output_tokens = 128
+    refusal = refusal_for(known)
+    assert refusal.details["max_tokens"] == "128"
+    assert "max_tokens of at most 128" in refusal.message
+    known.max_output_tokens = 0
+    assert refusal_for(known).details["max_tokens"] == "0"
+    assert "max_tokens" not in refusal_for(error).details
+
+
+LATER = refusal_for(errors.ConcurrencyLimitError("u", "chat", limit=2, running=2))
+
+
+def test_shapes() -> None:
+    """The same refusal in the shape of each API, with the same details."""
+    refusal = refusal_for(SHORT)
+    said = {"code": "insufficient_credits", **refusal.details}
+    assert refusal.as_openai()["error"] == {
+        "message": refusal.message, "type": "billing_error", "param": None, **said
+    }  # fmt: skip
+    assert refusal.as_anthropic() == {
+        "type": "error",
+        "error": {"type": "billing_error", "message": refusal.message, **said},
+    }
+    google = refusal.as_google()["error"]
+    assert (google["code"], google["status"], google["message"]) == (402, "FAILED_PRECONDITION", refusal.message)
+    assert [(detail["reason"], detail["metadata"]) for detail in google["details"]] == [
+        ("INSUFFICIENT_CREDITS", refusal.details)
+    ]
+    assert LATER.as_google()["error"]["details"][1]["retryDelay"] == "2s"
+    assert refusal.as_message() == {"message": refusal.message, **said}
+    assert refusal.as_ollama() == {"error": refusal.message, **said}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (SHORT, 402, "ServiceQuotaExceededException"),
+        (capped(), 400, "ServiceQuotaExceededException"),
+        (errors.ConcurrencyLimitError("u", "chat", limit=2, running=2), 429, "ThrottlingException"),
+        (errors.AccountFrozenError("u", "x"), 403, "AccessDeniedException"),
+        (errors.PricingNotLoadedError(), 503, "ServiceUnavailableException"),
+        (errors.ConfigError("x"), 500, "InternalServerException"),
+        (BadRequestError("x"), 400, "ValidationException"),
+    ],
+)
+def test_bedrock_tells_errors_by_a_header(error: Exception, status: int, kind: str) -> None:
+    """Only what may succeed later is throttling, which the clients of AWS try again."""
+    refusal = refusal_for(error).for_bedrock()  # type: ignore[arg-type]
+    assert (refusal.status, refusal.headers["x-amzn-errortype"]) == (status, kind)

@@ -155,7 +155,7 @@ async def test_a_compressed_request_is_refused(metered: Metered) -> None:
         ("OPTIONS", "/v1/chat/completions", False),
         ("HEAD", "/v1/chat/completions", False),
         ("POST", "/v1/chat/completions/123", False),
-        ("POST", "/v1/xchat/completions", False),
+        ("POST", "/v1/chat/xcompletions", False),
         ("POST", "/v1/models", False),
         ("POST", "/chat", True),
         ("POST", "/chat/", True),
@@ -292,8 +292,8 @@ async def test_errors_of_the_server_are_logged(manager: AsyncCreditManager, capl
     app: Any = MeteringMiddleware(answering(completion()), manager=manager, account=lambda scope: 5)  # type: ignore[arg-type, return-value]
     answer = await call(app)
     assert (answer.status, answer.error["code"]) == (500, "config_error")
-    assert "account(scope) must return" in caplog.text
-    assert "account(scope)" not in answer.error["message"]
+    assert "account must return an id" in caplog.text
+    assert "account must return" not in answer.error["message"]
 
 
 async def test_account_may_refuse_in_its_own_words(manager: AsyncCreditManager) -> None:
@@ -516,6 +516,15 @@ async def test_settings_are_checked(manager: AsyncCreditManager) -> None:
         {"default_max_tokens": 0},
         {"max_tokens_ceiling": True},
         {"ttl_seconds": 0},
+        {"on_disconnect": "wait"},
+        {"hidden_reasoning": "cut"},
+        {"drain_seconds": 0},
+        {"drain_seconds": float("inf")},
+        {"drain_seconds": "60"},
+        {"unknown_routes": "allow"},
+        {"metered_prefixes": "/v1"},
+        {"metered_prefixes": ["v1"]},
+        {"counts": {}},
         {"routes": {"chat": OpenAIChat()}},
         {"routes": {"/chat": OpenAIChat}},
         {"recognisers": [OpenAIChat]},

@@ -28,11 +28,12 @@ class Model:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.body: dict[str, Any] = {}
         self.left = asyncio.Event()
 
     async def complete(self, request: Request) -> Response:
         self.requests += 1
-        body = await request.json()
+        self.body = body = await request.json()
         if not body.get("stream"):
             return JSONResponse(completion(10, 20, text="hello", **WHOLE))
         return StreamingResponse(self._pieces(endless=body.get("n") == 2), media_type="text/event-stream")
@@ -89,6 +90,20 @@ async def test_streamed(client: openai.AsyncOpenAI, accounts: Accounts) -> None:
     texts = [part.choices[0].delta.content for part in [part async for part in stream] if part.choices]
     assert texts == ["x" * 20, "y" * 20]
     assert await accounts.settled() == Decimal("0.21")
+
+
+async def test_only_who_asks_sees_the_usage(client: openai.AsyncOpenAI, accounts: Accounts, model: Model) -> None:
+    """The model always reports; the client gets the report only where it asked for it."""
+    for options in (openai.omit, {"include_usage": False}, {"include_usage": True}):
+        stream = await client.chat.completions.create(
+            model="m", messages=MESSAGES, max_tokens=100, stream=True, stream_options=options
+        )
+        parts = [part async for part in stream]
+        asked = options == {"include_usage": True}
+        assert [part.usage is not None for part in parts] == [False, False, True][: 3 if asked else 2]
+        assert all(part.choices for part in parts[:2])
+        assert model.body["stream_options"] == {"include_usage": True}
+    assert await accounts.settled() == 3 * Decimal("0.21")
 
 
 async def test_cancelled(client: openai.AsyncOpenAI, accounts: Accounts, model: Model) -> None:

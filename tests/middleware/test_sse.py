@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ducto_redis.middleware.sse import ServerSentEvent, ServerSentEventParser, looks_like_events
+from ducto_redis.middleware.sse import ServerSentEvent, ServerSentEventParser, as_sent, looks_like_events
 
 
 def parse(chunks: list[bytes], **options: int) -> list[ServerSentEvent]:
@@ -79,3 +79,21 @@ def test_events_are_recognised_by_their_start() -> None:
     assert looks_like_events(b"\n: hello\n\n")
     assert not looks_like_events(b'{"data": 1}')
     assert not looks_like_events(b"")
+
+
+def test_the_first_bytes_may_say_too_little() -> None:
+    """Cut to the byte, a stream is neither taken for a document nor a document for a stream before that is clear."""
+    for stream in (b"data: {}", b"\xef\xbb\xbf\r\nretry: 5"):
+        said = [looks_like_events(stream[:size]) for size in range(len(stream))]
+        assert said == sorted(said, key=bool)
+        assert False not in said
+        assert looks_like_events(stream) is True
+    assert looks_like_events(b"dat{") is False
+    assert looks_like_events(b" {") is False
+
+
+def test_as_sent_gives_the_same_event() -> None:
+    """An event that is written anew is read as the same: its name, and its lines, whatever ended them."""
+    for event in (ServerSentEvent(b"", b"x"), ServerSentEvent(b"e", b"a\nb\n\nc"), ServerSentEvent(b"e", b"\n")):
+        assert parse([as_sent(event)]) == [event]
+    assert parse([as_sent(ServerSentEvent(b"e", b"a\r\nb\rc"))]) == [(b"e", b"a\nb\nc")]

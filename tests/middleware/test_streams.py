@@ -201,6 +201,31 @@ async def test_a_compressed_stream(metered: Metered, accounts: Accounts) -> None
     assert await accounts.spent() == Decimal("0.21")
 
 
+@pytest.mark.parametrize("prompt", [0, 10])
+async def test_usage_of_zero_stays_zero(metered: Metered, accounts: Accounts, prompt: int) -> None:
+    """A stream that says that it used nothing is charged nothing, whatever it delivered; nothing is counted instead."""
+    await call(metered(streaming(chunk("x" * 20), usage_chunk(prompt, 0), DONE)))
+    assert await accounts.spent() == prompt * Decimal("0.001")
+    assert "flags" not in json.loads(accounts.journal()[-1].cause)
+
+
+async def test_a_stream_without_done(metered: Metered, accounts: Accounts) -> None:
+    """A stream whose [DONE] is missing is charged what it reported, or as counted, and is not interrupted."""
+    await call(metered(streaming(chunk("x" * 20), usage_chunk(10, 20))))
+    assert await accounts.spent() == Decimal("0.21")
+    await call(metered(streaming(chunk("x" * 20))))
+    assert await accounts.spent() == Decimal("0.21") + PROMPT + Decimal("0.05")
+    assert json.loads(accounts.journal()[-1].cause)["flags"] == ["usage_counted"]
+
+
+@pytest.mark.parametrize("usage", [[], [usage_chunk(10, 20)]])
+async def test_an_error_in_the_middle_of_a_stream(metered: Metered, accounts: Accounts, usage: list[bytes]) -> None:
+    """What was delivered before an error inside a stream is charged, by the report where there was one."""
+    error = event({"error": {"message": "overloaded"}})
+    await call(metered(streaming(chunk("x" * 20), *usage, error, DONE)))
+    assert await accounts.spent() == (Decimal("0.21") if usage else PROMPT + Decimal("0.05"))
+
+
 async def test_an_error_inside_a_stream(metered: Metered, accounts: Accounts) -> None:
     """A stream whose first event is an error costs nothing."""
     await call(metered(streaming(event({"error": {"message": "overloaded"}}))))

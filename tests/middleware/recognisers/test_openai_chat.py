@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
 
@@ -337,3 +338,84 @@ def test_what_could_not_be_read_counts_up_to_the_hold() -> None:
 def test_odd_chunks_do_no_harm(odd: dict[str, Any]) -> None:
     """A chunk that no schema allows counts nothing and breaks nothing."""
     assert totals(stream(odd, {"choices": [], **used(5, 3)})) == (5, 3, ())
+
+
+def test_moonshot_reports_in_its_choices() -> None:
+    """A report beside a choice's end counts where the chunk has none itself."""
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", **used(5, 3, cached_tokens=4)}]}
+    charge = stream(delta("hello"), last)
+    assert totals(charge) == (5, 3, ())
+    assert charge is not None
+    assert charge.usage.cache_read_tokens == 4
+    assert totals(stream(last, {"choices": [], **used(6, 4)})) == (6, 4, ())
+
+
+def test_an_error_in_a_choice_costs_nothing() -> None:
+    """OpenRouter puts the error of a model into its choice; what was delivered before it is charged."""
+    failed = {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": {"code": 502}}]}
+    assert stream(failed) is None
+    assert answer({"choices": [{"error": {"code": 502, "message": "overloaded"}}]}) is None
+    assert totals(stream(delta("0123"), failed)) == (7, 1, ("usage_counted",))
+    assert totals(stream(delta("0123"), {**failed, **used(5, 3)})) == (5, 3, ())
+
+
+@pytest.mark.parametrize(
+    ("body", "may_reason"),
+    [
+        ({"model": "gpt-4o"}, False),
+        ({"model": "gpt-5-mini"}, True),
+        ({"model": "openai/o3-mini"}, True),
+        ({"model": "o1"}, True),
+        ({"model": "google/gemini-2.5-flash"}, True),
+        ({"model": "deepseek-reasoner"}, False),
+        ({"model": "gpt-4o", "reasoning_effort": "low"}, True),
+        ({"model": "gpt-5", "reasoning_effort": "none"}, False),
+        ({"model": "gpt-5", "reasoning_effort": None}, True),
+        ({}, False),
+    ],
+)
+def test_who_reasons_unseen(body: dict[str, Any], may_reason: bool) -> None:
+    """Models that think without showing it are known by their names, or by the effort that is asked of them."""
+    assert read(body).may_reason_hidden is may_reason
+
+
+def test_who_reasons_unseen_can_be_told() -> None:
+    """An application names its own."""
+    assert read({"model": "acme/thinker-2"}, reasoning_models=["thinker-*"]).may_reason_hidden
+    assert not read({"model": "gpt-5"}, reasoning_models=["thinker-*"]).may_reason_hidden
+    for wrong in ("thinker-*", [3]):
+        with pytest.raises(ConfigError):
+            OpenAIChat(reasoning_models=wrong)  # type: ignore[arg-type]
+
+
+def test_searches_are_charged_by_the_call() -> None:
+    """A model that searches does it once in every request, unless the answer reports how often."""
+
+    def searches(document: dict[str, Any], **body: Any) -> int:
+        request = read(body)
+        assert request.estimate.web_search_calls == 1
+        reader = OpenAIChat().read_answer(request, Estimates())
+        reader.document(json.dumps(document).encode())
+        charge = reader.charge(complete=True)
+        assert charge is not None
+        return charge.usage.web_search_calls
+
+    silent = {"choices": [], **used(5, 3)}
+    assert searches(silent, model="gpt-4o-search-preview-2025-03-11") == 1
+    assert searches(silent, model="openai/gpt-5-search-api") == 1
+    assert searches(silent, model="m", web_search_options={}) == 1
+    assert searches({"choices": [{"message": {"content": "hi"}}]}, model="m", web_search_options={}) == 1
+    for reported in (0, 3):
+        counted = {"choices": [], **used(5, 3, server_tool_use_details={"web_search_requests": reported})}
+        assert searches(counted, model="m", web_search_options={}) == reported
+    assert read({"model": "gpt-4o", "web_search_options": None}).estimate.web_search_calls == 0
+    assert read({"model": "finder"}, searching_models=["find*"]).estimate.web_search_calls == 1
+
+
+def test_what_can_not_be_counted_as_it_comes_is_held_whole() -> None:
+    """Sound, pictures and rejected predictions cost more than the text that a stream shows."""
+    assert not read({"stream": True, "modalities": ["text"]}).holds_worst_case
+    assert not read({"stream": True, "modalities": None, "prediction": None}).holds_worst_case
+    assert read({"stream": True, "modalities": ["text", "audio"]}).holds_worst_case
+    assert read({"stream": True, "modalities": ["image", "text"]}).holds_worst_case
+    assert read({"stream": True, "prediction": {"type": "content", "content": "abc"}}).holds_worst_case

@@ -1,0 +1,33 @@
+"""What the free routes of APIs share."""
+
+from starlette.types import Scope
+
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest, Recogniser
+from ducto_redis.middleware.sse import ServerSentEvent
+
+
+class FreeRecogniser(Recogniser):
+    """Names requests that cost nothing, so that they are not taken for unknown ones. Nothing of them is read."""
+
+    free = True
+
+    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+        """Return a request that uses nothing."""
+        return MeteredRequest(UsageMetrics())
+
+    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        """Return a reader that finds nothing to charge."""
+        return _FreeReader()
+
+
+class _FreeReader(AnswerReader):
+    def document(self, body: bytes) -> None:
+        """Nothing is charged, whatever it says."""
+
+    def event(self, event: ServerSentEvent) -> None:
+        """The same for streams."""
+
+    def charge(self, *, complete: bool) -> Charge | None:
+        return None

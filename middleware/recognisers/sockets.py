@@ -1,0 +1,62 @@
+"""The contract between the middleware and an API that is spoken over a WebSocket."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from starlette.types import Scope
+
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.answers import Refusal
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.base import Charge
+
+
+class SessionReader(ABC):
+    """Reads one session while its messages pass, and never holds them up."""
+
+    @abstractmethod
+    def next_estimate(self) -> UsageMetrics:
+        """Return the most that may be used until the next charge; what it costs is held."""
+
+    @abstractmethod
+    def sent(self, message: str | bytes) -> Charge | None:
+        """Take a message to the client; return what it says is to be charged, each thing once."""
+
+    @abstractmethod
+    def received(self, message: str | bytes) -> None:
+        """Take a message of the client's."""
+
+    @property
+    def between_work(self) -> bool:
+        """Whether nothing is under way that the hold is for; then what is to be charged is charged at once."""
+        return True
+
+    @abstractmethod
+    def unfinished(self) -> Charge | None:
+        """The session is over: return what has been used and was not charged, as far as it was seen."""
+
+
+class SocketRecogniser(ABC):
+    """Knows one API that is spoken over WebSockets. It keeps nothing about a session: one object serves them all."""
+
+    operation_type = "default"
+    """What the API's work is called in leases and in the ledger, where the payer does not say."""
+
+    path_end = ""
+    """The end of the paths that belong to the API, such as "/realtime"."""
+
+    def matches(self, path: str) -> bool:
+        """Tell whether a connection to this path belongs to the API."""
+        return bool(self.path_end) and path.rstrip("/").endswith(self.path_end)
+
+    @abstractmethod
+    def read_session(self, scope: Scope, estimates: Estimates) -> SessionReader:
+        """Return the reader for a session that begins with this handshake. Raises BadRequestError."""
+
+    @abstractmethod
+    def error_event(self, refusal: Refusal) -> str | None:
+        """Return the message that tells a client why its session ends, in the API's shape; None where it has none."""
+
+    def error_body(self, refusal: Refusal) -> dict[str, Any]:
+        """Return the body of the HTTP answer to a handshake that is refused."""
+        return refusal.as_openai()

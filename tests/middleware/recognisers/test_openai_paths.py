@@ -1,0 +1,41 @@
+"""Models that are named by the path of a request."""
+
+import pytest
+
+from ducto_redis.middleware import (
+    BadRequestError,
+    Estimates,
+    OpenAIChat,
+    OpenAICompletions,
+    OpenAIEmbeddings,
+    OpenAIImages,
+    OpenAISpeech,
+    OpenAITranscriptions,
+    Recogniser,
+)
+
+PATH = "/openai/deployments/gpt-4o/{}"
+
+
+@pytest.mark.parametrize(
+    "recogniser",
+    [
+        OpenAIChat(default_model="d"),
+        OpenAICompletions(default_model="d"),
+        OpenAIEmbeddings(default_model="d"),
+        OpenAIImages(default_model="d"),
+        OpenAISpeech(default_model="d"),
+        OpenAITranscriptions(default_model="d"),
+    ],
+)
+def test_a_deployment_is_a_model(recogniser: Recogniser) -> None:
+    """The body names the model, else Azure's path, else the default; a name that none can have is refused."""
+
+    def model(body: bytes, path: str) -> str | None:
+        return recogniser.read_request(body, {"path": path, "headers": []}, Estimates()).estimate.model
+
+    assert model(b'{"model": "m", "input": "x"}', PATH.format(recogniser.path_end)) == "m"
+    assert model(b'{"input": "x"}', PATH.format(recogniser.path_end)) == "gpt-4o"
+    assert model(b'{"input": "x"}', f"/v1{recogniser.path_end}") == "d"
+    with pytest.raises(BadRequestError):
+        model(b'{"input": "x"}', f"/openai/deployments/{'x' * 200}{recogniser.path_end}")
