@@ -51,17 +51,19 @@ def test_memory_store() -> None:
 @pytest.mark.timeout(600)
 def test_leases_inside_leases() -> None:
     """They agree on leases inside leases too, and nothing that is inside a lease ever spends more than it held."""
-    run(TreesOverMemory, examples=60, steps=40)
+    run(TreesOverMemory, examples=30, steps=40)
 
 
 # In shares: what hypothesis remembers of all examples together would take gigabytes.
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("share", range(10))
-def test_redis_store(server_url: str, share: int) -> None:
+@pytest.mark.parametrize(
+    ("machine", "share"), [*((SideBySide, share) for share in range(10)), *((Trees, share) for share in range(3))]
+)
+def test_redis_store(server_url: str, machine: type[SideBySide], share: int) -> None:
     """RedisStore and the model agree, for minutes."""
 
-    class OverRedis(SideBySide):
+    class OverRedis(machine):  # type: ignore[misc, valid-type]
         shebang = True
 
         @staticmethod
