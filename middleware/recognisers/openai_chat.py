@@ -1,8 +1,6 @@
 """OpenAI Chat Completions, plain and streamed, and the many APIs of the same shape."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,6 +13,7 @@ from ducto_redis.middleware.answers import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
 from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, check_name, decode_request
+from ducto_redis.middleware.recognisers.model_names import is_one_of
 from ducto_redis.middleware.recognisers.openai_chat_answer import ChatAnswerReader
 from ducto_redis.middleware.recognisers.openai_chat_media import MARKS, ChatMedia
 from ducto_redis.middleware.recognisers.openai_paths import model_of
@@ -28,7 +27,7 @@ from ducto_redis.middleware.recognisers.prompt import check_settings, measure_pr
 
 _MOST_CHOICES = 1024
 
-REASONING_MODELS = ("o1*", "o3*", "o4*", "gpt-5*", "codex-*", "gemini-2.5*", "gemini-3*", "grok-4*")
+REASONING_MODELS = ("o[1-9]*", "gpt-[5-9]*", "codex-*", "gemini-2.5*", "gemini-[3-9]*", "grok-[4-9]*")
 """Models that charge for reasoning which a chat completion does not show."""
 
 SEARCHING_MODELS = ("*-search-preview*", "*-search-api*")
@@ -154,18 +153,12 @@ class OpenAIChat(Recogniser):
     def _may_reason(self, model: str | None, effort: object) -> bool:
         if effort is not None:
             return effort != "none"
-        return model is not None and _is_one_of(model, self._reasoning_models)
+        return is_one_of(model, self._reasoning_models)
 
     def _searches(self, model: str | None, request: _ChatRequest) -> bool:
         if request.web_search_options is not None:
             return True
-        return model is not None and _is_one_of(model, self._searching_models)
-
-
-@lru_cache(1024)
-def _is_one_of(model: str, patterns: tuple[str, ...]) -> bool:
-    name = model.rpartition("/")[2]
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+        return is_one_of(model, self._searching_models)
 
 
 def _check(request: _ChatRequest) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -20,6 +19,7 @@ from ducto_redis.middleware.recognisers.json_request import (
     decode_request,
     with_field,
 )
+from ducto_redis.middleware.recognisers.model_names import is_one_of
 from ducto_redis.middleware.recognisers.openai_responses_answer import ResponsesAnswerReader
 from ducto_redis.middleware.recognisers.openai_responses_media import MARKS, media_finder
 from ducto_redis.middleware.recognisers.prompt import check_settings, measure_prompt
@@ -193,10 +193,7 @@ class OpenAIResponses(Recogniser):
     def _may_reason(self, model: str | None, reasoning: _Reasoning | None) -> bool:
         if reasoning is not None and reasoning.effort is not None:
             return reasoning.effort != "none"
-        if model is None:
-            return False
-        name = model.rpartition("/")[2].removeprefix("openai.")
-        return any(fnmatchcase(name, pattern) for pattern in self._reasoning_models)
+        return is_one_of(model, self._reasoning_models)
 
 
 class OpenAIResponsesTokenCounting(FreeRecogniser):
