@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ducto_redis import AsyncCreditManager, MemoryStore
+from ducto_redis import AsyncCreditManager, MemoryStore, Payer
 from ducto_redis.middleware import MeteringMiddleware
 from tests.middleware.asgi import CHAT_REQUEST, answering, call, chunk, completion, streaming, until, usage_chunk
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
@@ -58,6 +58,24 @@ async def test_refused(manager: AsyncCreditManager, server: Server) -> None:
     answer = await call(wrap(app, manager))
     assert (answer.status, answer.error["code"]) == (503, "store_unavailable")
     assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
+
+
+async def test_a_run_s_request_is_never_let_pass(manager: AsyncCreditManager, server: Server) -> None:
+    """Nobody can say what a run has left while the engine is away: its requests are refused, others pass."""
+    paid_by = {"parent": "run"}
+    app = MeteringMiddleware(
+        answering(completion(10, 20)),
+        manager=manager,
+        account=lambda scope: Payer("u1", **paid_by),
+        on_unavailable="allow",
+        grace=20,
+    )
+    await manager.reserve("u1", 50, lease_id="run")
+    assert (await call(app)).status == 200
+    server.kill()
+    assert (await call(app)).status == 503
+    paid_by.clear()
+    assert (await call(app)).status == 200
 
 
 async def test_an_answer_is_given_all_the_same(manager: AsyncCreditManager, server: Server) -> None:
