@@ -16,6 +16,7 @@ from ducto_redis.middleware.open_work import OpenWork, find_work, finish_work
 from ducto_redis.middleware.reading import BodyReading
 from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, Recogniser
 from ducto_redis.middleware.recognisers.openai_responses import OpenAIResponses
+from ducto_redis.middleware.routing import as_forwarded
 from ducto_redis.results import ReleaseResult, SettleResult
 
 logger = logging.getLogger("ducto_redis.middleware")
@@ -87,8 +88,9 @@ class Continuing:
 
     def asks(self, scope: Scope) -> tuple[Recogniser, str] | None:
         """Return the API, and the id of the work, that a request asks about; None for any other request."""
+        method, path = scope["method"].upper(), as_forwarded(scope["path"])
         for recogniser in self._recognisers:
-            work_id = recogniser.continued(scope["method"], scope["path"])
+            work_id = recogniser.continued(method, path)
             if work_id is not None:
                 return recogniser, work_id
         return None
@@ -196,7 +198,12 @@ class WorkToRemember:
     async def send(self, message: Message) -> None:
         """Send the server a message."""
         if self._reader is not None and message["type"] == "http.response.body":
-            work_id = self._reader.work_id
+            try:
+                work_id = self._reader.work_id
+            except Exception:
+                # The answer goes to its client; at its end the middleware sees what becomes of the work.
+                logger.exception("the recogniser can't say which work an answer begins")
+                work_id = self._reader = None
             if work_id is not None:
                 self._reader = None
                 await self._remember(Charge(UsageMetrics(input_tokens=self._counted_input_tokens), later=work_id))

@@ -61,6 +61,7 @@ class RequestMeter:
         self._goes_on: Charge | None = None
         self._lease_id = ""
         self._estimate: UsageOrAmount | None = None
+        self._worst_case: UsageOrAmount | None = None
         self._payer: Payer | None = None
         self._meter: AsyncMeter | None = None
         self._unpaid_micro: int | None = None
@@ -140,10 +141,11 @@ class RequestMeter:
         if self._estimate is not None:
             raise RuntimeError("this request's meter is open already: record() adds to what it charges")
         self._estimate = estimate
+        self._worst_case = estimate if worst_case is None else worst_case
         try:
             payer = await self.find_payer()
             self._operation_type = operation_type or payer.operation_type or "default"
-            lease = await self._open(payer, estimate, metadata, estimate if worst_case is None else worst_case)
+            lease = await self._open(payer, estimate, metadata, self._worst_case)
         except BaseException:
             self._estimate = None
             raise
@@ -199,9 +201,15 @@ class RequestMeter:
             self._unpaid_flags.extend(flags)
 
     def record_estimate(self, *flags: str) -> None:
-        """Record the worst case, where what was used can't be known."""
+        """Record what is held, where what was used can't be known."""
         if isinstance(self._estimate, UsageMetrics):
             self.record(self._estimate, *flags)
+
+    def record_worst_case(self, *flags: str) -> None:
+        """Record the most that may have been used, where the answer could not be read: less of it may be held."""
+        most, held = self._worst_case, self._estimate
+        if isinstance(most, UsageMetrics) and isinstance(held, UsageMetrics):
+            self.record(held if held.output_tokens > most.output_tokens else most, *flags)
 
     def leave_open(self, charge: Charge) -> None:
         """The work goes on after its answer: to close is to leave the hold to whoever sees the work finished."""
@@ -242,7 +250,11 @@ class RequestMeter:
         try:
             result = await self._meter.close_in_task()
         except PRICING_ERRORS as error:
+            self.steps_are_held()
             return await self._charge_hold(self._meter, error)
+        except CreditError:
+            self.steps_are_held()
+            raise
         if self._unpaid_steps_micro and self._grace is not None:
             if result is None:
                 self._grace.charge_waits(self._unpaid_steps_micro)

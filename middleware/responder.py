@@ -13,7 +13,7 @@ from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.idempotency import KeyedRequest
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest
+from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.results import ReleaseResult, SettleResult
 
@@ -182,6 +182,12 @@ class Responder:
     async def _body(self, message: Message) -> None:
         body = bytes(message.get("body", b""))
         is_last = not message.get("more_body", False)
+        if self._hold is not None and body and not self._held:
+            # The last piece, which may be a whole stream: it is covered like those before it.
+            await self._pass_covered({**message, "more_body": True}, self._hold)
+            if self.stopped:
+                return
+            body, message = b"", {**message, "body": b""}
         if self._reading is not None:
             passing = self._reading.feed(body)
             if is_last and self._reading.passes_whole_events and (rest := self._reading.finish()):
@@ -264,6 +270,8 @@ class Responder:
         self._held.clear()
         if self._meter.left_open:
             start = self._with_reserved(start)
+        if self._reading is not None and self._reading.is_stream:
+            start = self._without_length(start)
         await self._pass(start if result is None else _with_charge(start, result, *self._lowered_to()))
         for message in rest:
             await self._pass(message)
@@ -299,11 +307,15 @@ class Responder:
         self.passed = True
         await self._client.send(message)
 
+    def _without_length(self, start: Message) -> Message:
+        if self._reading is None or not self._reading.passes_whole_events:
+            return start
+        # What is kept from the client, or added at a stream's end, is not in the application's count.
+        headers = start.get("headers", ())
+        return {**start, "headers": [each for each in headers if each[0].lower() != b"content-length"]}
+
     def _with_reserved(self, start: Message) -> Message:
-        if self._reading is not None and self._reading.passes_whole_events:
-            # What is kept from the client, or added at a stream's end, is not in the application's count.
-            headers = start.get("headers", ())
-            start = {**start, "headers": [each for each in headers if each[0].lower() != b"content-length"]}
+        start = self._without_length(start)
         lease = self._meter.lease
         if lease is None:
             return start
@@ -344,13 +356,15 @@ class Responder:
                 is_readable = not self._reading.failed
             if self._answering is not None and (self._reading is not None or self.stopped) and is_readable:
                 charge = self._answering.reader.charge(complete=complete)
+                if not isinstance(charge, Charge | None):
+                    raise TypeError(f"charge() returned {charge!r}")
                 if not complete and self._answering.request.may_reason_hidden:
                     is_known = self._answering.reader.knows_usage
         except Exception:
             logger.exception("the recogniser failed at the end of an answer, which is charged its worst case")
             is_readable = False
         if not is_readable:
-            self._meter.record_estimate("answer_unread")
+            self._meter.record_worst_case("answer_unread")
         elif charge is not None and charge.later:
             self._meter.leave_open(charge)
         elif charge is not None and not is_known:

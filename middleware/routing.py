@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from posixpath import normpath
 
 from starlette.routing import compile_path
 from starlette.types import Scope
@@ -23,6 +24,7 @@ _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _REMEMBERED = 1024
 _LONGEST_REMEMBERED = 512
 _MOST_COUNTED = 1000
+_END_OF_PATH = re.compile(r"[?#]")
 # Words of paths are short and have no digits but in versions; what else stands in a path is an id.
 _WORD = re.compile(r"(?:v\d+\w{0,7}|[A-Za-z][A-Za-z_.:-]{0,31})")
 
@@ -50,7 +52,8 @@ class Routes:
 
     def find(self, scope: Scope) -> Recogniser | None:
         """Return what recognises a request, or None."""
-        method, path = scope["method"], scope["path"]
+        # Some servers pass a method on as it was sent, and some frameworks, as Django, make POST of "post".
+        method, path = scope["method"].upper(), scope["path"]
         find = self._remembered if len(path) <= _LONGEST_REMEMBERED else self._find
         return find(method, path, scope.get("root_path", ""))
 
@@ -63,8 +66,8 @@ class Routes:
         return None
 
     def _find(self, method: str, path: str, root: str) -> Recogniser | None:
-        path, root = path.rstrip("/") or "/", root.rstrip("/")
-        inside = path.removeprefix(root) if path.startswith(f"{root}/") else path
+        path = as_forwarded(path).rstrip("/") or "/"
+        inside = _inside(path, root)
         for pattern, recogniser in self._routes:
             if method in recogniser.methods and (pattern.match(path) or pattern.match(inside)):
                 return recogniser
@@ -90,8 +93,9 @@ class MeteredPrefixes:
         """Tell whether a request that no recogniser knows may cost something here."""
         if not self._prefixes or scope["method"] in _FREE_METHODS:
             return False
-        path = scope["path"]
-        return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self._prefixes)
+        path = as_forwarded(scope["path"])
+        paths = {path, _inside(path, scope.get("root_path", ""))}
+        return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self._prefixes for path in paths)
 
     def count(self, scope: Scope, became: str) -> None:
         """Count a request that no recogniser knows, and log the first of its path."""
@@ -107,6 +111,21 @@ class MeteredPrefixes:
 def unknown_route(scope: Scope) -> Refusal:
     """Return the answer to a request under a metered prefix that no recogniser knows."""
     return Refusal(404, "route_not_metered", f"{scope['method']} {scope['path']} is no route that credits can pay for")
+
+
+def as_forwarded(path: str) -> str:
+    """Return a path as it may reach the API behind an application that forwards any path.
+
+    What was encoded is not any more: a question mark begins a query there, and dots lead upwards.
+    """
+    path = _END_OF_PATH.split(path, maxsplit=1)[0]
+    return normpath(path) if "/." in path else path
+
+
+def _inside(path: str, root: str) -> str:
+    """Return a path as the application sees it that is mounted at `root`."""
+    root = root.rstrip("/")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 def _path_pattern(path: str) -> re.Pattern[str]:

@@ -17,7 +17,7 @@ from ducto_redis.middleware.paying import Account, find_payer
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.middleware.recognisers.sockets import SocketRecogniser
 from ducto_redis.middleware.request_meter import FindPayer, RequestMeter
-from ducto_redis.middleware.routing import METERED, MeteredPrefixes, unknown_route
+from ducto_redis.middleware.routing import METERED, MeteredPrefixes, as_forwarded, unknown_route
 from ducto_redis.payer import Payer
 
 NewMeter: TypeAlias = Callable[[FindPayer], RequestMeter]
@@ -68,8 +68,9 @@ class SocketMetering:
         self._estimates = estimates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = as_forwarded(scope["path"])
         for recogniser in self._recognisers:
-            if recogniser.matches(scope["path"]):
+            if recogniser.matches(path):
                 session = SocketSession(
                     recogniser, self._new_meter, partial(find_payer, self._account, scope), scope, receive, send
                 )
@@ -221,9 +222,12 @@ class SocketSession:
         """The session is over, however it ended: charge what was used and not charged, give back the rest."""
         if self._meter is None:
             return
-        charge = self._reader.unfinished()
-        if charge is not None:
-            self._record(charge)
+        try:
+            charge = self._reader.unfinished()
+            if charge is not None:
+                self._record(charge)
+        except Exception:
+            logger.exception("the recogniser failed at the end of a session, whose last work is not charged")
         await self._close_meter()
 
 

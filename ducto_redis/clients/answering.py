@@ -70,8 +70,14 @@ class ReadAnswer:
         self.finish()
         if self._reading is None:
             return None
+        if self._reading.failed:
+            self._reading, self.unreadable = None, True
+            return None
         try:
-            return self.reader.charge(complete=complete)
+            charge = self.reader.charge(complete=complete)
+            if not isinstance(charge, Charge | None):
+                raise TypeError(f"charge() returned {charge!r}")
+            return charge
         except Exception:
             self._give_up()
             return None

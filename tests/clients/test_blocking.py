@@ -361,13 +361,18 @@ def test_http_clients(http: Any, provider: Provider, blocking: CreditManager, sp
     assert spent() == 2 * WHOLE
 
 
-def test_a_recogniser_that_fails(plain: openai.OpenAI, blocking: CreditManager, spent: Spent) -> None:
+@pytest.mark.parametrize(
+    ("fails_in", "failing"), [("document", None), ("charge", None), ("charge", lambda complete: 7)]
+)
+def test_a_recogniser_that_fails(
+    plain: openai.OpenAI, blocking: CreditManager, spent: Spent, fails_in: str, failing: Any
+) -> None:
     """A reader that fails spoils no answer, which is charged its worst case."""
 
     class Failing(OpenAIChat):
         def read_answer(self, request: Any, estimates: Any) -> Any:
             reader = super().read_answer(request, estimates)
-            reader.charge = None  # type: ignore[assignment,method-assign]
+            setattr(reader, fails_in, failing)
             return reader
 
     answer = ask(metered(plain, blocking, account="u1", recognisers=[Failing()]))

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.engine.cause import decode_cause
-from ducto_redis.middleware import OpenAIResponses, meter_background
+from ducto_redis.middleware import AnswerReader, Estimates, MeteredRequest, OpenAIResponses, meter_background
+from ducto_redis.middleware.recognisers.openai_responses_answer import ResponsesAnswerReader
 from tests.middleware.asgi import answering, call, sending, streaming
 from tests.middleware.conftest import FUNDS, Accounts
 from tests.middleware.responses import REQUEST, RESPONSES, Events, message, response
@@ -69,6 +70,13 @@ async def test_charged_before_it_is_known(metered: Wrap, started: Accounts) -> N
 
     await call(metered(answering(response())), b"", path=ONE, method="GET", on_send=on_send)
     assert seen == ["renew", "settle"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("get", ONE), ("GET", f"{ONE}?x"), ("GET", f"{RESPONSES}/x/../resp_1")])
+async def test_however_it_is_asked_for(metered: Wrap, started: Accounts, method: str, path: str) -> None:
+    """A poll that an application forwards is seen, as it reaches the API."""
+    await call(metered(answering(response())), b"", path=path, method=method)
+    assert await started.spent() == COST
 
 
 async def test_charged_once(metered: Wrap, started: Accounts) -> None:
@@ -158,6 +166,26 @@ async def test_a_stream_that_is_taken_up_elsewhere(metered: Wrap, accounts: Acco
     killed.set()
     await first
     assert await accounts.spent() == COST
+
+
+async def test_a_recogniser_that_can_not_name_the_work(metered: Wrap, accounts: Accounts) -> None:
+    """Its failure spoils no answer, which is charged as any other."""
+
+    class FailingReader(ResponsesAnswerReader):
+        @property
+        def work_id(self) -> str | None:
+            raise KeyError("id")
+
+    class Failing(OpenAIResponses):
+        def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+            return FailingReader(request, estimates)
+
+    events = Events(background=True)
+    body = b"".join([*events.start(), events.text("hi"), events.completed()])
+    app = metered(streaming(body), recognisers=[Failing()])
+    answer = await call(app, {**BACKGROUND, "stream": True}, path=RESPONSES)
+    assert answer.body == body
+    assert await accounts.settled() == COST
 
 
 async def test_a_stream_to_its_end(metered: Wrap, accounts: Accounts) -> None:

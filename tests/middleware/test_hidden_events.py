@@ -189,6 +189,21 @@ async def test_a_stream_that_says_it_is_json(metered: Metered, accounts: Account
     assert await accounts.spent() == Decimal("0.42")
 
 
+async def test_a_stream_that_says_it_is_json_and_comes_whole(metered: Metered, accounts: Accounts) -> None:
+    """It is charged before it goes out, and its length is not the one that the application counted."""
+    body = b"".join(EVENTS)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    answer = await call(metered(app), STREAM_REQUEST)
+    assert answer.body == b"".join(SHOWN)
+    assert "content-length" not in answer.headers
+    assert answer.headers["x-credits-charged"] == "0.21"
+
+
 async def test_a_plain_answer_to_a_request_for_a_stream(metered: Metered, accounts: Accounts) -> None:
     """An application that answers a request for a stream with one document is charged, and its document stays whole."""
     body = json.dumps(completion(10, 20)).encode()

@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.middleware import AnswerReader, Charge, MeteredRequest, MeteringMiddleware, OpenAIChat
+from ducto_redis.middleware import AnswerReader, Charge, Estimates, MeteredRequest, MeteringMiddleware, OpenAIChat
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.recognisers.openai_chat_answer import ChatAnswerReader
 from tests.middleware.asgi import CHAT, DONE, Answer, answering, call, chunk, completion, until, usage_chunk
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 from tests.servers import Server
@@ -293,6 +294,34 @@ async def test_what_goes_on_unpaid_takes_of_the_grace(
     assert statuses == [500, 503, 500]
 
 
+async def test_the_grace_of_a_stream_without_a_price(
+    incremental: Metered, manager: AsyncCreditManager, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stream went on with while the engine was away is given back also where its hold is charged instead."""
+    await manager.publish_pricing({"models": {"m": "output_tokens * 0.01 + 0 / (output_tokens - 7)"}})
+
+    async def away(*args: Any, **options: Any) -> Any:
+        raise StoreUnavailableError("away")
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        await (app if scope["path"] == CHAT else answering({}, 500))(scope, receive, send)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for word in WORDS[:27]:
+            await send({"type": "http.response.body", "body": chunk(word), "more_body": True})
+        await send({"type": "http.response.body", "body": usage_chunk(9, 7) + DONE, "more_body": False})
+
+    metered = incremental(endpoint, on_unavailable="allow", grace=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(manager.store, "extend", away)
+        assert texts(await talk(metered)) == WORDS[:27]
+        assert await accounts.settled() == Decimal("0.1")
+    monkeypatch.setattr(manager.store, "reserve", away)
+    assert (await call(metered, REQUEST, path="/failing" + CHAT)).status == 500
+
+
 async def test_a_frozen_account_ends_its_streams(incremental: Metered, manager: AsyncCreditManager) -> None:
     """Freezing refuses further steps."""
 
@@ -462,3 +491,40 @@ async def test_a_request_without_a_limit(
     assert await accounts.settled() == Decimal("0.009") + 2
     extended = [entry.amount for entry in accounts.journal() if entry.operation == "extend"]
     assert held * 10_000 <= sum(extended) + STEP * 10_000 <= (held + STEP) * 10_000
+
+
+async def test_a_stream_in_one_message(incremental: Metered, poor: str, manager: AsyncCreditManager) -> None:
+    """A last message with more than the account can pay is cut as any other."""
+    body = b"".join([chunk(word) for word in WORDS] + [usage_chunk(9, len(WORDS)), DONE])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    answer = await talk(incremental(app), poor)
+    assert texts(answer) == WORDS[:40]
+    assert answer.body.endswith(DONE)
+    assert [message.get("more_body", False) for message in answer.messages[1:]] == [False]
+    await until(lambda: _nothing_held(manager, poor))
+    assert (await manager.get_balance(poor)).balance == PROMPT + Decimal("0.47") - Decimal("0.31")
+    rich = await talk(incremental(app))
+    assert texts(rich) == WORDS
+    assert rich.messages[-1].get("more_body", False) is False
+
+
+async def test_a_recogniser_that_fails_is_charged_the_worst_case(incremental: Metered, accounts: Accounts) -> None:
+    """Nobody can say when such a stream is to end: what is charged is not only the step that is held."""
+
+    class FailingReader(ChatAnswerReader):
+        def skipped(self, events: bytes) -> None:
+            raise KeyError("choices")
+
+    class Failing(OpenAIChat):
+        def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+            return FailingReader(request, estimates)
+
+    answer = await talk(incremental(Talker(), recognisers=[Failing()]))
+    assert texts(answer) == WORDS
+    assert await accounts.settled() == PROMPT + Decimal("0.01") * REQUEST["max_tokens"]
+    assert json.loads(accounts.journal()[-1].cause)["flags"] == ["answer_unread"]

@@ -22,6 +22,7 @@ from ducto_redis.middleware import (
     RequestMeter,
     ServerSentEvent,
 )
+from ducto_redis.middleware.recognisers.openai_chat_answer import ChatAnswerReader
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, sending
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 
@@ -447,6 +448,21 @@ async def test_a_recogniser_that_fails_spoils_no_answer(
     assert answer.body == body
     assert await accounts.spent() == HELD
     assert "the recogniser failed" in caplog.text
+
+
+async def test_a_recogniser_whose_charge_is_none(metered: Metered, accounts: Accounts) -> None:
+    """What is no charge is charged the worst case as well; the hold does not stay open."""
+
+    class WrongReader(ChatAnswerReader):
+        def charge(self, *, complete: bool) -> Any:
+            return UsageMetrics(model="m", output_tokens=1)
+
+    class Wrong(OpenAIChat):
+        def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+            return WrongReader(request, estimates)
+
+    assert (await call(metered(answering(completion()), recognisers=[Wrong()]))).status == 200
+    assert await accounts.spent() == HELD
 
 
 async def test_a_free_model(metered: Metered, accounts: Accounts) -> None:

@@ -185,3 +185,35 @@ async def test_nothing_is_unknown_without_prefixes(metered: Metered) -> None:
     counts = MeteringCounts()
     assert (await call(metered(answering(completion()), counts=counts), path="/v1/anything")).status == 200
     assert counts.unknown_routes == {}
+
+
+async def test_prefixes_count_from_the_root_of_a_mounted_application(metered: Metered) -> None:
+    """What nobody knows is not free only because the server, or an outer application, puts a path before it."""
+    app = metered(answering({}), metered_prefixes=("/v1",))
+    assert (await call(app, path="/api/v1/unknown", root_path="/api")).status == 404
+    assert (await call(app, path="/v1/unknown", root_path="/api/")).status == 404
+    assert (await call(app, path="/apiv1/v1/unknown", root_path="/api")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("post", "/v1/chat/completions"),
+        ("POST", "/v1/chat/completions?x"),
+        ("POST", "/v1/chat/completions#x"),
+        ("POST", "/v1/chat/x/../completions"),
+        ("POST", "/v1/chat/./completions"),
+    ],
+)
+async def test_whatever_reaches_the_api_is_metered(
+    metered: Metered, accounts: Accounts, method: str, path: str
+) -> None:
+    """An application that makes POST of "post", or forwards any path, runs nothing unmetered for that."""
+    await call(metered(answering(completion())), CHAT_REQUEST, path=path, method=method)
+    assert await accounts.spent() == Decimal("0.21")
+
+
+async def test_dots_lead_out_of_no_prefix(metered: Metered) -> None:
+    """A path that only looks as if it lay elsewhere is under its prefix."""
+    app = metered(answering({}), metered_prefixes=("/v1",))
+    assert (await call(app, path="/x/../v1/unknown")).status == 404

@@ -9,10 +9,14 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ducto_redis import AsyncCreditManager, MemoryStore, Payer
+from ducto_redis import AsyncCreditManager, MemoryStore, Payer, UsageMetrics
 from ducto_redis.engine.cause import Cause, decode_cause
 from ducto_redis.errors import ConfigError
 from ducto_redis.middleware import MeteringCounts, MeteringMiddleware, OpenAIRealtime
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.base import Charge
+from ducto_redis.middleware.recognisers.openai_realtime import RealtimeReader
+from ducto_redis.middleware.recognisers.sockets import SessionReader
 from tests.middleware.asgi import until
 from tests.middleware.conftest import Accounts
 from tests.middleware.sockets import REALTIME, Connection, created, done, handshake, saying, text_message, transcribed
@@ -304,6 +308,21 @@ async def test_cut_within_a_response(wrap: Wrap, accounts: Accounts, error: Base
     assert last.flags == ["interrupted", "usage_counted"]
 
 
+async def test_a_recogniser_that_fails_at_the_end(wrap: Wrap, accounts: Accounts) -> None:
+    """It leaves no hold open, and is nothing that the server sees."""
+
+    class Failing(RealtimeReader):
+        def unfinished(self) -> Charge | None:
+            raise KeyError("usage")
+
+    class Api(OpenAIRealtime):
+        def read_session(self, scope: Scope, estimates: Estimates) -> SessionReader:
+            return Failing(UsageMetrics(model="voice", input_tokens=100, output_tokens=10), "whisper-1", estimates)
+
+    await Connection().run(wrap(saying(created(), done(), created("resp_2")), sockets=[Api()]))
+    assert await accounts.spent() == Decimal("0.21")
+
+
 async def test_the_client_is_gone_when_its_response_is_done(wrap: Wrap, accounts: Accounts) -> None:
     """The last event of a response is charged even if nobody is there any more to take it."""
     connection = Connection()
@@ -332,6 +351,12 @@ async def test_other_connections_pass(manager: AsyncCreditManager) -> None:
         MeteringMiddleware(saying(done()), manager=manager, account=account), handshake("/chat")
     )
     assert connection.types == ["accept", "send", "close"]
+
+
+async def test_however_its_path_is_written(wrap: Wrap, accounts: Accounts) -> None:
+    """A connection that an application forwards is metered as it reaches the API."""
+    await Connection().run(wrap(saying(created(), done())), handshake("/v1/realtime?x"))
+    assert await accounts.spent() == Decimal("0.21")
 
 
 @pytest.mark.parametrize("choice", ["refuse", "pass"])
