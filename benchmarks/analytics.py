@@ -13,7 +13,7 @@ from benchmarks.setting import Setting
 from ducto_redis.benchmark.harness import BenchmarkError, Comparison, Contender, Figure
 from ducto_redis.engine.state import AccountState
 from ducto_redis.ledger import Ledger
-from ducto_redis.ledger.histories import account_row, store_accounts
+from ducto_redis.ledger.rebuilding import account_row, store_accounts
 
 if TYPE_CHECKING:
     from ducto_redis.ledger.analytics import Analytics

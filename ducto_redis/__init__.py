@@ -1,6 +1,6 @@
 """ducto-redis: the credit and metering engine that AI products put in front of their models."""
 
-from ducto_redis.events import CreditEvent
+from ducto_redis.events.types import CreditEvent
 from ducto_redis.manager import AsyncCreditManager, CreditManager
 from ducto_redis.manager.decorating import current_meter
 from ducto_redis.metrics import ToolCall, UsageMetrics

@@ -11,3 +11,12 @@ def format_credits(credits: Decimal) -> str:
     """
     text = f"{credits:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things.
+
+    >>> counted(1, "entry", "entries")
+    '1 entry'
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"

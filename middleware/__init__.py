@@ -8,12 +8,12 @@ if __name__ != "ducto_redis.middleware":
         "`middleware` is a part of ducto_redis: write `from ducto_redis.middleware import MeteringMiddleware`"
     )
 
-from ducto_redis.middleware.answers import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.continuing import meter_background
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import CountTokens, Estimates
 from ducto_redis.middleware.frameworks import meter_of
-from ducto_redis.middleware.learning import LearnedHolds
+from ducto_redis.middleware.holds.learned import LearnedHolds
 from ducto_redis.middleware.metering import MeteringMiddleware
 from ducto_redis.middleware.recognisers import (
     AnswerReader,

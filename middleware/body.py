@@ -2,7 +2,7 @@
 
 from starlette.types import Receive, Scope
 
-from ducto_redis.middleware.answers import BadRequestError
+from ducto_redis.middleware.error_responses import BadRequestError
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:

@@ -11,11 +11,11 @@ from starlette.types import Message, Scope, Send
 from ducto_redis.errors import CreditError
 from ducto_redis.manager import AsyncCreditManager
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.background import OpenWork, find_work, finish_work
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.open_work import OpenWork, find_work, finish_work
 from ducto_redis.middleware.reading import BodyReading
 from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, Recogniser
-from ducto_redis.middleware.recognisers.openai_responses import OpenAIResponses
+from ducto_redis.middleware.recognisers.openai.responses import OpenAIResponses
 from ducto_redis.middleware.routing import as_forwarded
 from ducto_redis.results import ReleaseResult, SettleResult
 

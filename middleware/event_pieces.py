@@ -2,7 +2,7 @@
 
 import re
 
-from ducto_redis.middleware.pieces import Pieces
+from ducto_redis.middleware.framing import Pieces
 from ducto_redis.middleware.sse import ServerSentEvent, ServerSentEventParser
 
 # An end of a line, then that of an empty one. A CRLF is never taken for two ends.

@@ -6,7 +6,7 @@ Lengths and CRCs have four bytes, big-endian.
 
 from binascii import crc32
 
-from ducto_redis.middleware.pieces import Pieces
+from ducto_redis.middleware.framing import Pieces
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _PRELUDE = 12

@@ -22,8 +22,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ducto_redis.errors import AlreadyChargedError, CreditError, IdempotencyConflictError, LeaseClosedError
 from ducto_redis.manager import AsyncCreditManager
-from ducto_redis.middleware.answers import BadRequestError
 from ducto_redis.middleware.client import Client
+from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.middleware.stored_answers import Answer, RecordedClient, Recording, StoredAnswers
 from ducto_redis.payer import Payer

@@ -2,7 +2,7 @@
 
 import re
 
-from ducto_redis.middleware.pieces import Pieces
+from ducto_redis.middleware.framing import Pieces
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _OUTSIDE_STRINGS = re.compile(rb'["\[\]{}]')

@@ -10,16 +10,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.manager import AsyncCreditManager
-from ducto_redis.middleware.answers import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.body import read_body, scope_for
 from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.continuing import Continuing, WorkToRemember
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.grace import Grace
-from ducto_redis.middleware.holding import Holds, RequestHold
+from ducto_redis.middleware.holds.request_hold import Holds, RequestHold
 from ducto_redis.middleware.idempotency import Idempotency
-from ducto_redis.middleware.paying import Account, find_payer
+from ducto_redis.middleware.payer import Account, find_payer
 from ducto_redis.middleware.recognisers import (
     DEFAULT_RECOGNISERS,
     DEFAULT_SOCKETS,

@@ -11,8 +11,8 @@ import msgspec
 from ducto_redis.middleware.decoding import UndecodableError, decoder_for, is_identity
 from ducto_redis.middleware.event_pieces import EventPieces
 from ducto_redis.middleware.event_stream import EventStreamFrames
+from ducto_redis.middleware.framing import Piece, Pieces
 from ducto_redis.middleware.json_pieces import JsonArray, JsonLines
-from ducto_redis.middleware.pieces import Piece, Pieces
 from ducto_redis.middleware.recognisers.base import AnswerReader
 from ducto_redis.middleware.sse import as_sent, looks_like_events
 

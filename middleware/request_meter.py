@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from ducto_redis.engine.ids import new_id
 from ducto_redis.errors import (
     CreditError,
     LeaseClosedError,
@@ -13,12 +14,12 @@ from ducto_redis.errors import (
     StoreUnavailableError,
 )
 from ducto_redis.manager import AsyncCreditManager, AsyncMeter
-from ducto_redis.manager.calls import PRICING_ERRORS
+from ducto_redis.manager.arguments import UsageOrAmount, encode_metadata, split
 from ducto_redis.manager.outbox import PendingCharge
-from ducto_redis.manager.requests import UsageOrAmount, encode_metadata, new_id, split
+from ducto_redis.manager.repricing import PRICING_ERRORS
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.background import OpenWork, leave_open
 from ducto_redis.middleware.grace import Grace
-from ducto_redis.middleware.open_work import OpenWork, leave_open
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.money import to_micro
 from ducto_redis.payer import Payer

@@ -10,8 +10,8 @@ from starlette.routing import compile_path
 from starlette.types import Scope
 
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware.answers import Refusal
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.recognisers import Recogniser
 
 logger = logging.getLogger("ducto_redis.middleware")

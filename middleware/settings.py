@@ -5,11 +5,11 @@ from typing import Literal, TypeAlias, TypedDict
 from msgspec import Struct
 
 from ducto_redis.errors import ConfigError
-from ducto_redis.manager.requests import ttl_to_ms
+from ducto_redis.manager.arguments import ttl_to_ms
 from ducto_redis.metrics import MAX_COUNT
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.estimates import CountTokens
-from ducto_redis.middleware.learning import LearnedHolds
+from ducto_redis.middleware.holds.learned import LearnedHolds
 from ducto_redis.middleware.stored_answers import StoredAnswers
 from ducto_redis.money import Amount
 

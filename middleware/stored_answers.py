@@ -16,7 +16,7 @@ from msgspec import Struct
 from starlette.types import Message, Send
 
 from ducto_redis.errors import ConfigError
-from ducto_redis.manager.requests import ttl_to_ms
+from ducto_redis.manager.arguments import ttl_to_ms
 from ducto_redis.middleware.client import Client
 
 logger = logging.getLogger("ducto_redis.middleware")

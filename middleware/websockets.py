@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis.errors import ConfigError, CreditError
-from ducto_redis.middleware.answers import BadRequestError, Refusal, refusal_for
+from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.paying import Account, find_payer
+from ducto_redis.middleware.payer import Account, find_payer
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.middleware.recognisers.sockets import SocketRecogniser
 from ducto_redis.middleware.request_meter import FindPayer, RequestMeter

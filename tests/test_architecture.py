@@ -16,17 +16,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ducto_redis"
 FLOORS = {
     "engine": 1,
-    "pricing": 1,
-    "store": 2,
+    "pricing": 2,
     "ledger": 2,
-    "manager": 3,
+    "store": 2,
+    "events": 2,
     "journal": 3,
-    "middleware": 4,
-    "clients": 4,
-    "benchmark": 5,
-    "cli": 5,
-    "dashboard": 5,
-    "gateway": 5,
+    "explain": 3,
+    "testing": 3,
+    "manager": 4,
+    "middleware": 5,
+    "clients": 6,
+    "delivery": 6,
+    "doctor": 7,
+    "benchmark": 8,
+    "cli": 9,
 }
 GROUND = 0
 MAX_LINES = 600

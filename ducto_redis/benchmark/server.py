@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from redis.exceptions import RedisError
 
 from ducto_redis.benchmark.harness import BenchmarkError
-from ducto_redis.cli.doctor.findings import Finding
+from ducto_redis.doctor.findings import Finding
 from ducto_redis.store.redis import RedisStore
 
 _SCHEMES = ("redis", "rediss", "unix")
@@ -38,7 +38,7 @@ def check_server(url: str) -> list[Finding]:
     Raises:
         BenchmarkError: if it cannot be measured: it does not answer, is too old, a replica, full, or can evict.
     """
-    from ducto_redis.cli.doctor.server import examine_server
+    from ducto_redis.doctor.server import examine_server
 
     store = RedisStore(check_url(url))
     try:

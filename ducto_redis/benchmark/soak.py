@@ -29,10 +29,10 @@ from ducto_redis.benchmark.memory import used_memory
 from ducto_redis.benchmark.setting import Setting, account_names, prepare
 from ducto_redis.benchmark.throughput import in_flight
 from ducto_redis.benchmark.works import ESTIMATE, USAGE
-from ducto_redis.driving import drive
 from ducto_redis.errors import CreditError
 from ducto_redis.ledger import Ledger, VerifyReport
 from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.run_sync import drive
 from ducto_redis.store.redis import RedisStore
 
 RATE = 300

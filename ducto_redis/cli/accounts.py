@@ -17,8 +17,8 @@ from ducto_redis.cli.arguments import (
 )
 from ducto_redis.cli.environment import open_manager
 from ducto_redis.cli.explain import print_why
-from ducto_redis.cli.output import Json, counted, example, format_time, print_json, print_line, print_table
-from ducto_redis.display import format_credits
+from ducto_redis.cli.output import Json, example, format_time, print_json, print_line, print_table
+from ducto_redis.display import counted, format_credits
 from ducto_redis.errors import LedgerError
 from ducto_redis.manager.base import RefundExpired
 from ducto_redis.money import to_micro

@@ -13,9 +13,9 @@ from ducto_redis.cli.environment import has_redis_url, namespace, open_ledger, o
 from ducto_redis.cli.exporting import Format, FormatOption, print_rows
 from ducto_redis.cli.output import example, print_line
 from ducto_redis.cli.times import parse_time
-from ducto_redis.driving import drive
 from ducto_redis.errors import PricingNotLoadedError, StoreError
 from ducto_redis.pricing import PricingEngine
+from ducto_redis.run_sync import drive
 from ducto_redis.windows import check_time_zone
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from ducto_redis.cli import (
     analytics,
     bench,
     caps,
+    doctor,
     events,
     explain,
     leases,
@@ -26,7 +27,6 @@ from ducto_redis.cli import (
     worker,
 )
 from ducto_redis.cli.demo import command as demo
-from ducto_redis.cli.doctor import command as doctor
 from ducto_redis.errors import CreditError
 
 # A wrong command line. Typer brings a click of its own, and exports its classes but for this one.

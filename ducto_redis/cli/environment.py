@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ducto_redis.cli.output import counted
-from ducto_redis.driving import drive
+from ducto_redis.display import counted
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.errors import ConfigError
 from ducto_redis.manager import CreditManager
 from ducto_redis.manager.ledger_access import ledger_for
+from ducto_redis.run_sync import drive
 from ducto_redis.store import JournalledStore
 from ducto_redis.store.contract import NamespaceState
 from ducto_redis.store.urls import store_from_url

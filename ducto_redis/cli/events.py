@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ducto_redis.cli.environment import namespace, open_manager, open_store
-from ducto_redis.cli.output import Json, counted, example, format_time, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, format_time, print_json, print_line, print_table
 from ducto_redis.cli.times import parse_time
 from ducto_redis.cli.worker import log_to_stderr, stopped_by_signals
-from ducto_redis.display import format_credits
+from ducto_redis.display import counted, format_credits
 from ducto_redis.errors import ConfigError
-from ducto_redis.events import CreditEvent
-from ducto_redis.handlers import EVERY_EVENT, Handlers, check_event_type
+from ducto_redis.events.handlers import EVERY_EVENT, Handlers, check_event_type
+from ducto_redis.events.types import CreditEvent
 
 if TYPE_CHECKING:
-    from ducto_redis.journal.tail import EventTail
+    from ducto_redis.delivery.tail import EventTail
 
 events_app = typer.Typer(help="Follow what happens to accounts, and run handlers and webhooks.", no_args_is_help=True)
 
@@ -78,7 +78,7 @@ def _tail(
     Nothing waits for it. With --since it begins with what the journal still holds; what all its consumers have done
     already is in the ledger.
     """
-    from ducto_redis.journal.tail import EventTail
+    from ducto_redis.delivery.tail import EventTail
 
     if event_type is not None:
         check_event_type(event_type)
@@ -120,7 +120,7 @@ def _worker(
     Each event at least once, in order for each account. Start as many as you like: those of one group divide the work,
     and take over what a dead one left. Webhooks are signed with the secret in DUCTO_WEBHOOK_SECRET.
     """
-    from ducto_redis.journal.event_worker import EventWorker
+    from ducto_redis.delivery.worker import EventWorker
 
     registered = _collect(handlers, webhook, webhook_events)
     with open_manager(create=True):
@@ -143,7 +143,7 @@ def _dead_letters(
     as_json: Json = False,
 ) -> None:
     """List what handlers and webhooks gave up, with the reasons."""
-    from ducto_redis.journal.event_letters import list_event_letters
+    from ducto_redis.delivery.dead_letters import list_event_letters
     from ducto_redis.journal.groups import check_group
 
     with open_manager(), open_store() as store:
@@ -175,7 +175,7 @@ def _retry(
 
     All of them are called: those that had succeeded before get the event again, under the same event id.
     """
-    from ducto_redis.journal.event_worker import EventWorker
+    from ducto_redis.delivery.worker import EventWorker
     from ducto_redis.journal.groups import check_group
 
     registered = _collect(handlers, webhook, webhook_events)
@@ -194,14 +194,14 @@ def _retry(
 @events_app.command(name="secret", epilog=example("ducto events secret"))
 def _secret() -> None:
     """Print a new secret for webhooks."""
-    from ducto_redis.webhooks import new_webhook_secret
+    from ducto_redis.events.signature import new_webhook_secret
 
     print_line(new_webhook_secret())
 
 
 def _collect(handlers: list[str] | None, webhooks: list[str] | None, webhook_events: str) -> Handlers:
     """The handlers that the options name. Raises ConfigError."""
-    from ducto_redis.journal.webhooks import Webhook
+    from ducto_redis.delivery.webhook import Webhook
 
     collected = Handlers()
     for name in handlers or ():

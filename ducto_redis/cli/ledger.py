@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ducto_redis.cli.environment import has_redis_url, namespace, open_ledger, open_manager, open_store
-from ducto_redis.cli.output import Json, counted, example, print_json, print_line
-from ducto_redis.display import format_credits
+from ducto_redis.cli.output import Json, example, print_json, print_line
+from ducto_redis.display import counted, format_credits
 from ducto_redis.money import from_micro
 from ducto_redis.store import JournalledStore
 

@@ -68,15 +68,6 @@ def cell(value: object) -> Text:
     return Text(str(value))
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number of things.
-
-    >>> counted(1, "entry", "entries")
-    '1 entry'
-    """
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def format_time(time: datetime) -> str:
     """A time to the second, in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

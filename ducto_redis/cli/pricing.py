@@ -9,12 +9,13 @@ import msgspec
 import typer
 
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, counted, example, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, print_json, print_line, print_table
 from ducto_redis.cli.pricing_coverage import coverage
 from ducto_redis.cli.pricing_diff import diff
 from ducto_redis.cli.pricing_documents import read_file
 from ducto_redis.cli.pricing_import import import_
 from ducto_redis.cli.pricing_replay import replay
+from ducto_redis.display import counted
 from ducto_redis.errors import ConfigError, CreditError, ExpressionError, PricingNotLoadedError
 from ducto_redis.pricing import PricingDocument
 from ducto_redis.pricing.list_prices import has_list_prices

@@ -9,9 +9,10 @@ import typer
 from msgspec import Struct
 
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, counted, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, print_json, print_line, print_table
 from ducto_redis.cli.pricing_documents import ACTIVE, read_documents
 from ducto_redis.cli.times import parse_time
+from ducto_redis.display import counted
 from ducto_redis.pricing import PricingDocument
 from ducto_redis.pricing.list_prices import has_list_prices, list_price_of
 from ducto_redis.pricing.resolution import DEFAULT, resolve

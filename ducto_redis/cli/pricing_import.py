@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ducto_redis.cli.output import counted, print_line
+from ducto_redis.cli.output import print_line
+from ducto_redis.display import counted
 from ducto_redis.errors import ConfigError
 from ducto_redis.pricing import PricingDocument, PricingEngine
 from ducto_redis.pricing.importing import import_prices

@@ -8,10 +8,10 @@ import typer
 
 from ducto_redis.cli.environment import open_manager
 from ducto_redis.cli.exporting import print_csv
-from ducto_redis.cli.output import Json, counted, format_time, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, format_time, print_json, print_line, print_table
 from ducto_redis.cli.pricing_documents import read_documents
 from ducto_redis.cli.times import parse_time
-from ducto_redis.display import format_credits
+from ducto_redis.display import counted, format_credits
 from ducto_redis.errors import ConfigError
 from ducto_redis.pricing.replay import PricingReplay, ReplayRow
 

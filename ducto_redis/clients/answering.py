@@ -9,7 +9,7 @@ from ducto_redis.clients.metering import ReadRequest
 from ducto_redis.display import format_credits
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.meter import MeterCore
-from ducto_redis.middleware.open_work import OpenWork, finish_work, try_to_leave_open
+from ducto_redis.middleware.background import OpenWork, finish_work, try_to_leave_open
 from ducto_redis.middleware.reading import BodyReading
 from ducto_redis.middleware.recognisers import AnswerReader, Charge
 from ducto_redis.payer import Payer

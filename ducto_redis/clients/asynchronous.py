@@ -9,12 +9,12 @@ from typing import Any
 
 from ducto_redis.clients.answering import AnswerAboutWork, MeteredAnswer, ReadAnswer, logger
 from ducto_redis.clients.metering import ClientMetering
-from ducto_redis.clients.paying import found_payer
+from ducto_redis.clients.payer import found_payer
 from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.manager import AsyncCreditManager, AsyncMeter
-from ducto_redis.middleware.answers import BadRequestError
-from ducto_redis.middleware.open_work import find_work
-from ducto_redis.middleware.paying import payer_of
+from ducto_redis.middleware.background import find_work
+from ducto_redis.middleware.error_responses import BadRequestError
+from ducto_redis.middleware.payer import payer_of
 from ducto_redis.middleware.recognisers import Recogniser
 from ducto_redis.payer import Payer
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from ducto_redis.clients.answering import AnswerAboutWork, MeteredAnswer, ReadAnswer, logger
 from ducto_redis.clients.metering import ClientMetering
-from ducto_redis.clients.paying import found_payer
-from ducto_redis.driving import drive
+from ducto_redis.clients.payer import found_payer
 from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.manager import CreditManager, Meter
-from ducto_redis.middleware.answers import BadRequestError
-from ducto_redis.middleware.open_work import find_work
+from ducto_redis.middleware.background import find_work
+from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.recognisers import Recogniser
 from ducto_redis.payer import Payer
+from ducto_redis.run_sync import drive
 
 
 class BlockingClient:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ducto_redis.clients.paying import Account
+from ducto_redis.clients.payer import Account
 from ducto_redis.errors import ConfigError, CreditError
-from ducto_redis.middleware.answers import BadRequestError, Refusal, refusal_for
+from ducto_redis.middleware.background import OpenWork
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.open_work import OpenWork
 from ducto_redis.middleware.recognisers import AnswerReader, MeteredRequest, Recogniser
 from ducto_redis.middleware.routing import MeteredPrefixes, Routes, unknown_route
 from ducto_redis.middleware.settings import UnknownRoutes

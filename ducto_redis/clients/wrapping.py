@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from ducto_redis.clients.asynchronous import async_client_class
 from ducto_redis.clients.blocking import blocking_client_class
 from ducto_redis.clients.metering import CREDIT_ERROR, ClientMetering
-from ducto_redis.clients.paying import Account
+from ducto_redis.clients.payer import Account
 from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.manager import AsyncCreditManager, CreditManager
-from ducto_redis.manager.requests import ttl_to_ms
-from ducto_redis.middleware.answers import BadRequestError
+from ducto_redis.manager.arguments import ttl_to_ms
+from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import CountTokens, Estimates
 from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS, Recogniser
 from ducto_redis.middleware.settings import UnknownRoutes

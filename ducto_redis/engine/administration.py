@@ -6,10 +6,10 @@ Every amount here is in micro-credits and every time in milliseconds; ids and am
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ducto_redis.engine.answers import read_change, read_kept, read_value
 from ducto_redis.engine.conditions import encode_conditions
 from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.operation import CapRule, Conditions, Operation, OperationKey
+from ducto_redis.engine.results import read_change, read_kept, read_value
 from ducto_redis.engine.scripts import Scripts
 from ducto_redis.results import AccountChange
 

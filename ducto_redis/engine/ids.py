@@ -4,6 +4,7 @@ Any Unicode but control characters: the journal separates its fields by them. Id
 """
 
 import re
+import secrets
 
 from ducto_redis.errors import InvalidIdError
 
@@ -54,3 +55,8 @@ def check_account(account: str) -> str:
     if account == RESERVED_ACCOUNT:
         raise InvalidIdError(f"{RESERVED_ACCOUNT!r} is reserved for the namespace's own records")
     return account
+
+
+def new_id() -> str:
+    """Return a random id, for a lease or a call."""
+    return secrets.token_urlsafe(12)

@@ -16,7 +16,7 @@ from ducto_redis.engine.breaker import Breaker
 from ducto_redis.engine.connecting import ConnectionLostError, HandshakeRefusedError, TimedOutError
 from ducto_redis.engine.keys import slot_of_key
 from ducto_redis.engine.operation import Operation
-from ducto_redis.engine.replies import MoreIsDue
+from ducto_redis.engine.refusals import MoreIsDue
 from ducto_redis.engine.scripts import Script
 from ducto_redis.engine.topology import Node, Topology
 from ducto_redis.errors import StoreError, StoreUnavailableError

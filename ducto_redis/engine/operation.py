@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from ducto_redis.engine.replies import failure
+from ducto_redis.engine.refusals import failure
 from ducto_redis.engine.scripts import Script
 from ducto_redis.results import Lease, PricingVersion
 

@@ -6,7 +6,23 @@ Every amount here is in micro-credits and every time in milliseconds; ids and am
 from typing import TypeVar
 
 from ducto_redis.engine.administration import Administration
-from ducto_redis.engine.answers import (
+from ducto_redis.engine.conditions import encode_conditions
+from ducto_redis.engine.entry import JournalEntry, decode_entry
+from ducto_redis.engine.ids import RESERVED_ACCOUNT
+from ducto_redis.engine.operation import (
+    Charge,
+    Conditions,
+    LeaseTerms,
+    NewGrant,
+    Operation,
+    OperationKey,
+    Page,
+    PartitionRecord,
+    Price,
+    PricingState,
+    Sweep,
+)
+from ducto_redis.engine.results import (
     read_accounts,
     read_activated,
     read_add,
@@ -27,22 +43,6 @@ from ducto_redis.engine.answers import (
     read_settle,
     read_sweep,
     read_text,
-)
-from ducto_redis.engine.conditions import encode_conditions
-from ducto_redis.engine.entry import JournalEntry, decode_entry
-from ducto_redis.engine.ids import RESERVED_ACCOUNT
-from ducto_redis.engine.operation import (
-    Charge,
-    Conditions,
-    LeaseTerms,
-    NewGrant,
-    Operation,
-    OperationKey,
-    Page,
-    PartitionRecord,
-    Price,
-    PricingState,
-    Sweep,
 )
 from ducto_redis.results import (
     AccountDescription,

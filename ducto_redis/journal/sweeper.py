@@ -4,10 +4,10 @@ import logging
 from collections.abc import Collection
 from typing import Protocol
 
-from ducto_redis.driving import drive
 from ducto_redis.errors import StoreUnavailableError
 from ducto_redis.journal.group import JournalStore
 from ducto_redis.results import SweepResult
+from ducto_redis.run_sync import drive
 
 logger = logging.getLogger(__name__)
 

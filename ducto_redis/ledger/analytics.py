@@ -27,8 +27,8 @@ from ducto_redis.ledger.known import check_measure, check_team
 from ducto_redis.ledger.rollups import HOUR_MS
 from ducto_redis.ledger.rows import name_of
 from ducto_redis.ledger.schema import USAGE_SUMS
-from ducto_redis.ledger.statement import read_page
 from ducto_redis.ledger.sums import BEGINNING_MS, END_MS, Group, Question, hours_with_entries, measured, sums_of
+from ducto_redis.ledger.transaction_pages import read_page
 from ducto_redis.money import Amount, from_micro
 from ducto_redis.windows import check_time_zone, window_bounds
 

@@ -10,8 +10,9 @@ from ducto_redis.engine.state import AccountState
 from ducto_redis.errors import LedgerError
 from ducto_redis.ledger.analytics import Analytics
 from ducto_redis.ledger.database import Database
-from ducto_redis.ledger.histories import stored_fields
+from ducto_redis.ledger.entry_queries import Tracing
 from ducto_redis.ledger.migration import migrate
+from ducto_redis.ledger.rebuilding import stored_fields
 from ducto_redis.ledger.reports import LedgerAccount, LedgerEntry, Position, RawEntry, VerifyReport, WriteReport
 from ducto_redis.ledger.rows import (
     JOURNAL_COLUMNS,
@@ -21,8 +22,7 @@ from ducto_redis.ledger.rows import (
     parse_transaction_id,
 )
 from ducto_redis.ledger.schema import accounts, entries, leases, partitions
-from ducto_redis.ledger.statement import is_before
-from ducto_redis.ledger.tracing import Tracing
+from ducto_redis.ledger.transaction_pages import is_before
 from ducto_redis.ledger.unreadable import reread
 from ducto_redis.ledger.verify import verify
 from ducto_redis.ledger.writer import write_batch

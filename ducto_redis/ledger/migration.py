@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ducto_redis.errors import LedgerUnavailableError
 from ducto_redis.ledger.database import Database
-from ducto_redis.ledger.histories import rebuild_all
+from ducto_redis.ledger.rebuilding import rebuild_all
 
 VERSION_TABLE = "ducto_ledger_version"
 _LOCK = 0x647563746F  # "ducto": the PostgreSQL advisory lock that migrations take in turn

@@ -32,7 +32,7 @@ from ducto_redis.ledger.schema import (
     partition_hours,
     partitions,
 )
-from ducto_redis.ledger.statements import add_rows, run
+from ducto_redis.ledger.sql import add_rows, run
 
 HOUR_MS = 3_600_000
 HOURS_A_DAY = 24

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, delete, select
 
 from ducto_redis.engine.entry import UnreadableEntryError
-from ducto_redis.ledger.histories import rebuild
+from ducto_redis.ledger.rebuilding import rebuild
 from ducto_redis.ledger.reports import RawEntry, WriteReport
 from ducto_redis.ledger.rows import read_entry
 from ducto_redis.ledger.schema import unreadable

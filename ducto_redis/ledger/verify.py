@@ -8,7 +8,10 @@ from sqlalchemy import Connection, Row, func, select, union
 
 from ducto_redis.engine.entry import UnreadableEntryError
 from ducto_redis.engine.state import AccountState
-from ducto_redis.ledger.histories import (
+from ducto_redis.ledger.history import History
+from ducto_redis.ledger.live import LiveAccounts, LiveStore
+from ducto_redis.ledger.movements import StoredMovements
+from ducto_redis.ledger.rebuilding import (
     ROWS_AT_A_TIME,
     derived_of,
     epoch_starts,
@@ -16,9 +19,6 @@ from ducto_redis.ledger.histories import (
     stored_fields,
     stream_entries,
 )
-from ducto_redis.ledger.history import History
-from ducto_redis.ledger.live import LiveAccounts, LiveStore
-from ducto_redis.ledger.movements import StoredMovements
 from ducto_redis.ledger.reports import AccountFailure, VerifyReport
 from ducto_redis.ledger.rollup_check import StoredRollups, cells_differ, coarse_rollups_differ
 from ducto_redis.ledger.rollups import Cells

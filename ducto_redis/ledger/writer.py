@@ -9,7 +9,8 @@ from sqlalchemy import Connection, insert, select
 
 from ducto_redis.engine.entry import LEASE_CHANGE, UnreadableEntryError
 from ducto_redis.engine.state import AccountState
-from ducto_redis.ledger.histories import (
+from ducto_redis.ledger.movements import REFERRING, References
+from ducto_redis.ledger.rebuilding import (
     account_row,
     lease_rows,
     rebuild,
@@ -17,7 +18,6 @@ from ducto_redis.ledger.histories import (
     store_leases,
     stored_fields,
 )
-from ducto_redis.ledger.movements import REFERRING, References
 from ducto_redis.ledger.reports import GAP, UNREADABLE, RawEntry, WriteReport
 from ducto_redis.ledger.rollups import Cells
 from ducto_redis.ledger.rows import (
@@ -30,7 +30,7 @@ from ducto_redis.ledger.rows import (
     split_id,
 )
 from ducto_redis.ledger.schema import entries, leases, partitions, unreadable
-from ducto_redis.ledger.statements import delete_rows, insert_into, insert_rows, run, select_accounts
+from ducto_redis.ledger.sql import delete_rows, insert_into, insert_rows, run, select_accounts
 
 _OPERATION_TYPE = ENTRY_COLUMNS.index("operation_type")
 _MOSTLY_EMPTY = [ENTRY_COLUMNS.index(name) for name in ("details", "member", "type", "allowance", "refund_of")]

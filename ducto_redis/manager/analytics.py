@@ -19,7 +19,7 @@ from ducto_redis.analytics_results import (
 from ducto_redis.engine.ids import check_account
 from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.manager.base import ManagerBase
-from ducto_redis.manager.naming import team_of
+from ducto_redis.manager.team_lookup import team_of
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount
 

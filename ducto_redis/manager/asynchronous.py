@@ -10,17 +10,17 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
-from ducto_redis.events import CreditEvent
-from ducto_redis.handlers import EventHandler
+from ducto_redis.events.handlers import EventHandler
+from ducto_redis.events.types import CreditEvent
+from ducto_redis.manager.arguments import Usage, UsageOrAmount
 from ducto_redis.manager.base import ManagerOptions
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.decorating import MeteredWork, OnError, WhenCharged
+from ducto_redis.manager.deferred import charge_for
 from ducto_redis.manager.handler_queue import HandlerQueue
-from ducto_redis.manager.later import charge_for
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
-from ducto_redis.manager.requests import Usage, UsageOrAmount
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.payer import Payer
 from ducto_redis.pricing.plans import BillingMode

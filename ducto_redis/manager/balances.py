@@ -10,9 +10,7 @@ from msgspec import structs
 from ducto_redis.engine.ids import check_id
 from ducto_redis.engine.operation import Conditions, NewGrant, Price
 from ducto_redis.errors import ConfigError
-from ducto_redis.manager.base import Durability, ManagerBase
-from ducto_redis.manager.events import tells_added, tells_deducted
-from ducto_redis.manager.requests import (
+from ducto_redis.manager.arguments import (
     GRANT_KEY_KEPT_MS,
     KEY_KEPT_MS,
     Request,
@@ -27,6 +25,8 @@ from ducto_redis.manager.requests import (
     operation_key,
     split,
 )
+from ducto_redis.manager.base import Durability, ManagerBase
+from ducto_redis.manager.events import tells_added, tells_deducted
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount, from_micro, to_micro
 from ducto_redis.pricing import CostBreakdown

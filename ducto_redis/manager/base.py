@@ -17,16 +17,16 @@ from ducto_redis.errors import (
     RecoveryNeededError,
     StoreError,
 )
-from ducto_redis.events import EventType
-from ducto_redis.handlers import EventHandler
-from ducto_redis.manager.calls import Calls
+from ducto_redis.events.handlers import EventHandler
+from ducto_redis.events.types import EventType
+from ducto_redis.manager.arguments import check_max_concurrent, floor_to_micro, ttl_to_ms
 from ducto_redis.manager.events import Events
 from ducto_redis.manager.ledger_access import LedgerAccess
 from ducto_redis.manager.limits import Limits
-from ducto_redis.manager.naming import UNKNOWN, explained
 from ducto_redis.manager.outbox import Outbox
 from ducto_redis.manager.pricing_book import PricingBook
-from ducto_redis.manager.requests import check_max_concurrent, floor_to_micro, ttl_to_ms
+from ducto_redis.manager.repricing import Calls
+from ducto_redis.manager.team_lookup import UNKNOWN, explained
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.pricing.plans import BillingMode

@@ -5,26 +5,26 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 from weakref import ref
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.errors import ConfigError
-from ducto_redis.handlers import EventHandler, Handlers
+from ducto_redis.events.handlers import EventHandler, Handlers
+from ducto_redis.manager.arguments import UsageOrAmount
 from ducto_redis.manager.background import Background, Planned
 from ducto_redis.manager.base import CoreOptions, ManagerOptions
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.decorating import MeteredWork, OnError, WhenCharged
+from ducto_redis.manager.deferred import charge_for
 from ducto_redis.manager.events import EventCounts
-from ducto_redis.manager.later import charge_for
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
-from ducto_redis.manager.requests import UsageOrAmount
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.payer import Payer
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import BilledResult
+from ducto_redis.run_sync import drive
 from ducto_redis.store.contract import CreditStore
 from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
 from ducto_redis.store.urls import store_from_url

@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 from ducto_redis.engine.ids import check_id
 from ducto_redis.engine.operation import PLAIN, CapRule, Conditions
 from ducto_redis.errors import CapNotFoundError, ConfigError, StoreError
+from ducto_redis.manager.arguments import GRANT_KEY_KEPT_MS, expiry_to_ms, journal_cause, operation_key
 from ducto_redis.manager.base import ManagerBase
-from ducto_redis.manager.naming import member_of
 from ducto_redis.manager.pricing_book import Pricing
-from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, expiry_to_ms, journal_cause, operation_key
+from ducto_redis.manager.team_lookup import member_of
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing.resolution import DEFAULT, resolve
 from ducto_redis.pricing.spend_caps import wrong_cap_model

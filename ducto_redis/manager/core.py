@@ -3,15 +3,15 @@
 from ducto_redis.manager.analytics import Spending
 from ducto_redis.manager.balances import Balances
 from ducto_redis.manager.caps import Caps
+from ducto_redis.manager.corrections import Refunds
+from ducto_redis.manager.deferred import Later
 from ducto_redis.manager.documents import Documents
-from ducto_redis.manager.explaining import Explaining
+from ducto_redis.manager.explain import Explaining
 from ducto_redis.manager.freezing import Freezing
-from ducto_redis.manager.keeping import Keeping
-from ducto_redis.manager.later import Later
 from ducto_redis.manager.plans import Plans
-from ducto_redis.manager.refunds import Refunds
 from ducto_redis.manager.replaying import Replaying
 from ducto_redis.manager.teams import Teams
+from ducto_redis.manager.values import Keeping
 
 
 class ManagerCore(

@@ -7,9 +7,9 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 from ducto_redis.errors import ConfigError, LeaseClosedError
+from ducto_redis.manager.arguments import UsageOrAmount, ttl_to_ms
 from ducto_redis.manager.job_meter import AsyncJobMeter, JobMeter
 from ducto_redis.manager.meter import AsyncMeter, Meter, MeterCore
-from ducto_redis.manager.requests import UsageOrAmount, ttl_to_ms
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.payer import Payer
 

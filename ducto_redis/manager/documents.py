@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ducto_redis.errors import ConfigError, PricingVersionNotFoundError
+from ducto_redis.manager.arguments import GRANT_KEY_KEPT_MS, operation_key
 from ducto_redis.manager.base import ManagerBase
 from ducto_redis.manager.events import tells_pricing
-from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, operation_key
 from ducto_redis.pricing import PricingDocument
 from ducto_redis.results import PricingVersion
 

@@ -10,12 +10,12 @@ from typing import Any, TypeVar, cast, overload
 from msgspec import Struct, structs
 
 from ducto_redis.errors import ConfigError, CreditError, LeaseExpiredError
-from ducto_redis.events import SIGNALS, CreditEvent
-from ducto_redis.handlers import EventHandler, Handlers, check_event_type, is_coroutine, name_of
-from ducto_redis.manager import result_events
+from ducto_redis.events import from_result
+from ducto_redis.events.from_result import CHARGE_REFUSED, REFUND_REFUSED, Call
+from ducto_redis.events.handlers import EventHandler, Handlers, check_event_type, is_coroutine, name_of
+from ducto_redis.events.throttle import SignalGate
+from ducto_redis.events.types import SIGNALS, CreditEvent
 from ducto_redis.manager.handler_queue import forget
-from ducto_redis.manager.result_events import CHARGE_REFUSED, REFUND_REFUSED, Call
-from ducto_redis.manager.signals import SignalGate
 from ducto_redis.store.contract import CreditStore
 
 H = TypeVar("H", bound=EventHandler)
@@ -196,19 +196,15 @@ def tells(
     return decorate
 
 
-tells_added = tells(result_events.added)
-tells_adjusted = tells(result_events.adjusted)
-tells_deducted = tells(
-    result_events.deducted, partial(result_events.charge_refused, operation="deduct"), CHARGE_REFUSED
-)
-tells_reserved = tells(
-    result_events.reserved, partial(result_events.charge_refused, operation="reserve"), CHARGE_REFUSED
-)
-tells_extended = tells(result_events.extended, result_events.extend_refused, (*CHARGE_REFUSED, LeaseExpiredError))
-tells_renewed = tells(result_events.nothing, result_events.lease_expired, (LeaseExpiredError,))
-tells_settled = tells(result_events.settled)
-tells_released = tells(result_events.released)
-tells_refunded = tells(result_events.refunded, result_events.refund_refused, REFUND_REFUSED)
-tells_plan = tells(result_events.plan_changed)
-tells_pricing = tells(result_events.pricing_activated)
-tells_swept = tells(result_events.swept)
+tells_added = tells(from_result.added)
+tells_adjusted = tells(from_result.adjusted)
+tells_deducted = tells(from_result.deducted, partial(from_result.charge_refused, operation="deduct"), CHARGE_REFUSED)
+tells_reserved = tells(from_result.reserved, partial(from_result.charge_refused, operation="reserve"), CHARGE_REFUSED)
+tells_extended = tells(from_result.extended, from_result.extend_refused, (*CHARGE_REFUSED, LeaseExpiredError))
+tells_renewed = tells(from_result.nothing, from_result.lease_expired, (LeaseExpiredError,))
+tells_settled = tells(from_result.settled)
+tells_released = tells(from_result.released)
+tells_refunded = tells(from_result.refunded, from_result.refund_refused, REFUND_REFUSED)
+tells_plan = tells(from_result.plan_changed)
+tells_pricing = tells(from_result.pricing_activated)
+tells_swept = tells(from_result.swept)

@@ -1,8 +1,8 @@
 """Freezing accounts: nothing new is admitted until they are let go."""
 
+from ducto_redis.manager.arguments import GRANT_KEY_KEPT_MS, journal_cause, operation_key
 from ducto_redis.manager.auditing import check_actor, check_reason
 from ducto_redis.manager.base import ManagerBase
-from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, journal_cause, operation_key
 from ducto_redis.results import AccountChange
 
 

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from ducto_redis.events import CreditEvent
-from ducto_redis.handlers import EventHandler
+from ducto_redis.events.handlers import EventHandler
+from ducto_redis.events.types import CreditEvent
 
 _LONGEST = 10_000
 

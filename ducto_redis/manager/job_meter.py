@@ -4,10 +4,10 @@ import logging
 
 from msgspec import structs
 
+from ducto_redis.engine.ids import new_id
 from ducto_redis.errors import IdempotencyConflictError, LeaseClosedError
 from ducto_redis.manager.meter import AsyncMeter, Meter, MeterCore
 from ducto_redis.manager.outbox import PendingCharge
-from ducto_redis.manager.requests import new_id
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ducto_redis.engine.ids import new_id
 from ducto_redis.engine.operation import Conditions, LeaseTerms, Price
 from ducto_redis.errors import (
     AccountFrozenError,
@@ -18,16 +19,7 @@ from ducto_redis.errors import (
     StoreUnavailableError,
     TeamNotFoundError,
 )
-from ducto_redis.manager.base import ManagerBase
-from ducto_redis.manager.events import (
-    tells_extended,
-    tells_released,
-    tells_renewed,
-    tells_reserved,
-    tells_settled,
-    tells_swept,
-)
-from ducto_redis.manager.requests import (
+from ducto_redis.manager.arguments import (
     CALL_KEPT_MS,
     KEY_KEPT_MS,
     ORDINARY,
@@ -40,10 +32,18 @@ from ducto_redis.manager.requests import (
     encode_metadata,
     fingerprint,
     journal_cause,
-    new_id,
     operation_key,
     split,
     ttl_to_ms,
+)
+from ducto_redis.manager.base import ManagerBase
+from ducto_redis.manager.events import (
+    tells_extended,
+    tells_released,
+    tells_renewed,
+    tells_reserved,
+    tells_settled,
+    tells_swept,
 )
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.plans import BillingMode

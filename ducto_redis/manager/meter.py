@@ -9,14 +9,15 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ducto_redis.driving import drive
+from ducto_redis.engine.ids import new_id
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
+from ducto_redis.manager.arguments import UsageOrAmount, check_lease_id
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.outbox import PendingCharge
-from ducto_redis.manager.requests import UsageOrAmount, check_lease_id, new_id
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import ZERO, ReleaseResult, ReserveResult, SettleResult
+from ducto_redis.run_sync import drive
 
 if TYPE_CHECKING:
     from ducto_redis.manager.asynchronous import AsyncCreditManager

@@ -2,10 +2,10 @@
 
 from ducto_redis.engine.ids import check_id
 from ducto_redis.errors import PlanNotFoundError
+from ducto_redis.manager.arguments import GRANT_KEY_KEPT_MS, journal_cause, operation_key
 from ducto_redis.manager.base import ManagerBase
 from ducto_redis.manager.events import tells_plan
 from ducto_redis.manager.limits import has_feature
-from ducto_redis.manager.requests import GRANT_KEY_KEPT_MS, journal_cause, operation_key
 from ducto_redis.pricing import Plan
 from ducto_redis.results import AccountChange, AllowanceStatus, FeatureStatus, UserPlan
 from ducto_redis.windows import check_time_zone

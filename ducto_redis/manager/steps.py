@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ducto_redis.engine.ids import KEY_BYTES
+from ducto_redis.engine.ids import KEY_BYTES, new_id
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.manager.requests import fingerprint, new_id
+from ducto_redis.manager.arguments import fingerprint
 
 
 def key_of_call(idempotency_key: str | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from ducto_redis.engine.ids import check_account, check_id
+from ducto_redis.engine.ids import check_account, check_id, new_id
 from ducto_redis.engine.operation import Conditions, LeaseTerms, OperationKey, Price
 from ducto_redis.errors import (
     CapReachedError,
@@ -12,10 +12,7 @@ from ducto_redis.errors import (
     IdempotencyConflictError,
     InsufficientCreditsError,
 )
-from ducto_redis.manager.balances import Balances
-from ducto_redis.manager.caps import Caps
-from ducto_redis.manager.naming import UNKNOWN, explained, member_of, no_member, team_of
-from ducto_redis.manager.requests import (
+from ducto_redis.manager.arguments import (
     CALL_KEPT_MS,
     GRANT_KEY_KEPT_MS,
     KEY_KEPT_MS,
@@ -24,11 +21,13 @@ from ducto_redis.manager.requests import (
     check_member,
     fingerprint,
     journal_cause,
-    new_id,
     operation_key,
     split,
 )
+from ducto_redis.manager.balances import Balances
+from ducto_redis.manager.caps import Caps
 from ducto_redis.manager.steps import key_of_call, key_of_step, steps_of
+from ducto_redis.manager.team_lookup import UNKNOWN, explained, member_of, no_member, team_of
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import AccountChange, DeductResult, PersonalOrTeamCharge, ReserveResult, Team, TeamMember

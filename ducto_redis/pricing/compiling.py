@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import MICRO
 from ducto_redis.pricing.exact import round_half_up
-from ducto_redis.pricing.forms import CannotLowerError, integer
+from ducto_redis.pricing.linear_forms import CannotLowerError, integer
 from ducto_redis.pricing.lowering import Lowering, variable
 from ducto_redis.pricing.measures import COUNTS, INPUT_PARTS, REQUESTS, TEXTS, TOOL_CALLS, UNCACHED
 from ducto_redis.pricing.tree import Node

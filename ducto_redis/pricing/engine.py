@@ -12,6 +12,7 @@ from ducto_redis.display import format_credits
 from ducto_redis.errors import PlanNotFoundError, UnpricedModelError
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import MICRO, from_micro, to_micro
+from ducto_redis.pricing.bounded_memo import Remembered
 from ducto_redis.pricing.breakdown import (
     SEARCH_NOT_PRICED,
     CostBreakdown,
@@ -27,7 +28,6 @@ from ducto_redis.pricing.measures import REQUESTS, SEARCHES, TEXTS, TOKENS, TOOL
 from ducto_redis.pricing.plans import Plan
 from ducto_redis.pricing.prices import ModelPrice, ModelPrices
 from ducto_redis.pricing.reading import join
-from ducto_redis.pricing.remembered import Remembered
 from ducto_redis.pricing.resolution import DEFAULT
 from ducto_redis.pricing.totals import BesidesModels
 from ducto_redis.pricing.usage import check_name, check_usage, tool_call_count, usage_flags

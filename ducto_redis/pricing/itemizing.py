@@ -34,8 +34,8 @@ from ducto_redis.metrics import ToolCall, UsageMetrics
 from ducto_redis.money import MAX_MICRO, MICRO, from_micro
 from ducto_redis.pricing.breakdown import NO_CREDITS, CostBreakdown, CostLine
 from ducto_redis.pricing.compiling import UNIT, function_of, read_measures
-from ducto_redis.pricing.forms import CannotLowerError, integer
 from ducto_redis.pricing.formula import Formula
+from ducto_redis.pricing.linear_forms import CannotLowerError, integer
 from ducto_redis.pricing.lowering import Lowering
 from ducto_redis.pricing.measures import TOOL_CALLS
 from ducto_redis.pricing.resolution import DEFAULT

@@ -15,7 +15,7 @@ from math import floor, gcd, lcm
 
 from ducto_redis.errors import ExpressionError
 from ducto_redis.pricing.checking import children, is_text
-from ducto_redis.pricing.forms import CannotLowerError, Form, add, integer
+from ducto_redis.pricing.linear_forms import CannotLowerError, Form, add, integer
 from ducto_redis.pricing.measures import NUMBERS, REQUESTS, TEXTS
 from ducto_redis.pricing.rational import evaluate, percentile
 from ducto_redis.pricing.syntax import (

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from ducto_redis.errors import UnpricedModelError
+from ducto_redis.pricing.bounded_memo import MAX_REMEMBERED, Remembered
 from ducto_redis.pricing.formula import Formula
 from ducto_redis.pricing.itemizing import Itemize, compile_breakdown
 from ducto_redis.pricing.measures import INPUT_PARTS, UNCACHED
-from ducto_redis.pricing.remembered import MAX_REMEMBERED, Remembered
 from ducto_redis.pricing.resolution import resolve_rate
 from ducto_redis.pricing.totals import BesidesModels, Total, compile_total
 from ducto_redis.pricing.usage import check_name

@@ -7,8 +7,8 @@ from fractions import Fraction
 from msgspec import Struct
 
 from ducto_redis.pricing.exact import round_fraction
-from ducto_redis.pricing.forms import CannotLowerError
 from ducto_redis.pricing.formula import Formula
+from ducto_redis.pricing.linear_forms import CannotLowerError
 from ducto_redis.pricing.lowering import Lowering
 from ducto_redis.pricing.measures import TOKENS, UNCACHED
 

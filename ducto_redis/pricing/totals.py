@@ -45,12 +45,12 @@ from msgspec import Struct
 from ducto_redis.errors import InvalidIdError
 from ducto_redis.metrics import MAX_COUNT, ToolCall, UsageMetrics
 from ducto_redis.money import MAX_MICRO, MICRO
+from ducto_redis.pricing.bounded_memo import Remembered
 from ducto_redis.pricing.compiling import UNIT, function_of, read_measures
-from ducto_redis.pricing.forms import CannotLowerError, Form, add, integer
 from ducto_redis.pricing.formula import Formula
+from ducto_redis.pricing.linear_forms import CannotLowerError, Form, add, integer
 from ducto_redis.pricing.lowering import Lowering, variable
 from ducto_redis.pricing.measures import COUNTS, INPUT_PARTS, TOOL_CALLS, UNCACHED
-from ducto_redis.pricing.remembered import Remembered
 from ducto_redis.pricing.resolution import DEFAULT
 from ducto_redis.pricing.usage import check_name
 

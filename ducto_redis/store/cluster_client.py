@@ -27,11 +27,11 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.cluster import Cluster
 from ducto_redis.engine.connecting import ConnectionLostError
 from ducto_redis.engine.keys import slot_of_key
 from ducto_redis.engine.topology import ConnectionSettings, Node
+from ducto_redis.run_sync import drive
 
 Command = tuple[tuple[Any, ...], dict[str, Any]]
 

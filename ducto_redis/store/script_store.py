@@ -22,7 +22,7 @@ from ducto_redis.engine.operation import (
     PricingState,
 )
 from ducto_redis.engine.operations import Operations
-from ducto_redis.engine.replies import MoreIsDue
+from ducto_redis.engine.refusals import MoreIsDue
 from ducto_redis.engine.scripts import Script, Scripts
 from ducto_redis.errors import CreditError, PartitionMismatchError, RecoveryNeededError, StoreUnavailableError
 from ducto_redis.money import from_micro

@@ -1,33 +1,33 @@
 """One recogniser an API: what its requests may cost, and what its answers say they used."""
 
-from ducto_redis.middleware.recognisers.anthropic_messages import AnthropicMessages, AnthropicTokenCounting
+from ducto_redis.middleware.recognisers.anthropic.messages import AnthropicMessages, AnthropicTokenCounting
 from ducto_redis.middleware.recognisers.base import (
     AnswerReader,
     Charge,
     MeteredRequest,
     Recogniser,
 )
-from ducto_redis.middleware.recognisers.bedrock_converse import BedrockConverse, BedrockTokenCounting
-from ducto_redis.middleware.recognisers.bedrock_invoke import BedrockInvoke
-from ducto_redis.middleware.recognisers.cohere import CohereChat, CohereEmbed, CohereRerank
+from ducto_redis.middleware.recognisers.bedrock.converse import BedrockConverse, BedrockTokenCounting
+from ducto_redis.middleware.recognisers.bedrock.invoke import BedrockInvoke
+from ducto_redis.middleware.recognisers.cohere.endpoints import CohereChat, CohereEmbed, CohereRerank
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
-from ducto_redis.middleware.recognisers.gemini import Gemini, GeminiTokenCounting
-from ducto_redis.middleware.recognisers.gemini_embeddings import GeminiEmbeddings, VertexPredict
 from ducto_redis.middleware.recognisers.genai_prices import GenaiPrices
-from ducto_redis.middleware.recognisers.ollama import Ollama, OllamaEmbed
-from ducto_redis.middleware.recognisers.openai_chat import OpenAIChat
-from ducto_redis.middleware.recognisers.openai_completions import OpenAICompletions
-from ducto_redis.middleware.recognisers.openai_embeddings import OpenAIEmbeddings
-from ducto_redis.middleware.recognisers.openai_images import OpenAIImages
-from ducto_redis.middleware.recognisers.openai_moderations import OpenAIModerations
-from ducto_redis.middleware.recognisers.openai_realtime import OpenAIRealtime
-from ducto_redis.middleware.recognisers.openai_responses import (
+from ducto_redis.middleware.recognisers.google.embeddings import GeminiEmbeddings, VertexPredict
+from ducto_redis.middleware.recognisers.google.generate_content import Gemini, GeminiTokenCounting
+from ducto_redis.middleware.recognisers.ollama.endpoints import Ollama, OllamaEmbed
+from ducto_redis.middleware.recognisers.openai.chat import OpenAIChat
+from ducto_redis.middleware.recognisers.openai.completions import OpenAICompletions
+from ducto_redis.middleware.recognisers.openai.embeddings import OpenAIEmbeddings
+from ducto_redis.middleware.recognisers.openai.images import OpenAIImages
+from ducto_redis.middleware.recognisers.openai.moderations import OpenAIModerations
+from ducto_redis.middleware.recognisers.openai.realtime import OpenAIRealtime
+from ducto_redis.middleware.recognisers.openai.responses import (
     OpenAIResponses,
     OpenAIResponsesTokenCounting,
 )
-from ducto_redis.middleware.recognisers.openai_speech import OpenAISpeech
-from ducto_redis.middleware.recognisers.openai_transcriptions import OpenAITranscriptions
-from ducto_redis.middleware.recognisers.openai_videos import OpenAIVideos
+from ducto_redis.middleware.recognisers.openai.speech import OpenAISpeech
+from ducto_redis.middleware.recognisers.openai.transcriptions import OpenAITranscriptions
+from ducto_redis.middleware.recognisers.openai.videos import OpenAIVideos
 from ducto_redis.middleware.recognisers.sockets import SessionReader, SocketRecogniser
 
 DEFAULT_RECOGNISERS: tuple[Recogniser, ...] = (

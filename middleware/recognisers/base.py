@@ -7,7 +7,7 @@ from msgspec import Struct
 from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.answers import Refusal
+from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.sse import ServerSentEvent
 

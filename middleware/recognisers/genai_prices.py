@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
-from ducto_redis.middleware.answers import BadRequestError
+from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
 from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader

@@ -9,7 +9,7 @@ from msgspec import Raw
 from ducto_redis.engine.ids import check_id
 from ducto_redis.errors import InvalidIdError
 from ducto_redis.metrics import MAX_COUNT
-from ducto_redis.middleware.answers import BadRequestError
+from ducto_redis.middleware.error_responses import BadRequestError
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from ducto_redis.middleware.answers import BadRequestError
+from ducto_redis.middleware.error_responses import BadRequestError
 
 _MOST_PARTS = 1000
 _LONGEST_FIELD = 2**20

@@ -7,7 +7,7 @@ import msgspec
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import MAX_COUNT
-from ducto_redis.middleware.answers import BadRequestError
+from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 
 # Sound takes at most 32 tokens a second, and no encoding less than 1,333 base64 characters for one.

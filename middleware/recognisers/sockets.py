@@ -6,7 +6,7 @@ from typing import Any
 from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.answers import Refusal
+from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ducto_redis.cli.doctor.server import examine_server
+from ducto_redis.doctor.server import examine_server
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.manager import CreditManager

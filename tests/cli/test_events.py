@@ -13,11 +13,11 @@ import pytest
 
 from ducto_redis import CreditEvent, CreditManager
 from ducto_redis.errors import InsufficientCreditsError
+from ducto_redis.events.signature import keys_of, verify_webhook
 from ducto_redis.journal.group import Group
 from ducto_redis.store import store_from_url
-from ducto_redis.webhooks import keys_of, verify_webhook
 from tests.cli.conftest import Ducto, StartDucto
-from tests.journal.test_webhooks import Endpoint
+from tests.delivery.test_webhook import Endpoint
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 30
 
 MODULE = """
 import os
-from ducto_redis.handlers import Handlers
+from ducto_redis.events.handlers import Handlers
 
 handlers = Handlers()
 
@@ -222,8 +222,8 @@ def test_a_worker_sends_webhooks(
 
 def test_what_was_given_up_is_listed_and_retried(ducto: Ducto, manager: CreditManager, told: Path) -> None:
     """Dead letters are shown with their reasons, handed over again, and gone once they succeed."""
-    from ducto_redis.handlers import Handlers
-    from ducto_redis.journal import EventWorker
+    from ducto_redis.delivery import EventWorker
+    from ducto_redis.events.handlers import Handlers
 
     manager.add_credits("u1", 10)
     broken = Handlers()

@@ -11,8 +11,8 @@ from ducto_redis.engine.operation import PLAIN, NewGrant, Price
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import ConfigError, StoreError, StoreUnavailableError
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance import assert_fold
-from ducto_redis.store.conformance.calls import ACCOUNT, add, deduct, key, numbers_of, reserve, settle
+from ducto_redis.testing import assert_fold
+from ducto_redis.testing.calls import ACCOUNT, add, deduct, key, numbers_of, reserve, settle
 from tests.engine.echo import echo
 from tests.engine.proxy import Proxy
 from tests.servers import Server

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from ducto_redis.driving import drive
 from ducto_redis.engine import async_connection
 from ducto_redis.engine.async_connection import AsyncConnection
 from ducto_redis.engine.async_link import AsyncLink
 from ducto_redis.engine.blocking_link import BlockingLink
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
+from ducto_redis.run_sync import drive
 from tests.engine.echo import echo
 from tests.engine.proxy import Proxy
 from tests.servers import Server

@@ -10,13 +10,13 @@ from types import FrameType
 
 import pytest
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.blocking_link import BlockingLink
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance import assert_fold
-from ducto_redis.store.conformance.calls import add, deduct, numbers_of
+from ducto_redis.testing import assert_fold
+from ducto_redis.testing.calls import add, deduct, numbers_of
 from tests.engine.echo import echo
 from tests.engine.proxy import Proxy
 

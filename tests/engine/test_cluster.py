@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from hiredis import ReplyError
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.cluster import Cluster
 from ducto_redis.engine.connecting import ConnectionLostError, TimedOutError
 from ducto_redis.engine.keys import SLOTS
 from ducto_redis.engine.topology import ConnectionSettings, Node
 from ducto_redis.engine.urls import read_topology
+from ducto_redis.run_sync import drive
 from tests import clusters
 
 A, B, C = Node("10.0.0.1", 1), Node("10.0.0.2", 2), Node("10.0.0.3", 3)

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 from ducto_redis import AsyncCreditManager, CreditManager
-from ducto_redis.driving import drive
 from ducto_redis.engine.entry import decode_entry
 from ducto_redis.errors import StoreUnavailableError
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
 from tests.engine.proxy import Proxy
 

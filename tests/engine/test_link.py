@@ -10,7 +10,7 @@ from ducto_redis.engine.breaker import FAILURES
 from ducto_redis.engine.connecting import ConnectionLostError, HandshakeRefusedError, TimedOutError
 from ducto_redis.engine.link import Link
 from ducto_redis.engine.operation import Operation
-from ducto_redis.engine.replies import MoreIsDue
+from ducto_redis.engine.refusals import MoreIsDue
 from ducto_redis.engine.scripts import Script
 from ducto_redis.engine.topology import Ask, ConnectionSettings, Node, Standalone, Topology
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError

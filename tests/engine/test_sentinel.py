@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from hiredis import ReplyError
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.connecting import ConnectionLostError, TimedOutError
 from ducto_redis.engine.sentinel import Sentinel
 from ducto_redis.engine.topology import ConnectionSettings, Node
+from ducto_redis.run_sync import drive
 
 S1, S2, S3 = Node("s1", 1), Node("s2", 2), Node("s3", 3)
 OLD, NEW = Node("old", 6379), Node("new", 6380)

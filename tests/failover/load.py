@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Self
 
 from ducto_redis import AsyncCreditManager, CreditManager
-from ducto_redis.driving import drive
 from ducto_redis.errors import StoreUnavailableError
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
 from ducto_redis.store.cluster_client import ClusterClient
-from ducto_redis.store.conformance.inspection import assert_fold, read_journal
+from ducto_redis.testing.inspection import assert_fold, read_journal
 
 PARTITIONS = 16
 CREDITS = 1_000_000

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.keys import SLOTS, slot_of, tag_of
 from ducto_redis.errors import RecoveryNeededError, StoreUnavailableError
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
-from ducto_redis.store.conformance.inspection import keys_of, read_journal
+from ducto_redis.run_sync import drive
+from ducto_redis.testing.inspection import keys_of, read_journal
 from tests.clusters import Cluster, ClusterNode
 from tests.failover.conftest import StartLoad
 from tests.failover.load import CREDITS, LOADS, PARTITIONS

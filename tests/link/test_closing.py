@@ -11,7 +11,6 @@ from typing import Any
 import hiredis
 import pytest
 
-from ducto_redis.driving import drive
 from ducto_redis.engine import blocking_connection, blocking_link
 from ducto_redis.engine.async_link import AsyncLink
 from ducto_redis.engine.blocking_connection import SharedConnection
@@ -23,6 +22,7 @@ from ducto_redis.engine.scripts import Script
 from ducto_redis.engine.topology import Node
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
+from ducto_redis.run_sync import drive
 
 SECONDS = 5.0
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from ducto_redis import CreditManager
-from ducto_redis.driving import drive
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
 from tests.manager.account_racer import MEMBERS, PARTITIONS
 
@@ -176,6 +176,6 @@ def test_plans(plain: CreditManager, server_url: str, namespace: str) -> None:
 
 def journal(credits: CreditManager, account: str) -> list[Any]:
     """The account's journal entries."""
-    from ducto_redis.store.conformance import read_journal
+    from ducto_redis.testing import read_journal
 
     return list(read_journal(credits.store, account))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ducto_redis import AsyncCreditManager, CreditEvent, CreditManager, UsageMetrics
+from ducto_redis.delivery import EventTail
 from ducto_redis.errors import (
     CapReachedError,
     ConfigError,
@@ -19,7 +20,7 @@ from ducto_redis.errors import (
     TransactionNotFoundError,
     UnpricedModelError,
 )
-from ducto_redis.events import (
+from ducto_redis.events.types import (
     Added,
     CapReached,
     CapWarned,
@@ -37,7 +38,6 @@ from ducto_redis.events import (
     Reserved,
     Settled,
 )
-from ducto_redis.journal import EventTail
 from tests.manager.clock import Clock
 
 DOCUMENT = {

@@ -6,7 +6,7 @@ import pytest
 
 from ducto_redis import AsyncCreditManager, CreditManager
 from ducto_redis.errors import AccountFrozenError, IdempotencyConflictError, InvalidIdError
-from ducto_redis.store.conformance import read_journal
+from ducto_redis.testing import read_journal
 from tests.manager.clock import Clock
 
 

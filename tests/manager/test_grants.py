@@ -11,7 +11,7 @@ from ducto_redis import AsyncCreditManager, CreditManager
 from ducto_redis.engine.scripts import load_scripts
 from ducto_redis.errors import ConfigError, IdempotencyConflictError, InsufficientCreditsError, InvalidAmountError
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance import read_journal
+from ducto_redis.testing import read_journal
 from tests.manager.clock import Clock
 
 

@@ -14,7 +14,7 @@ from ducto_redis import AsyncCreditManager, CreditManager, MemoryStore, PricingE
 from ducto_redis.engine.state import AccountState
 from ducto_redis.errors import CreditError, FeatureNotEntitledError, InsufficientCreditsError
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance import read_journal
+from ducto_redis.testing import read_journal
 from tests.manager.conftest import DOCUMENT as PRICES
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from ducto_redis.errors import (
     RefundError,
     TransactionNotFoundError,
 )
-from ducto_redis.store.conformance import read_journal
+from ducto_redis.testing import read_journal
 from tests.manager.clock import Clock
 
 DOCUMENT = {

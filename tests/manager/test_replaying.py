@@ -8,7 +8,7 @@ import pytest
 
 from ducto_redis import AsyncCreditManager, CreditManager, UsageMetrics
 from ducto_redis.errors import ConfigError, ExpressionError
-from ducto_redis.ledger import tracing
+from ducto_redis.ledger import entry_queries
 from ducto_redis.pricing import PricingEngine
 
 OLD = {
@@ -85,7 +85,7 @@ def test_some_entries_at_a_time(manager: CreditManager, hour_ago: datetime, monk
         manager.add_credits(f"u{number % 7}", 100)
         manager.deduct(f"u{number % 7}", used("b", number))
     whole = manager.replay_pricing(NEW, hour_ago)
-    monkeypatch.setattr(tracing, "ENTRIES_AT_A_TIME", 3)
+    monkeypatch.setattr(entry_queries, "ENTRIES_AT_A_TIME", 3)
     paged = manager.replay_pricing(NEW, hour_ago)
     assert paged.total == whole.total
     assert (paged.by_account, paged.total.charges) == (whole.by_account, 40)

@@ -9,11 +9,11 @@ from decimal import Decimal
 import pytest
 
 from ducto_redis import AsyncCreditManager, CreditEvent, CreditManager, MemoryStore
-from ducto_redis.driving import drive
+from ducto_redis.delivery import EventTail
 from ducto_redis.errors import InsufficientCreditsError, StoreError
-from ducto_redis.events import CapReached, DeductFailed, EventType
-from ducto_redis.journal import EventTail
-from ducto_redis.manager.signals import SignalGate
+from ducto_redis.events.throttle import SignalGate
+from ducto_redis.events.types import CapReached, DeductFailed, EventType
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
 
 PATIENCE_SECONDS = 10

@@ -22,7 +22,7 @@ from ducto_redis.middleware import (
     RequestMeter,
     ServerSentEvent,
 )
-from ducto_redis.middleware.recognisers.openai_chat_answer import ChatAnswerReader
+from ducto_redis.middleware.recognisers.openai.chat_response import ChatAnswerReader
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, sending
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 

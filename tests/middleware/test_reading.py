@@ -9,7 +9,7 @@ import pytest
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.openai_chat_answer import ChatAnswerReader
+from ducto_redis.middleware.recognisers.openai.chat_response import ChatAnswerReader
 from ducto_redis.middleware.sse import ServerSentEventParser
 from tests.middleware.asgi import DONE, chunk, event, usage_chunk
 

@@ -12,7 +12,7 @@ from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import AnswerReader, Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
 from tests.middleware.asgi import Answer, call, sending
 from tests.middleware.conftest import Accounts
-from tests.middleware.test_pieces import frame
+from tests.middleware.test_framing import frame
 
 Metered = Callable[..., ASGIApp]
 

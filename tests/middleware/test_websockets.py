@@ -15,7 +15,7 @@ from ducto_redis.errors import ConfigError
 from ducto_redis.middleware import MeteringCounts, MeteringMiddleware, OpenAIRealtime
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge
-from ducto_redis.middleware.recognisers.openai_realtime import RealtimeReader
+from ducto_redis.middleware.recognisers.openai.realtime import RealtimeReader
 from ducto_redis.middleware.recognisers.sockets import SessionReader
 from tests.middleware.asgi import until
 from tests.middleware.conftest import Accounts

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.entry import ENTRY_FIELD, JournalEntry, decode_entry
 from ducto_redis.engine.operation import PLAIN, Conditions
 from ducto_redis.engine.operations import Operations
@@ -37,6 +36,7 @@ from ducto_redis.errors import (
 )
 from ducto_redis.money import to_signed_micro
 from ducto_redis.results import CapWarning
+from ducto_redis.run_sync import drive
 from ducto_redis.store.script_store import ScriptStore
 from tests.model import stored
 from tests.model.account import Account, Answer, Crossed, Entry, Refused

@@ -4,9 +4,9 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.operation import Charge, Conditions, LeaseTerms, NewGrant, OperationKey, Price
 from ducto_redis.money import to_signed_micro
+from ducto_redis.run_sync import drive
 from tests.model.account import DAY, LIMIT, Lease
 from tests.model.driver import CHARGES, Call, Driver, in_milliseconds
 from tests.model.plans import plans

@@ -11,7 +11,7 @@ from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import Scripts, load_scripts, read_sources
 from ducto_redis.errors import StoreError
 from ducto_redis.store import CreditStore, MemoryStore
-from ducto_redis.store.conformance import OpenStore, StoreConformance
+from ducto_redis.testing import OpenStore, StoreConformance
 from tests.model import budget_mutants, credit_mutants, mutants
 from tests.model.mutant import Mutant
 

@@ -49,7 +49,7 @@ def test_wheel_has_the_pytest_plugin(wheel: Path) -> None:
         points = configparser.ConfigParser()
         points.optionxform = str  # type: ignore[assignment,method-assign]
         points.read_string(archive.read(name).decode())
-    plugin = "ducto_redis.store.conformance.plugin"
+    plugin = "ducto_redis.testing.plugin"
     assert dict(points["pytest11"]) == {plugin: plugin}
     assert f"{plugin.replace('.', '/')}.py" in wheel_contents(wheel)
 

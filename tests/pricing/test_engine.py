@@ -17,8 +17,8 @@ from ducto_redis.errors import (
 )
 from ducto_redis.metrics import ToolCall, UsageMetrics
 from ducto_redis.pricing import CostBreakdown, PricingEngine
+from ducto_redis.pricing.bounded_memo import MAX_REMEMBERED
 from ducto_redis.pricing.breakdown import PricedPart, rounded_parts, rounded_total
-from ducto_redis.pricing.remembered import MAX_REMEMBERED
 
 DOCUMENT: dict[str, object] = {
     "measures": ["gpu_seconds"],

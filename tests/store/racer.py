@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.engine.operation import Charge, Conditions
 from ducto_redis.engine.scripts import load_scripts
@@ -26,9 +25,11 @@ from ducto_redis.errors import (
     RefundError,
 )
 from ducto_redis.money import to_signed_micro
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance.caller import Caller, Document, Plan
-from ducto_redis.store.conformance.calls import (
+from ducto_redis.store.contract import NamespaceState
+from ducto_redis.testing.caller import Caller, Document, Plan
+from ducto_redis.testing.calls import (
     ACCOUNT,
     HOUR_MS,
     add,
@@ -40,8 +41,7 @@ from ducto_redis.store.conformance.calls import (
     settle,
     terms,
 )
-from ducto_redis.store.conformance.inspection import read_journal
-from ducto_redis.store.contract import NamespaceState
+from ducto_redis.testing.inspection import read_journal
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier

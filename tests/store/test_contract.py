@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from ducto_redis import AsyncCreditManager, CreditManager, UsageMetrics
-from ducto_redis.driving import drive
 from ducto_redis.engine.scripts import Script
 from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.journal import JournalConsumer
 from ducto_redis.ledger import Ledger
+from ducto_redis.run_sync import drive
 from ducto_redis.store import CreditStore, JournalledStore, ScriptStore
-from ducto_redis.store.conformance import StoreConformance
+from ducto_redis.testing import StoreConformance
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "custom-stores.md").read_text()

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.operation import CapRule, Charge, Price
 from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import load_scripts, read_sources
 from ducto_redis.engine.state import AccountState
 from ducto_redis.errors import CapReachedError
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance import assert_fold, read_journal
-from ducto_redis.store.conformance.caller import Caller, Document, Plan
-from ducto_redis.store.conformance.calls import ACCOUNT, MINUTE_MS, key, micro, terms
+from ducto_redis.testing import assert_fold, read_journal
+from ducto_redis.testing.caller import Caller, Document, Plan
+from ducto_redis.testing.calls import ACCOUNT, MINUTE_MS, key, micro, terms
 
 START_MS = 1_700_000_000_000
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.driving import drive
 from ducto_redis.engine.operation import Operation
 from ducto_redis.errors import RecoveryNeededError
+from ducto_redis.run_sync import drive
 from ducto_redis.store import MemoryStore
 from ducto_redis.store.contract import NamespaceState
 from tests.servers import Server

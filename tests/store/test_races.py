@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from ducto_redis.driving import drive
 from ducto_redis.engine.entry import LEASE_CHANGE, LeaseRecord
 from ducto_redis.engine.state import AccountState
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
+from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
-from ducto_redis.store.conformance import assert_fold, read_journal
-from ducto_redis.store.conformance.caller import Caller
-from ducto_redis.store.conformance.calls import (
+from ducto_redis.testing import assert_fold, read_journal
+from ducto_redis.testing.caller import Caller
+from ducto_redis.testing.calls import (
     ACCOUNT,
     DAY_MS,
     HOUR_MS,

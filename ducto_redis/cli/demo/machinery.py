@@ -5,10 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-from ducto_redis.driving import drive
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.manager import AsyncCreditManager, CreditManager
+from ducto_redis.run_sync import drive
 from ducto_redis.store import store_from_url
 from ducto_redis.store.contract import journalled
 from ducto_redis.store.embedded import EmbeddedServer

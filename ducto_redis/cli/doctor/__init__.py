@@ -1,1 +1,0 @@
-"""`ducto doctor`: looks at the server, the namespace and the ledger, and says what is wrong and what to do."""

@@ -1,0 +1,1 @@
+"""Examinations of server, namespace and ledger: findings, each with its advice."""

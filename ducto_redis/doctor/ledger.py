@@ -1,0 +1,72 @@
+"""What the doctor finds in the SQL ledger: whether it can be used, and how it stands to the journal."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ducto_redis.display import counted
+from ducto_redis.doctor.findings import Finding
+from ducto_redis.errors import CreditError
+from ducto_redis.run_sync import drive
+from ducto_redis.store import JournalledStore
+from ducto_redis.store.contract import NamespaceState
+
+if TYPE_CHECKING:
+    from ducto_redis.ledger import Ledger
+
+
+def examine_ledger(ledger: "Ledger | None", store: JournalledStore | None) -> Iterator[Finding]:
+    """Whether it answers and was migrated, and how far it is beside each partition's journal.
+
+    Args:
+        ledger: the ledger, or None where none is set.
+        store: the engine, or None where it cannot be reached.
+    """
+    if ledger is None:
+        yield Finding("ledger", "warning", "DUCTO_LEDGER_URL is not set", "set it, so that the ledger is looked at too")
+        return
+    name = store.namespace.name if store is not None else ""
+    try:
+        empty = ledger.is_empty(name)
+    except CreditError as error:
+        advice = "" if "ducto ledger migrate" in str(error) else "check DUCTO_LEDGER_URL and the database"
+        yield Finding("ledger", "error", str(error), advice)
+        return
+    yield Finding("ledger", "ok", f"{ledger.name} answers")
+    if store is not None:
+        yield _head(ledger, store, empty)
+
+
+def _head(ledger: "Ledger", store: JournalledStore, empty: bool) -> Finding:
+    try:
+        state = drive(store.read_namespace())
+    except CreditError as error:
+        return Finding("ledger and engine", "warning", f"not compared: {error}", "mend the namespace first")
+    if state is NamespaceState.MISSING:
+        if empty:
+            return Finding("ledger and engine", "ok", "neither knows the namespace")
+        return Finding(
+            "ledger and engine",
+            "error",
+            "the ledger knows the namespace and Redis does not: it lost its memory",
+            "restore its data (AOF, RDB or a replica)",
+        )
+    ends = store.journal_ends()
+    ahead, behind = [], []
+    for partition in store.partitions():
+        position = ledger.position(store.namespace.name, partition)
+        milliseconds, _, number = position.entry_id.partition("-") if position else ("0", "-", "0")
+        written, end = (int(milliseconds), int(number)), ends.get(partition, (0, 0))
+        if written > end:
+            ahead.append(str(partition))
+        elif written < end:
+            behind.append(partition)
+    if ahead:
+        return Finding(
+            "ledger and engine",
+            "error",
+            f"the ledger has newer entries of partition {', '.join(ahead)} than the journal: Redis was rolled back",
+            "restore newer data (AOF, RDB or a replica)",
+        )
+    if behind:
+        return Finding("ledger and engine", "ok", f"{counted(len(behind), 'partition')} with entries not written yet")
+    return Finding("ledger and engine", "ok", "the ledger has everything that was journalled")

@@ -1,0 +1,52 @@
+"""Events: what happened to an account, as `CreditEvent`s that handlers and webhooks are told."""
+
+from ducto_redis.events.handlers import EventHandler, Handlers
+from ducto_redis.events.signature import new_webhook_secret, sign_webhook, verify_webhook
+from ducto_redis.events.types import (
+    Added,
+    CapReached,
+    CapWarned,
+    CreditEvent,
+    Deducted,
+    DeductFailed,
+    EventData,
+    EventType,
+    Expired,
+    LeaseExpired,
+    LowBalance,
+    Overdraft,
+    PlanChanged,
+    PricingActivated,
+    Refunded,
+    RefundFailed,
+    Released,
+    Reserved,
+    Settled,
+)
+
+__all__ = [
+    "Added",
+    "CapReached",
+    "CapWarned",
+    "CreditEvent",
+    "DeductFailed",
+    "Deducted",
+    "EventData",
+    "EventHandler",
+    "EventType",
+    "Expired",
+    "Handlers",
+    "LeaseExpired",
+    "LowBalance",
+    "Overdraft",
+    "PlanChanged",
+    "PricingActivated",
+    "RefundFailed",
+    "Refunded",
+    "Released",
+    "Reserved",
+    "Settled",
+    "new_webhook_secret",
+    "sign_webhook",
+    "verify_webhook",
+]

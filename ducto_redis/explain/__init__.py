@@ -1,0 +1,1 @@
+"""Explanations: the story of a transaction, and of a balance, told from the ledger."""

@@ -1,0 +1,243 @@
+"""What callers pass, checked and put into the form that stores take."""
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from ducto_redis.engine.cause import Cause, encode_cause
+from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id, new_id
+from ducto_redis.engine.operation import CALLERS_KEY, DEFAULT_PRIORITY, OperationKey
+from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidMetadataError, InvalidUsageError
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.money import Amount, to_micro
+from ducto_redis.pricing.plans import BillingMode
+
+Usage: TypeAlias = UsageMetrics | Sequence[UsageMetrics]
+"""What was consumed: one usage, or several that are charged together."""
+
+UsageOrAmount: TypeAlias = Usage | Amount
+"""What is to be charged: usage, which the active pricing document prices, or credits."""
+
+_MINUTE_MS = 60_000
+_DAY_MS = 24 * 60 * _MINUTE_MS
+CALL_KEPT_MS = 10 * _MINUTE_MS
+KEY_KEPT_MS = _DAY_MS
+GRANT_KEY_KEPT_MS = 35 * _DAY_MS
+_LONGEST_TTL_SECONDS = 30 * 24 * 3600
+_LAST_PRIORITY = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MADE_FOR_A_CALL = re.compile(r"call/[\w-]{16}", re.ASCII)
+
+
+class Request(Struct, frozen=True):
+    """What a caller asks for, besides what is charged.
+
+    Attributes:
+        operation_type: what the work is.
+        billing_mode: `strict` or `overdraft`, instead of the plan's or the manager's.
+        member: who spends, of a team; empty for nobody in particular.
+        required_feature: that the account's plan must have.
+        skip_allowance: whether the allowance is left alone.
+        opens_lease: whether it counts towards `max_concurrent`.
+        parent: the lease that a new one is opened inside of; empty for none.
+        charges: whether it may take the balance below a low-balance level.
+    """
+
+    operation_type: str = "default"
+    billing_mode: BillingMode | None = None
+    member: str = ""
+    required_feature: str | None = None
+    skip_allowance: bool = False
+    opens_lease: bool = False
+    parent: str = ""
+    charges: bool = False
+
+
+ORDINARY = Request()
+"""A request for nothing in particular."""
+
+
+def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any, **optional: Any) -> OperationKey:
+    """The operation key of a call.
+
+    Args:
+        idempotency_key: the caller's, or None for a key that is made for this call. A key that was made for a call
+            whose outcome stayed unknown (StoreUnavailableError carries it) repeats that call.
+        kept_ms: how long the first answer to a caller's key is remembered.
+        passed, optional: what the caller passed, see `fingerprint`; the same key with anything else is a conflict.
+
+    Raises:
+        InvalidIdError: if the key is none.
+    """
+    if idempotency_key is None:
+        return OperationKey("call/" + new_id(), CALL_KEPT_MS)
+    check_id(idempotency_key, "an idempotency key", KEY_BYTES)
+    if _MADE_FOR_A_CALL.fullmatch(idempotency_key):
+        return OperationKey(idempotency_key, CALL_KEPT_MS)
+    return OperationKey(CALLERS_KEY + idempotency_key, kept_ms, fingerprint(*passed, **optional))
+
+
+def fingerprint(*passed: Any, **optional: Any) -> str:
+    """Twelve characters that differ where what was passed differs.
+
+    Args:
+        passed: what every call passes.
+        optional: what few calls pass. None and False are as if they were not there: a call without them keeps its
+            fingerprint when there come to be more of them.
+    """
+    given = {name: value for name, value in optional.items() if value is not None and value is not False}
+    if given:
+        passed = (*passed, given)
+    return b64encode(blake2b(_encoder.encode(passed), digest_size=9).digest()).decode()
+
+
+def split(usage_or_amount: UsageOrAmount, *, zero: bool = False) -> tuple[Sequence[UsageMetrics], int]:
+    """The usages to price, or, where there are none, the amount in micro-credits.
+
+    Raises:
+        InvalidAmountError, InvalidUsageError
+    """
+    if isinstance(usage_or_amount, UsageMetrics):
+        return (usage_or_amount,), 0
+    if isinstance(usage_or_amount, int | str | Decimal):
+        return (), to_micro(usage_or_amount, zero=zero)
+    if isinstance(usage_or_amount, float):
+        raise InvalidAmountError(
+            f"an amount is an int, a decimal string or a Decimal, not a float: {usage_or_amount!r}"
+        )
+    if not isinstance(usage_or_amount, tuple | list) and not isinstance(usage_or_amount, Sequence):
+        raise InvalidUsageError(
+            f"a usage is UsageMetrics, several of them, or credits, not {type(usage_or_amount).__name__}"
+        )
+    usages: list[UsageMetrics] = []
+    for usage in usage_or_amount:
+        if not isinstance(usage, UsageMetrics):
+            raise InvalidUsageError(f"several usages are a sequence of UsageMetrics, it holds {type(usage).__name__}")
+        usages.append(usage)
+    if not usages:
+        raise InvalidUsageError("several usages are a sequence that is not empty")
+    return usages, 0
+
+
+def journal_cause(
+    usages: Sequence[UsageMetrics] = (),
+    *,
+    type: str | None = None,
+    operation_type: str = "default",
+    flags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> bytes:
+    """The cause of a change, as its journal entry holds it.
+
+    Raises:
+        InvalidMetadataError
+        InvalidUsageError: if usage or flags cannot be written down.
+    """
+    if metadata:
+        encode_metadata(metadata)
+    if isinstance(flags, str):
+        raise InvalidUsageError(f"flags are a sequence of texts, not one text: {flags!r:.40}")
+    kind = None if operation_type == "default" else operation_type
+    try:
+        return encode_cause(Cause(usages, type, kind, flags, metadata or None, actor, reason))
+    except (TypeError, ValueError) as error:
+        raise InvalidUsageError(f"usage and its flags must be such that JSON can hold them: {error}") from None
+
+
+def check_operation_type(operation_type: str) -> str:
+    """Return it. Raises InvalidIdError where it is none."""
+    return check_id(operation_type, "an operation type", NAME_BYTES)
+
+
+def check_member(member: str | None) -> str:
+    """Return it, "" for None. Raises InvalidIdError where it is none."""
+    return "" if member is None else check_id(member, "a member", NAME_BYTES)
+
+
+def check_feature(feature: str | None) -> str | None:
+    """Return it. Raises InvalidIdError where it is none."""
+    return None if feature is None else check_id(feature, "a feature", NAME_BYTES)
+
+
+def check_lease_id(lease_id: str) -> str:
+    """Return it. Raises InvalidIdError where it is none."""
+    return check_id(lease_id, "a lease id", NAME_BYTES)
+
+
+def encode_metadata(metadata: Mapping[str, Any] | None) -> bytes:
+    """The metadata as JSON, empty for none. Raises InvalidMetadataError where it is none."""
+    if not metadata:
+        return b""
+    try:
+        encoded = _encoder.encode(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise InvalidMetadataError(f"metadata must be a mapping of names to JSON values: {error}") from None
+    if len(encoded) > METADATA_BYTES:
+        raise InvalidMetadataError(f"metadata must have at most {METADATA_BYTES} bytes of JSON, got {len(encoded)}")
+    return encoded
+
+
+def ttl_to_ms(ttl_seconds: float) -> int:
+    """Seconds as milliseconds. Raises ConfigError where they are no time to live."""
+    if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int | float):
+        raise ConfigError(f"a time to live is a number of seconds, not {ttl_seconds!r:.40}")
+    if not 0.001 <= ttl_seconds <= _LONGEST_TTL_SECONDS:
+        raise ConfigError(
+            f"a time to live is above 0 and at most {_LONGEST_TTL_SECONDS} seconds, not {ttl_seconds!r:.40}"
+        )
+    return round(ttl_seconds * 1000)
+
+
+def check_max_concurrent(max_concurrent: int | None) -> int | None:
+    """Return it. Raises ConfigError where it is no number of leases."""
+    if max_concurrent is None or (type(max_concurrent) is int and max_concurrent >= 1):
+        return max_concurrent
+    raise ConfigError(f"max_concurrent is a number of leases from 1, or None, not {max_concurrent!r:.40}")
+
+
+def check_priority(priority: int | None) -> int:
+    """Return the priority of credits, the default for None. Raises ConfigError where it is none."""
+    if priority is None:
+        return DEFAULT_PRIORITY
+    if type(priority) is int and 0 <= priority <= _LAST_PRIORITY:
+        return priority
+    raise ConfigError(
+        f"a priority is a number from 0, spent first, to {_LAST_PRIORITY}; {DEFAULT_PRIORITY} is usual: not"
+        f" {priority!r:.40}"
+    )
+
+
+def expiry_to_ms(expires_at: datetime | None) -> int:
+    """A time as milliseconds since 1970, 0 for None; one without a time zone is in UTC. Raises ConfigError.
+
+    Whether it is past is for the engine to say: its clock is the one that counts.
+    """
+    if expires_at is None:
+        return 0
+    if not isinstance(expires_at, datetime):
+        raise ConfigError(f"expires_at is a datetime, not {expires_at!r:.40}")
+    if expires_at.utcoffset() is None:
+        expires_at = expires_at.replace(tzinfo=UTC)
+    return max(1, (expires_at - _EPOCH) // timedelta(milliseconds=1))  # 0 would be never
+
+
+def floor_to_micro(floor: Amount) -> int:
+    """An overdraft floor, zero or below, in micro-credits. Raises InvalidAmountError."""
+    if isinstance(floor, float):
+        to_micro(floor)
+    try:
+        return -to_micro(Decimal(floor).copy_negate(), zero=True)  # a minus would round it to the caller's context
+    except (InvalidOperation, TypeError, ValueError) as error:
+        raise InvalidAmountError(f"an overdraft floor is a decimal of zero or below, not {floor!r:.40}") from error
+
+
+_encoder = msgspec.json.Encoder(decimal_format="number")

@@ -1,0 +1,136 @@
+"""Charges for work that is done, whether or not the engine can take them now."""
+
+import logging
+from contextlib import suppress
+
+from msgspec import structs
+
+from ducto_redis.engine.operation import Conditions, LeaseTerms, Price
+from ducto_redis.errors import (
+    CreditError,
+    IdempotencyConflictError,
+    InsufficientCreditsError,
+    LeaseClosedError,
+    LeaseNotFoundError,
+    StoreError,
+)
+from ducto_redis.manager.arguments import Request, UsageOrAmount, fingerprint, split, ttl_to_ms
+from ducto_redis.manager.leases import Leases
+from ducto_redis.manager.outbox import PendingCharge
+from ducto_redis.manager.repricing import PRICING_ERRORS
+from ducto_redis.money import from_micro, to_signed_micro
+from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
+
+_log = logging.getLogger("ducto_redis.manager")
+
+
+class Later(Leases):
+    """The part of a manager that charges what was done while the engine was away."""
+
+    def charge_later(self, charge: PendingCharge) -> None:
+        """Put a charge into the outbox, which sends it once the engine is back."""
+        self.outbox.put(charge)
+
+    def release_later(self, account: str, lease_id: str) -> None:
+        """Release, once the engine is back, a lease that may have been opened when it went away.
+
+        Only where it would be charged otherwise: by default a lease that nobody closes is released when it expires.
+        Charges come first: while the outbox is half full, no release is taken in.
+        """
+        if self._on_lease_expiry == "charge" and len(self.outbox) * 2 < self.outbox.limit:
+            self.charge_later(PendingCharge(account, lease_id, ()))
+
+    async def settle_or_later(self, charge: PendingCharge, *, hold: str = "") -> SettleResult | None:
+        """Settle a lease; None where the engine is away and gets the charge later.
+
+        Args:
+            charge: what to settle.
+            hold: what is to be charged later where the usage turns out to have no price: nobody is there to hear then.
+        """
+        try:
+            return await self._settle_charge(charge)
+        except StoreError:
+            self.charge_later(structs.replace(charge, hold=hold))
+            return None
+        except CreditError:
+            raise
+        except BaseException:
+            # Interrupted: whether it was charged is unknown, and its key makes it safe to ask again.
+            self.charge_later(structs.replace(charge, hold=hold))
+            raise
+
+    async def release_or_later(self, account: str, lease_id: str) -> ReleaseResult | None:
+        """Release a lease; None where the engine is away."""
+        try:
+            return await self.release(account, lease_id)
+        except StoreError:
+            self.release_later(account, lease_id)
+            return None
+
+    async def release_if_opened(self, account: str, lease_id: str) -> None:
+        """Release a lease that the engine may have opened, and may have not: its reserve was interrupted."""
+        with suppress(LeaseNotFoundError):
+            await self.release_or_later(account, lease_id)
+
+    async def send_charge(self, charge: PendingCharge) -> SettleResult | ReleaseResult | None:
+        """Do what waited in the outbox: settle a lease, or release one for which nothing was consumed.
+
+        Where the lease could not be opened at its time, one that holds nothing is opened for it: so the account is
+        charged what it can pay, and the rest is journalled as the shortfall.
+        """
+        await self._ready()
+        if not charge.usage and not charge.credits:
+            try:
+                return await self.release(charge.account, charge.key)
+            except LeaseNotFoundError:
+                return None  # whether it had been opened was not known: it had not
+        if not charge.lease:
+            await self._open_empty(charge)
+        return await self._settle_charge(charge)
+
+    async def _settle_charge(self, charge: PendingCharge) -> SettleResult:
+        """Settle a lease for a charge. Its hold, where it says one, is charged for usage that has no price."""
+        try:
+            return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
+        except PRICING_ERRORS as error:
+            if not charge.hold:
+                raise
+            _log.error("lease %s is charged its whole hold, for its usage has no price: %s", charge.key, error)
+            return await self.settle(charge.account, charge.key, charge.hold, flags=(*charge.flags, "hold_charged"))
+
+    async def _open_empty(self, charge: PendingCharge) -> None:
+        passed = fingerprint("later", charge.usage)
+        ttl_ms = ttl_to_ms(self.default_ttl_seconds)
+        request = Request(operation_type=charge.operation_type, member=charge.member)
+        lowest: int | None = None
+
+        async def attempt(price: Price, floor: int, conditions: Conditions) -> ReserveResult:
+            terms = LeaseTerms(
+                floor=floor if lowest is None else lowest,
+                ttl_ms=ttl_ms,
+                on_expiry="release",
+                operation_type=charge.operation_type,
+                owner=self.owner,
+                metadata=b"",
+                fingerprint=passed,
+            )
+            return await self.store.reserve(charge.account, charge.key, price, terms, conditions=conditions, cause=b"")
+
+        try:
+            try:
+                await self._calls.priced(charge.account, (), 0, request, charge.key, attempt)
+            except InsufficientCreditsError as short:
+                # The account is below its floor already: it can pay nothing, and the charge is all shortfall.
+                lowest = to_signed_micro(short.available)
+                await self._calls.priced(charge.account, (), 0, request, charge.key, attempt)
+        except IdempotencyConflictError:
+            return  # it was opened at its time, and only the reply was lost
+        except LeaseClosedError as closed:
+            if closed.how == "released":
+                raise
+
+
+def charge_for(account: str, lease_id: str, consumed: UsageOrAmount) -> PendingCharge:
+    """The charge that settles a lease for what was consumed. Raises InvalidAmountError, InvalidUsageError."""
+    usages, amount = split(consumed, zero=True)
+    return PendingCharge(account, lease_id, tuple(usages), "" if usages else str(from_micro(amount)))

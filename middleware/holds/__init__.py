@@ -1,0 +1,1 @@
+"""Holds: the credits that a request keeps reserved while it runs, and how many that are."""

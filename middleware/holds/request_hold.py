@@ -1,0 +1,206 @@
+"""What is held for a request before its application runs, and what becomes of one that its account can't pay whole."""
+
+import logging
+from functools import partial
+
+from starlette.types import Scope
+
+from ducto_redis.errors import CapReachedError, InsufficientCreditsError
+from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.error_responses import BadRequestError
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.holds.clamping import (
+    Shortage,
+    budget_micro,
+    largest_limit,
+    note_largest_limit,
+    with_limit,
+    with_output,
+)
+from ducto_redis.middleware.holds.incremental import IncrementalHold
+from ducto_redis.middleware.holds.learned import LearnedHolds, Learning
+from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.request_meter import RequestMeter
+from ducto_redis.middleware.routing import without_ids
+from ducto_redis.middleware.settings import Settings
+from ducto_redis.payer import Payer
+from ducto_redis.results import ReleaseResult, SettleResult
+
+logger = logging.getLogger("ducto_redis.middleware")
+
+# Between pricing and holding others may take what was there; after so many times a request is refused.
+_CLAMP_ATTEMPTS = 4
+
+
+class Holds:
+    """How requests are held for, as the settings say.
+
+    Args:
+        manager: where accounts are charged.
+        settings: of the middleware.
+        estimates: that requests are read with.
+    """
+
+    def __init__(self, manager: AsyncCreditManager, settings: Settings, estimates: Estimates) -> None:
+        learned = settings.learned_holds
+        self.manager = manager
+        self.estimates = estimates
+        self.counts = settings.counts
+        self.step_tokens = settings.hold_step_tokens if settings.hold == "incremental" else 0
+        self.least_output = settings.min_output_tokens if settings.on_short == "clamp" else 0
+        self.learning = Learning(LearnedHolds() if learned is True else learned, manager) if learned else None
+
+
+class RequestHold:
+    """The hold of one request.
+
+    Args:
+        holds: how it is held for.
+        meter: the request's.
+        recogniser: knows the API.
+        request, body, scope: the request.
+
+    Attributes:
+        request: the request; once it is open, with the limit that it was lowered to.
+        reader: what reads its answer.
+        application_body: the body that the application gets.
+        output_limit: the limit on the tokens of one answer that it was lowered to; None where it was not.
+        growing: what grows with the answer; None where all that is to be held is held.
+    """
+
+    def __init__(
+        self,
+        holds: Holds,
+        meter: RequestMeter,
+        recogniser: Recogniser,
+        request: MeteredRequest,
+        body: bytes,
+        scope: Scope,
+    ) -> None:
+        self.request = request
+        self.reader = recogniser.read_answer(request, holds.estimates)
+        self.application_body = recogniser.application_body(body, request, None)
+        self.output_limit: int | None = None
+        self.growing: IncrementalHold | None = None
+        self._holds = holds
+        self._meter = meter
+        self._recogniser = recogniser
+        self._body = body
+        self._scope = scope
+
+    async def open(self) -> None:
+        """Hold what the request may cost, or what is held of that to begin with.
+
+        Raises:
+            CreditError: as `manager.reserve`. A refusal that a smaller request would pass names the largest limit on
+                output that would.
+        """
+        holds, meter = self._holds, self._meter
+        payer = await meter.find_payer()
+        operation_type = payer.operation_type or self._recogniser.operation_type
+        worst_case = self.request.estimate
+        most_tokens = self._most_tokens()
+        grows = 0 < holds.step_tokens < most_tokens and self._can_grow()
+        route = "" if holds.learning is None else without_ids(self._scope["path"])
+        estimate = worst_case
+        if grows:
+            estimate = with_output(worst_case, holds.step_tokens)
+        elif holds.learning is not None and worst_case.output_tokens and not self.request.holds_worst_case:
+            tokens = holds.learning.output_tokens(route, worst_case.model, worst_case.output_tokens)
+            estimate = with_output(worst_case, tokens)
+        try:
+            await meter.reserve(estimate, operation_type=operation_type, worst_case=worst_case)
+        except (InsufficientCreditsError, CapReachedError) as error:
+            refused: Shortage = error
+        else:
+            if grows and not meter.unpaid:
+                price = partial(holds.manager.price_micro, payer.account)
+                self.growing = IncrementalHold(
+                    holds.manager, meter, price, estimate, worst_case, most_tokens, holds.step_tokens
+                )
+            self._watch(holds.learning, route)
+            return
+        await self._open_lowered(refused, payer, operation_type)
+
+    def _most_tokens(self) -> int:
+        """Return what bounds the output: not the default, which only says what to hold where nothing does."""
+        request, ceiling = self.request, self._holds.estimates.max_tokens_ceiling
+        if request.output_limit is not None or not request.estimate.output_tokens:
+            return request.estimate.output_tokens
+        return MAX_COUNT if ceiling is None else ceiling * max(1, request.answers)
+
+    def _can_grow(self) -> bool:
+        """Tell whether this is a stream that says as it runs how much of it is to be held for."""
+        kind, request = type(self.reader), self.request
+        counts = (
+            kind.delivered_tokens is not AnswerReader.delivered_tokens
+            or kind.tokens_to_cover is not AnswerReader.tokens_to_cover
+        )
+        return request.streams and counts and not (request.may_reason_hidden or request.holds_worst_case)
+
+    async def _open_lowered(self, refused: Shortage, payer: Payer, operation_type: str) -> None:
+        """Hold the worst case of the request with a lower limit, or raise what refused it."""
+        holds = self._holds
+        price = partial(holds.manager.price_micro, payer.account)
+        for _ in range(_CLAMP_ATTEMPTS if holds.least_output else 0):
+            limit = await largest_limit(self.request, holds.estimates, price, budget_micro(refused))
+            if limit is None or limit < holds.least_output or (lowered := self._lowered(limit)) is None:
+                break
+            request, application_body = lowered
+            try:
+                await self._meter.reserve(request.estimate, operation_type=operation_type)
+            except (InsufficientCreditsError, CapReachedError) as error:
+                refused = error
+                continue
+            self.request, self.application_body, self.output_limit = request, application_body, limit
+            self.reader = self._recogniser.read_answer(request, holds.estimates)
+            if holds.counts is not None:
+                holds.counts.clamped += 1
+            self._watch(None, "")
+            return
+        check = partial(
+            holds.manager.check_affordable,
+            payer.account,
+            operation_type=operation_type,
+            member=payer.member,
+            required_feature=payer.required_feature,
+            parent=payer.parent,
+        )
+        await note_largest_limit(refused, self.request, holds.estimates, price, check)
+        raise refused
+
+    def _lowered(self, limit: int) -> tuple[MeteredRequest, bytes] | None:
+        """Return the request with another limit, and its body; None where the body can't be made to say so."""
+        estimates = self._holds.estimates
+        lowered = with_limit(self.request, limit, estimates)
+        if lowered is None:
+            return None
+        try:
+            body = self._recogniser.application_body(self._body, self.request, limit)
+            asks = self._recogniser.read_request(body, self._scope, estimates)
+        except BadRequestError as error:
+            logger.info("a request can't be lowered to %d output tokens: %s", limit, error)
+            return None
+        return (lowered, body) if asks.estimate.output_tokens <= lowered.estimate.output_tokens else None
+
+    def _watch(self, learning: Learning | None, route: str) -> None:
+        """See to it that it is counted, and learned, how much of what could be used is used."""
+        if learning is not None or self._holds.counts is not None:
+            self._meter.on_settled = partial(self._settled, learning, route, self.request.estimate)
+
+    def _settled(
+        self,
+        learning: Learning | None,
+        route: str,
+        worst_case: UsageMetrics,
+        result: SettleResult | ReleaseResult | None,
+    ) -> None:
+        meter = self._meter
+        if not isinstance(result, SettleResult):
+            return
+        if self._holds.counts is not None:
+            self._holds.counts.holds.add(meter.held, result.amount + result.shortfall)
+        if learning is not None and not meter.flagged:
+            used = sum(usage.output_tokens for usage in meter.recorded if usage.model == worst_case.model)
+            learning.answered(route, worst_case.model, used, worst_case.output_tokens)

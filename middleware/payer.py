@@ -1,0 +1,49 @@
+"""Who pays for a request."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from starlette.types import Scope
+
+from ducto_redis.engine.ids import check_account
+from ducto_redis.errors import ConfigError, InvalidIdError, NoAccountError
+from ducto_redis.manager.arguments import check_member
+from ducto_redis.payer import Payer
+
+Account: TypeAlias = Callable[[Scope], str | Payer | Awaitable[str | Payer | None] | None]
+"""`account(scope)` says who pays: an account id, a Payer, or None, which is answered with 401."""
+
+
+async def find_payer(account: Account, scope: Scope) -> Payer:
+    """Return who pays for a request, as `account` says.
+
+    Raises:
+        NoAccountError: where nobody does.
+        ConfigError: where `account` returns something else.
+    """
+    found = account(scope)
+    if not isinstance(found, str | Payer) and inspect.isawaitable(found):
+        found = await found
+    return payer_of(found)
+
+
+def payer_of(found: object) -> Payer:
+    """Return who pays, given an account id, a Payer or None.
+
+    Raises:
+        NoAccountError: for None, and for an id that no account can have.
+        ConfigError: for anything else.
+    """
+    if found is None:
+        raise NoAccountError
+    payer = Payer(found) if isinstance(found, str) else found
+    if not isinstance(payer, Payer):
+        raise ConfigError(f"account must return an id, a Payer or None, not {type(payer).__name__}")
+    try:
+        check_account(payer.account)
+        check_member(payer.member)
+    except InvalidIdError as error:
+        # What clients send often names account and member: one that can't exist is theirs to correct.
+        raise NoAccountError from error
+    return payer

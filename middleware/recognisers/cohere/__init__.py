@@ -1,0 +1,1 @@
+"""Cohere: chat, embed and rerank."""

@@ -1,0 +1,1 @@
+"""OpenAI's APIs, and those that copy their shapes."""

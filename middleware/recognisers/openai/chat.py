@@ -1,0 +1,169 @@
+"""OpenAI Chat Completions, plain and streamed, and the many APIs of the same shape."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+from starlette.types import Scope
+
+from ducto_redis.errors import ConfigError
+from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.error_responses import BadRequestError
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, check_name, decode_request
+from ducto_redis.middleware.recognisers.model_names import is_one_of
+from ducto_redis.middleware.recognisers.openai.chat_media import MARKS, ChatMedia
+from ducto_redis.middleware.recognisers.openai.chat_response import ChatAnswerReader
+from ducto_redis.middleware.recognisers.openai.paths import model_of
+from ducto_redis.middleware.recognisers.openai.streams import (
+    StreamRequest,
+    asks_for_usage,
+    with_lower_limit,
+    with_usage_asked,
+)
+from ducto_redis.middleware.recognisers.prompt import check_settings, measure_prompt
+
+_MOST_CHOICES = 1024
+
+REASONING_MODELS = ("o[1-9]*", "gpt-[5-9]*", "codex-*", "gemini-2.5*", "gemini-[3-9]*", "grok-[4-9]*")
+"""Models that charge for reasoning which a chat completion does not show."""
+
+SEARCHING_MODELS = ("*-search-preview*", "*-search-api*")
+"""Models that search the web in every request, which is charged by the call."""
+
+
+class _ChatRequest(Struct):
+    model: str | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    service_tier: str | None = None
+    stream: Any = None
+    stream_options: Any = UNSET
+    reasoning_effort: Any = None
+    web_search_options: Any = None
+    modalities: Any = None
+    messages: Raw = NOTHING
+    tools: Raw = NOTHING
+    functions: Raw = NOTHING
+    response_format: Raw = NOTHING
+    prediction: Raw = NOTHING
+
+
+_decoder = msgspec.json.Decoder(_ChatRequest)
+
+
+class OpenAIChat(Recogniser):
+    """`POST .../chat/completions`.
+
+    The model that is priced is the one that the request names, whatever model answers.
+
+    Args:
+        default_model: the model that is priced where a request names none, and its path neither.
+        image_tokens: the most tokens that one image may take. The default covers images of up to 2560x1440 for the
+            models of OpenAI, Anthropic and Google but gpt-4o-mini, where an image counts up to 48,169.
+        file_tokens: the most tokens that a file takes which is given by its id or address. One that lies in the
+            request is held at a token per byte.
+        ask_for_usage: whether a streamed answer is asked for its usage where the client did not:
+            `stream_options.include_usage` is added to the request, and the chunk that answers it is kept from the
+            client. To be turned off for providers that refuse the field.
+        rest_is_reasoning: whether a `total_tokens` above prompt and completion means reasoning that they leave out,
+            as from Gemini's endpoint of this shape. It is charged as output then.
+        reasoning_models: names, or patterns such as "o3*", of models that reason without showing it. What stands
+            before the last slash of a request's model does not count.
+        searching_models: the same for models that search the web in every request.
+    """
+
+    operation_type = "chat"
+    path_end = "/chat/completions"
+
+    def __init__(
+        self,
+        *,
+        default_model: str | None = None,
+        image_tokens: int = 5_000,
+        file_tokens: int = 20_000,
+        ask_for_usage: bool = True,
+        rest_is_reasoning: bool = False,
+        reasoning_models: Sequence[str] = REASONING_MODELS,
+        searching_models: Sequence[str] = SEARCHING_MODELS,
+    ) -> None:
+        check_settings(image_tokens=image_tokens, file_tokens=file_tokens)
+        for name, patterns in (("reasoning_models", reasoning_models), ("searching_models", searching_models)):
+            if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+                raise ConfigError(f"{name} must be a list of names or patterns, not {patterns!r}")
+        self._default_model = default_model
+        self._media = ChatMedia(image_tokens, file_tokens)
+        self._ask_for_usage = ask_for_usage
+        self._rest_is_reasoning = rest_is_reasoning
+        self._reasoning_models = tuple(reasoning_models)
+        self._searching_models = tuple(searching_models)
+
+    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+        """Return the worst case: all of the body as prompt, and the most output, for each of `n` choices."""
+        request = decode_request(body, _decoder)
+        _check(request)
+        model = model_of(request.model, scope, self._default_model)
+        parts = (request.messages, request.tools, request.functions, request.response_format)
+        texts = [text for part in parts if (text := bytes(part))]
+        prompt = measure_prompt(estimates, model, body, texts, self._media.find, MARKS)
+        answers = request.n or 1
+        limits = [limit for limit in (request.max_completion_tokens, request.max_tokens) if limit is not None]
+        limit = max(limits) if limits else None
+        # Rejected tokens of a predicted output are charged as output, beside the limit.
+        prediction = 0 if (predicted := bytes(request.prediction)) == b"null" else len(predicted)
+        most_output = (estimates.output(limit) + prediction) * answers
+        if max(prompt.most_tokens, most_output) > MAX_COUNT:
+            raise BadRequestError("the limits on tokens are too large", param="max_tokens")
+        streams = request.stream is True
+        return StreamRequest(
+            UsageMetrics(
+                model=model,
+                input_tokens=prompt.most_tokens,
+                output_tokens=most_output,
+                web_search_calls=1 if self._searches(model, request) else 0,
+                operation=self.operation_type,
+                service_tier=request.service_tier,
+            ),
+            counted_input_tokens=prompt.likely_tokens,
+            streams=streams,
+            answers=answers,
+            output_limit=limit,
+            may_reason_hidden=self._may_reason(model, request.reasoning_effort),
+            # Sound, pictures and what is rejected of a prediction can't be counted as they come.
+            holds_worst_case=bool(prediction) or request.modalities not in (None, ["text"]),
+            adds_usage=self._ask_for_usage and streams and not asks_for_usage(request.stream_options),
+            has_stream_options=request.stream_options is not UNSET,
+        )
+
+    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        """Return a reader for the answer, plain or streamed."""
+        return ChatAnswerReader(request, estimates, rest_is_reasoning=self._rest_is_reasoning)
+
+    def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
+        """Return the request that asks for its usage, and sets no higher limit than the account can pay."""
+        if output_limit is not None:
+            # Models of OpenAI that reason refuse the older name, most other providers know no other.
+            name = "max_completion_tokens" if request.may_reason_hidden else "max_tokens"
+            body = with_lower_limit(body, ("max_completion_tokens", "max_tokens"), output_limit, name)
+        return with_usage_asked(body, request)
+
+    def _may_reason(self, model: str | None, effort: object) -> bool:
+        if effort is not None:
+            return effort != "none"
+        return is_one_of(model, self._reasoning_models)
+
+    def _searches(self, model: str | None, request: _ChatRequest) -> bool:
+        if request.web_search_options is not None:
+            return True
+        return is_one_of(model, self._searching_models)
+
+
+def _check(request: _ChatRequest) -> None:
+    check_limit(request.max_tokens, "max_tokens")
+    check_limit(request.max_completion_tokens, "max_completion_tokens")
+    if request.n is not None and not 1 <= request.n <= _MOST_CHOICES:
+        raise BadRequestError(f"n must be between 1 and {_MOST_CHOICES}", param="n")
+    check_name(request.service_tier, "service_tier")

@@ -1,0 +1,131 @@
+"""Text to speech in OpenAI's shape: sound as bytes, or as a stream of events."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.types import Scope
+
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.error_responses import BadRequestError
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.json_request import decode_request
+from ducto_redis.middleware.recognisers.openai.paths import model_of
+from ducto_redis.middleware.recognisers.openai.tokens import read_token_usage
+from ducto_redis.middleware.recognisers.prompt import measure_prompt
+from ducto_redis.middleware.recognisers.reported import InvalidReportError
+from ducto_redis.middleware.recognisers.usage_reader import UsageReader
+from ducto_redis.middleware.sse import ServerSentEvent
+
+# gpt-4o-mini-tts speaks 6 tokens for a token of text, of which English has one in 4 to 5 characters.
+_MOST_TOKENS_PER_CHARACTER = 4
+_LIKELY_TOKENS_PER_3_CHARACTERS = 4
+
+
+class _SpeechRequest(Struct):
+    input: str = ""
+    instructions: str | None = None
+    model: str | None = None
+    stream_format: str | None = None
+
+
+class _Event(Struct):
+    """What is read of an event: the sound, nearly all of its bytes, is only skipped over."""
+
+    type: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(_SpeechRequest)
+_event_decoder = msgspec.json.Decoder(_Event)
+
+
+class OpenAISpeech(Recogniser):
+    """`POST .../audio/speech`.
+
+    Its characters are known before it runs. Its tokens only a stream of events reports.
+
+    Args:
+        default_model: the model that is priced where a request names none, and its path neither.
+    """
+
+    operation_type = "speech"
+    path_end = "/audio/speech"
+
+    def __init__(self, *, default_model: str | None = None) -> None:
+        self._default_model = default_model
+
+    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+        """Return the worst case: the characters of the text, and four tokens of sound for each."""
+        request = decode_request(body, _decoder)
+        if not request.input:
+            raise BadRequestError("there is no text to speak", param="input")
+        model = model_of(request.model, scope, self._default_model)
+        texts = [text.encode(errors="surrogatepass") for text in (request.input, request.instructions) if text]
+        prompt = measure_prompt(estimates, model, b"\n".join(texts), texts)
+        spoken = len(request.input) * _MOST_TOKENS_PER_CHARACTER
+        estimate = UsageMetrics(
+            model=model,
+            input_tokens=prompt.most_tokens,
+            output_tokens=spoken,
+            audio_output_tokens=spoken,
+            input_characters=len(request.input),
+            operation=self.operation_type,
+        )
+        # What the sound costs shows only at its end.
+        streams = request.stream_format == "sse"
+        return MeteredRequest(estimate, prompt.likely_tokens, streams=streams, answers=0, holds_worst_case=True)
+
+    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        """Return a reader for the answer: sound, or a stream of events."""
+        return SpeechReader(request, estimates)
+
+
+class SpeechReader(UsageReader):
+    """Reads one answer. Sound says nothing of its usage: the characters are charged, and tokens for them."""
+
+    report_fields = (b"usage", b"error")
+
+    def document(self, body: bytes) -> None:
+        """Take the whole answer, which is sound."""
+        answer = _read(body) if body.startswith(b"{") else _Event()
+        self.failed = bool(answer.error)
+        self._take_report(answer)
+
+    def event(self, event: ServerSentEvent) -> None:
+        """Take an event that reports something."""
+        answer = _read(event.data)
+        self.failed = self.failed or bool(answer.error)
+        self._take_report(answer)
+        self.done = self.done or answer.type == "speech.audio.done"
+
+    def counted_usage(self) -> UsageMetrics:
+        """Return the usage of an answer that reports none."""
+        characters = self.request.estimate.input_characters
+        spoken = -(-characters * _LIKELY_TOKENS_PER_3_CHARACTERS // 3)
+        return UsageMetrics(
+            input_tokens=self.request.counted_input_tokens,
+            output_tokens=spoken,
+            audio_output_tokens=spoken,
+            input_characters=characters,
+        )
+
+    def _take_report(self, answer: _Event) -> None:
+        if answer.usage is None:
+            return
+        try:
+            usage, whole = read_token_usage(answer.usage, output_part="audio_output_tokens")
+        except InvalidReportError:
+            self.invalid = True
+            return
+        usage = msgspec.structs.replace(usage, input_characters=self.request.estimate.input_characters)
+        self.take_report(usage, whole=whole)
+
+
+def _read(text: bytes) -> _Event:
+    try:
+        return _event_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Event()

@@ -1,0 +1,88 @@
+"""Films in OpenAI's shape: jobs that are charged by the second when they are taken on."""
+
+import re
+from typing import Any
+
+import msgspec
+from starlette.types import Scope
+
+from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.error_responses import BadRequestError
+from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.json_request import decode_request
+from ducto_redis.middleware.recognisers.multipart import is_form, read_form
+from ducto_redis.middleware.recognisers.openai.paths import model_of
+from ducto_redis.middleware.recognisers.openai.tokens import whole_seconds
+from ducto_redis.middleware.recognisers.prompt import check_settings
+from ducto_redis.middleware.recognisers.usage_reader import UsageReader, decode
+from ducto_redis.middleware.sse import ServerSentEvent
+
+_PATH = re.compile(r"/videos(?:/edits|/extensions|/[^/]+/remix)?$")
+_MOST_SECONDS = 3600
+
+_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class OpenAIVideos(Recogniser):
+    """`POST .../videos`, and what is made of a film: `.../videos/edits`, `/extensions` and `/{id}/remix`.
+
+    A job is charged when the provider takes it on, by the seconds that the answer names. One that fails afterwards is
+    to be refunded.
+
+    Args:
+        default_model: the model that is priced where a request names none, as those that change a film do.
+        default_seconds: the length of a film where a request names none.
+    """
+
+    operation_type = "video"
+    path_end = "/videos"
+
+    def __init__(self, *, default_model: str | None = None, default_seconds: int = 4) -> None:
+        check_settings(default_seconds=default_seconds)
+        self._default_model = default_model
+        self._default_seconds = default_seconds
+
+    def matches(self, path: str) -> bool:
+        """Tell whether a request to this path belongs to the API."""
+        return _PATH.search(path.rstrip("/")) is not None
+
+    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+        """Return the seconds that are asked for."""
+        fields: dict[str, Any] = (
+            dict(read_form(body, scope).fields) if is_form(scope) else decode_request(body, _decoder)
+        )
+        model, asked = model_of(fields.get("model") or None, scope, self._default_model), fields.get("seconds")
+        seconds = self._default_seconds if asked is None else whole_seconds(asked)
+        if seconds is None or not 1 <= seconds <= _MOST_SECONDS:
+            raise BadRequestError(f"seconds must be between 1 and {_MOST_SECONDS}", param="seconds")
+        return MeteredRequest(UsageMetrics(model=model, video_seconds=seconds, operation=self.operation_type))
+
+    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        """Return a reader for the answer."""
+        return VideoReader(request, estimates)
+
+
+class VideoReader(UsageReader):
+    """Reads the answer that takes a job on."""
+
+    def document(self, body: bytes) -> None:
+        """Take the whole answer."""
+        answer = decode(body)
+        if not isinstance(answer, dict):
+            return
+        self.failed = bool(answer.get("error")) or answer.get("status") == "failed"
+        seconds = whole_seconds(answer.get("seconds"))
+        if seconds:
+            self.take_report(UsageMetrics(video_seconds=seconds))
+
+    def event(self, event: ServerSentEvent) -> None:
+        """Jobs are not streamed."""
+
+    def charge(self, *, complete: bool) -> Charge | None:
+        """Return the seconds of the job; None for one that was not taken on."""
+        return None if self.failed else super().charge(complete=complete)
+
+    def counted_usage(self) -> UsageMetrics:
+        """Return what was asked for."""
+        return UsageMetrics(video_seconds=self.request.estimate.video_seconds)
