@@ -114,7 +114,7 @@ def _soak(options: argparse.Namespace) -> int:
 
 
 def _shown(arguments: Sequence[str]) -> Iterator[str]:
-    """The command line as others repeat it: without what is a matter of this machine, its server and its files."""
+    """Return the command line for others to repeat: without this machine's server and files."""
     waiting = iter(arguments)
     for argument in waiting:
         name, separator, _ = argument.partition("=")

@@ -79,7 +79,7 @@ _FROM_ENTRIES = (
 
 
 def analytics(setting: Setting) -> Iterator[Comparison]:
-    """A ledger of a million entries (`--scale 10`: ten millions), on SQLite and on PostgreSQL."""
+    """Measure a ledger of a million entries (`--scale 10`: ten millions), on SQLite and on PostgreSQL."""
     databases: list[tuple[str, Callable[[], AbstractContextManager[str]]]] = [
         ("SQLite", partial(sqlite_database, setting))
     ]

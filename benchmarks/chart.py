@@ -54,7 +54,7 @@ class Bar(Struct, frozen=True):
 
 
 def bars(outcomes: Sequence[Outcome]) -> Iterator[Bar]:
-    """Every figure that has a target."""
+    """Return every figure that has a target."""
     for outcome in outcomes:
         for figure in outcome.figures:
             target = figure.target
@@ -75,7 +75,7 @@ def bars(outcomes: Sequence[Outcome]) -> Iterator[Bar]:
 
 
 def chart(shown: Sequence[Bar]) -> str:
-    """The chart as SVG."""
+    """Return the chart as SVG."""
     parts: list[str] = []
     y = 8
     for more_is_better, heading in (

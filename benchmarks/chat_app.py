@@ -23,7 +23,7 @@ _MESSAGE = {"role": "assistant", "content": "A charge must cost the application 
 
 
 def request_body(*, chunks: int = 0) -> bytes:
-    """A request as a client of the API sends it, of some 4 KiB: for a stream of so many chunks, 0 for a JSON answer."""
+    """Return a client's request of some 4 KiB, for a stream of so many chunks; 0 for a JSON answer."""
     question = {"role": "user", "content": "How much does a charge cost the application? " * 90}
     body: dict[str, Any] = {"model": "gpt-4o", "messages": [question], "max_tokens": 1000}
     if chunks:
@@ -32,19 +32,19 @@ def request_body(*, chunks: int = 0) -> bytes:
 
 
 def bare() -> Starlette:
-    """The application alone."""
+    """Return the application alone."""
     return Starlette(routes=[Route(PATH, _chat, methods=["POST"])])
 
 
 def metered() -> Starlette:
-    """The application, metered by the account that the benchmarks charge; server and namespace from the environment."""
+    """Return the application, metered for the benchmarks' account; the environment names server and namespace."""
     return metered_by(
         AsyncCreditManager.from_url(os.environ["DUCTO_REDIS_URL"], namespace=os.environ["DUCTO_NAMESPACE"])
     )
 
 
 def metered_by(manager: AsyncCreditManager) -> Starlette:
-    """The application, metered by a manager."""
+    """Return the application, metered by a manager."""
     app = bare()
     app.router.lifespan_context = manager.lifespan
     app.add_middleware(MeteringMiddleware, manager=manager, account=lambda scope: ACCOUNT)

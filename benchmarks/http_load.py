@@ -33,7 +33,7 @@ end
 
 
 def load_tool() -> str:
-    """What makes the load here."""
+    """Return the load tool that is here."""
     return "wrk" if shutil.which("wrk") else "a Python load generator"
 
 

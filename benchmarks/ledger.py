@@ -38,7 +38,7 @@ _CREATE = "CREATE TABLE plain (partition INTEGER, entry_id TEXT, entry TEXT)"
 
 
 def ledger(setting: Setting) -> Iterator[Comparison]:
-    """What one worker writes, on SQLite and on PostgreSQL."""
+    """Compare the rate of one worker on SQLite and on PostgreSQL."""
     batches = _recorded_batches(setting)
     yield _comparison(setting, "ledger on SQLite", batches, partial(sqlite_database, setting), _plain_sqlite)
     if setting.postgres is not None:
@@ -187,7 +187,7 @@ def _migrated(url: str) -> Ledger:
 
 @contextmanager
 def sqlite_database(setting: Setting) -> Iterator[str]:
-    """The URL of a file that is new, and gone afterwards."""
+    """Yield the URL of a new file, gone afterwards."""
     path = setting.folder / f"ledger-{random.getrandbits(64):016x}.db"
     try:
         yield f"sqlite:///{path}"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def workshop() -> Iterator[Path]:
-    """A temporary folder; it and every server are gone afterwards, also when the run is killed."""
+    """Yield a temporary folder; it and every server are gone afterwards, also when the run is killed."""
     try:
         with temporary_folder("ducto-bench-") as folder:
             yield folder
@@ -25,7 +25,7 @@ def workshop() -> Iterator[Path]:
 
 @contextmanager
 def valkey(folder: Path) -> Iterator[str]:
-    """The URL of a Valkey with an append-only file, synced every second."""
+    """Yield the URL of a Valkey with an append-only file, synced every second."""
     place = folder / "valkey"
     place.mkdir()
     server = Server.valkey(place, enable_debug_command="no").start()
@@ -82,7 +82,7 @@ class AppServer(ServerProcess):
 
     @staticmethod
     def stack() -> str:
-        """What it is made of here."""
+        """Return the names of the server's parts."""
         return " + ".join(
             ["uvicorn", "uvloop" if _has("uvloop") else "asyncio", "httptools" if _has("httptools") else "h11"]
         )

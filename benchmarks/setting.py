@@ -1,4 +1,4 @@
-"""What the families of this folder run on, besides a Redis server: a database, and a folder for files."""
+"""The setting of this folder's families, besides a Redis server: a database, and a folder for files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from ducto_redis.benchmark import setting
 
 
 class Setting(setting.Setting, frozen=True):
-    """What a run gives to the families.
+    """The setting that a run gives to the families.
 
     Attributes:
         postgres: PostgreSQL, where it is installed.

@@ -1,4 +1,4 @@
-"""What analytics answer with.
+"""Results of analytics.
 
 Credits are Decimals with six places, times aware datetimes in UTC. What was spent has the same parts in every answer,
 see `Spend`, so that any grouping adds up to the same total.
@@ -16,7 +16,7 @@ UsageGroup: TypeAlias = Literal["account", "model", "member", "day", "hour"]
 
 
 class Spend(Struct, frozen=True, kw_only=True):
-    """What was spent.
+    """Spending.
 
     Attributes:
         charges: how many charges there were.
@@ -36,25 +36,25 @@ class Spend(Struct, frozen=True, kw_only=True):
 
 
 class UserSpend(Spend, frozen=True, kw_only=True):
-    """What one account spent."""
+    """Spending of one account."""
 
     account: str
 
 
 class ModelSpend(Spend, frozen=True, kw_only=True):
-    """What was spent on one model; None is for charges of no model, or of several at once."""
+    """Spending on one model; None is for charges of no model, or of several at once."""
 
     model: str | None
 
 
 class MemberSpend(Spend, frozen=True, kw_only=True):
-    """What one member spent of a team; None is for charges in nobody's name."""
+    """Spending of one member of a team; None is for charges without a member."""
 
     member: str | None
 
 
 class DaySpend(Spend, frozen=True, kw_only=True):
-    """What was spent on one day of the time zone that was asked for."""
+    """Spending on one day of the time zone asked for."""
 
     day: date
 
@@ -126,7 +126,7 @@ class TransactionPage(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """What was consumed of a measure.
+    """Consumption of a measure.
 
     Attributes:
         of: the account, model or member (None for none), the day, or the hour's start.

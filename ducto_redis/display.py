@@ -1,4 +1,4 @@
-"""How credits are written for people."""
+"""Formats of credits and counts for people."""
 
 from decimal import Decimal
 
@@ -14,7 +14,7 @@ def format_credits(credits: Decimal) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number of things.
+    """Format a number of things.
 
     >>> counted(1, "entry", "entries")
     '1 entry'

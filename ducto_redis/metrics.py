@@ -25,7 +25,7 @@ class ToolCall(Struct, frozen=True, omit_defaults=True):
 
 
 class UsageMetrics(Struct, frozen=True, omit_defaults=True):
-    """What one request consumed, or is estimated to consume.
+    """Consumption of one request, or its estimate.
 
     Attributes:
         model: the name that the pricing document prices; any priced thing is a model.

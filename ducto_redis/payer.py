@@ -1,10 +1,10 @@
-"""Who pays for a request."""
+"""The payer of a request."""
 
 from msgspec import Struct
 
 
 class Payer(Struct, frozen=True):
-    """Who pays for a request, as the middleware's `account(scope)` says.
+    """The payer of a request, as the middleware's `account(scope)` names it.
 
     Attributes:
         account: the account id that is charged.

@@ -1,4 +1,4 @@
-"""What operations return.
+"""Results of operations.
 
 Credits are Decimals with six places, times are aware datetimes in UTC, and a name means the same in every result:
 
@@ -158,14 +158,14 @@ class RenewResult(Struct, frozen=True, kw_only=True):
 
 
 class BilledResult(Struct, Generic[T], frozen=True):
-    """What billed work returned, and its charge; None where the engine is away and gets the charge later."""
+    """The return value of billed work, and its charge; None where the engine is away and gets the charge later."""
 
     result: T
     charge: SettleResult | None
 
 
 class Balance(Struct, frozen=True, kw_only=True):
-    """What an account has. `seq` counts the changes that led to it; 0 is an account that nothing ever happened to.
+    """An account's balance. `seq` counts the changes that led to it; 0 is an account without any change yet.
 
     Attributes:
         balance: credits, without the allowance.
@@ -340,7 +340,7 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 
 class LeaseStatus(Struct, frozen=True, kw_only=True):
-    """What became of a lease.
+    """The state of a lease.
 
     Attributes:
         state: `open`, `expired`, `settled` or `released`.
@@ -360,7 +360,7 @@ class LeaseStatus(Struct, frozen=True, kw_only=True):
 
 
 class SweepResult(Struct, frozen=True, kw_only=True):
-    """What a sweep did, or would do: accounts that it visited, leases and grants that expired, credits that went."""
+    """The outcome of a sweep, or of its dry run: accounts visited, leases and grants expired, credits gone."""
 
     accounts: int
     leases_expired: int

@@ -1,4 +1,4 @@
-"""What there is, and did you mean?"""
+"""Suggestions for error messages: the names that exist, and the nearest of them."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

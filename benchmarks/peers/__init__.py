@@ -1,4 +1,4 @@
-"""What one would use instead, beside ducto-redis: one account that everyone charges, and 10,000.
+"""Peers beside ducto-redis: one account that everyone charges, and 10,000.
 
 Every figure has 256 calls in flight, over as many connections as the peer does best with, or 32 threads. The peers are
 spared what they do not do: prices are computed before, and what a request consumed is not recorded.
@@ -46,7 +46,7 @@ def peers(setting: Setting) -> Iterator[Comparison]:
 
 
 def all_peers() -> list[Peer]:
-    """The peers; what they need is imported here."""
+    """Return the peers; their packages are imported here."""
     from benchmarks.peers import limits_library, plain_redis, postgres_function
 
     return [*postgres_function.PEERS, *limits_library.PEERS, *plain_redis.PEERS]

@@ -85,7 +85,7 @@ def _threads_rate(setting: Setting, accounts: Sequence[str], full: int) -> float
 
 
 def _counted_and_forgotten(setting: Setting, namespace: str) -> int:
-    """How many charges the counters hold; they are deleted."""
+    """Return how many charges the counters hold, and delete them."""
     with setting.redis() as client:
         keys = list(client.scan_iter(f"{namespace}*", count=1000))
         values: Any = client.mget(keys) if keys else []

@@ -1,10 +1,10 @@
-"""What the peers do not do: a speed without it says little."""
+"""Notes on what each peer leaves out: a speed without them says little."""
 
 from collections.abc import Iterator
 
 
 def notes() -> Iterator[str]:
-    """A line for each peer."""
+    """Return a line for each peer."""
     from benchmarks.peers import all_peers  # they need what only `make bench-peers` installs
 
     by_lack: dict[str, list[str]] = {}

@@ -27,7 +27,7 @@ def async_rate(setting: Setting, accounts: Sequence[str], full: int) -> float:
 
 
 def threads_rate(setting: Setting, accounts: Sequence[str], full: int) -> float:
-    """The same from threads."""
+    """Charge from threads."""
     drawn = some_of(accounts, 2 * full + THREADS, setting.seed)
     with setting.namespace() as namespace:
         fill(setting, namespace, accounts)

@@ -1,4 +1,4 @@
-"""What a peer is."""
+"""The contract of a peer."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What the number of accounts costs: one hot account beside many, and a thousand beside a million."""
+"""The cost of the number of accounts: one hot account beside many, and a thousand beside a million."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -130,7 +130,7 @@ async def _server_time(manager: AsyncCreditManager, drawn: list[str], *, setting
 
 
 def _processor_seconds(client: redis.Redis) -> float:
-    """What the server's main thread has used of the processor; where it does not say, all of its threads."""
+    """Return the processor time of the server's main thread; where it is not reported, of all its threads."""
     used: Any = client.info("cpu")
     names = ("used_cpu_user_main_thread", "used_cpu_sys_main_thread")
     if not all(name in used for name in names):

@@ -46,11 +46,11 @@ class Command(Struct, frozen=True):
 
     @classmethod
     def of(cls, operation: Operation[Any]) -> "Command":
-        """The command of an operation."""
+        """Return the command of an operation."""
         return cls(operation.script, operation.keys, tuple(_encode(arg) for arg in operation.args))
 
     def doing_nothing(self) -> "Command":
-        """The same KEYS and ARGV, for a script that only returns 1."""
+        """Return the same KEYS and ARGV, for a script that only returns 1."""
         return Command(RETURN_1, self.keys, self.args)
 
     def with_id(self, unique: bytes) -> list[bytes]:
@@ -60,7 +60,7 @@ class Command(Struct, frozen=True):
 
 
 def redis_benchmark_can(url: str, commands: Sequence[Command]) -> bool:
-    """Whether redis-benchmark is installed and can play this work on this server."""
+    """Tell whether redis-benchmark is installed and can play this work on this server."""
     parts = urlsplit(url)
     is_open = parts.scheme == "redis" and not parts.username and not parts.password and not parts.query
     return len(commands) == 1 and is_open and shutil.which("redis-benchmark") is not None
@@ -99,7 +99,7 @@ def plain_socket(url: str, commands: Sequence[Command], count: int) -> float:
 
 @contextmanager
 def _connected(url: str) -> Iterator[socket.socket]:
-    """A socket on which redis-py has shaken hands: TLS, AUTH, database."""
+    """Open a socket on which redis-py has shaken hands: TLS, AUTH, database."""
     with redis.Redis.from_url(url, protocol=2, socket_timeout=_TIMEOUT_SECONDS) as client:
         connection = client.connection_pool.get_connection()
         connection.connect()

@@ -30,7 +30,7 @@ class Drift(Struct, frozen=True):
 
 
 def drift_of(hours: Sequence[float], values: Sequence[float], unit: str) -> Drift:
-    """The drift of values that were measured at these hours."""
+    """Return the drift of values that were measured at these hours."""
     if len(hours) < 2:
         return Drift(fmean(values) if values else nan, nan, nan, unit)
     middle, mean = fmean(hours), fmean(values)

@@ -28,18 +28,18 @@ class Contender(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True):
-    """What a figure should be: at least, at most, or between."""
+    """Bounds of a figure: at least, at most, or between."""
 
     at_least: float | None = None
     at_most: float | None = None
 
     def is_met(self, value: float) -> bool:
-        """Whether a figure is as it should be."""
+        """Tell whether a figure is within the bounds."""
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
 class Figure(Struct, frozen=True):
-    """What is read from a comparison.
+    """A number read from a comparison.
 
     Attributes:
         contender: whose samples.
@@ -55,7 +55,7 @@ class Figure(Struct, frozen=True):
 
     @property
     def is_ratio(self) -> bool:
-        """Whether it has no unit."""
+        """True where it has no unit."""
         return self.limit is not None and self.kind == "ratio"
 
 
@@ -84,11 +84,11 @@ class Outcome(Struct, frozen=True):
     samples: Mapping[str, Sequence[float]]
 
     def typical(self, contender: str) -> float:
-        """The median of a contender's samples."""
+        """Return the median of a contender's samples."""
         return median(self.samples[contender])
 
     def values(self, figure: Figure) -> list[float]:
-        """The figure in each round."""
+        """Return the figure of each round."""
         samples = self.samples[figure.contender]
         if figure.limit is None:
             return list(samples)
@@ -96,11 +96,11 @@ class Outcome(Struct, frozen=True):
         return [sample / limit if figure.is_ratio else sample - limit for sample, limit in pairs]
 
     def value(self, figure: Figure) -> float:
-        """The figure: the median of the rounds'."""
+        """Return the median of the rounds' figures."""
         return median(self.values(figure))
 
     def is_met(self, figure: Figure) -> bool | None:
-        """Whether the figure is as it should be; None where it has no target."""
+        """Tell whether the figure meets its target; None where it has none."""
         return None if figure.target is None else figure.target.is_met(self.value(figure))
 
 

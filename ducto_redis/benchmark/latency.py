@@ -1,4 +1,4 @@
-"""How long one operation takes alone, beside a PING through the same link."""
+"""Latency of one operation alone, beside a PING through the same link."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +18,7 @@ _FULL = 2_000
 
 
 def latency(setting: Setting) -> Iterator[Comparison]:
-    """Each operation with one in flight (median), beside as many PINGs as it takes round trips."""
+    """Compare each operation with one in flight (median) with as many PINGs as it takes round trips."""
     for work in WORKS:
         full = setting.count(_FULL)
         manager, ping = "AsyncCreditManager", "PING through the link"
@@ -65,7 +65,7 @@ def _ping(setting: Setting, round_trips: int, full: int) -> float:
 
 
 async def _median(do: Callable[[int], Awaitable[object]], full: int) -> float:
-    """The median of single calls, in microseconds."""
+    """Return the median of single calls, in microseconds."""
     warm_up = full // 10
     seconds = []
     for number in range(warm_up + full):

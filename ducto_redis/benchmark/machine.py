@@ -1,4 +1,4 @@
-"""Where a run took place: the machine, the versions, the server."""
+"""The place of a run: machine, versions, server."""
 
 import importlib.metadata
 import os
@@ -41,7 +41,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of the packages that are measured, and of the tools that measure."""
+    """Return the versions of Python, of the packages measured, and of the tools that measure."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def server(setting: Setting) -> dict[str, str]:
-    """The server's version, and how its append-only file is synced."""
+    """Return the server's version, and the sync policy of its append-only file."""
     with setting.redis() as client:
         information: Any = client.info("server")
         try:

@@ -1,4 +1,4 @@
-"""What is kept in Redis, in bytes: the growth of the server's memory over many, divided by how many.
+"""Bytes kept in Redis: the growth of the server's memory over many items, divided by their number.
 
 So the keys' names, the tables that hold them and what the allocator rounds up are all in it.
 """
@@ -64,7 +64,7 @@ class Bench(Struct, frozen=True):
 
 
 def memory(setting: Setting) -> Iterator[Comparison]:
-    """An idle account, a live lease, a journal entry, an idempotency record."""
+    """Measure an idle account, a live lease, a journal entry, an idempotency record."""
     kinds: list[tuple[str, Callable[[Bench], Awaitable[float]], Target | None]] = [
         ("idle account", _idle_account, Target(at_most=200)),
         ("live lease, the only one of its account", _live_lease, Target(at_most=250)),
@@ -126,7 +126,7 @@ async def _many_leases(bench: Bench) -> float:
 
 
 async def _journal_entry(bench: Bench) -> float:
-    """What is freed when the entries of so many charges are trimmed."""
+    """Return the bytes freed when the entries of so many charges are trimmed."""
     await bench.each(lambda number: bench.manager.deduct(ACCOUNT, USAGE, idempotency_key=f"request-{number:012d}"))
     before = used_memory(bench.client)
     kept = _journalled(bench)

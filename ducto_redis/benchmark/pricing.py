@@ -33,7 +33,7 @@ Priced = Callable[[UsageMetrics], object]
 
 
 def pricing(setting: Setting) -> Iterator[Comparison]:
-    """The total of a formula of two terms, and the breakdown of a usage of five parts."""
+    """Compare the total of a formula of two terms, and the breakdown of a usage of five parts."""
     engine = PricingEngine.from_dict(_TWO_TERMS)
     for work, model, by_hand in (
         ("price, two terms", "whole", _whole_by_hand),
@@ -72,7 +72,7 @@ def _comparison(
 
 
 def _microseconds(priced: Priced, usages: Sequence[UsageMetrics], calls: int) -> float:
-    """Of one call: the median over passes through the usages. The loop's own share is in it for every contender."""
+    """Return the time of one call: the median over passes through the usages, the loop's share included."""
     passes = []
     for _ in range(max(1, calls // len(usages))):
         start = perf_counter()

@@ -1,4 +1,4 @@
-"""What a run says: one table for people, one JSON for all else."""
+"""The report of a run: one table for people, one JSON for all else."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ class Row(Struct, frozen=True):
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What stands under HEADINGS."""
+        """Return the cells under HEADINGS."""
         return (
             self.work,
             self.contender,
@@ -52,7 +52,7 @@ class Row(Struct, frozen=True):
 
 
 def rows(outcomes: Sequence[Outcome]) -> Iterator[Row]:
-    """Every figure: medians, and the extremes over the rounds."""
+    """Return a row for every figure: medians, and the extremes over the rounds."""
     for outcome in outcomes:
         for figure in outcome.figures:
             values = outcome.values(figure)
@@ -87,7 +87,7 @@ def table(outcomes: Sequence[Outcome]) -> None:
 
 
 def verdict(outcomes: Sequence[Outcome]) -> str:
-    """How many targets are met."""
+    """Return how many targets are met."""
     met = [met for outcome in outcomes for figure in outcome.figures if (met := outcome.is_met(figure)) is not None]
     return f"{sum(met)} of {len(met)} targets met" if met else ""
 
@@ -95,7 +95,7 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
 def document(
     outcomes: Sequence[Outcome], setting: Setting, *, command: str, rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """The whole run as JSON values: where it ran, what it ran on, every figure, every sample."""
+    """Return the whole run as JSON values: its place, its machine, every figure, every sample."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -126,19 +126,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def shown(value: float, unit: Unit) -> str:
-    """A sample with its unit."""
+    """Format a sample with its unit."""
     if unit == "µs":
         return f"{value:,.2f} µs"
     return f"{value:,.0f} {unit}"
 
 
 def shown_figure(value: float, figure: Figure, unit: Unit) -> str:
-    """A figure: a ratio, or a number with its unit."""
+    """Format a figure: a ratio, or a number with its unit."""
     return f"{value:.2f}" if figure.is_ratio else shown(value, unit)
 
 
 def shown_target(target: Target, figure: Figure, unit: Unit) -> str:
-    """A target in the figure's unit."""
+    """Format a target in the figure's unit."""
     least, most = (
         None if bound is None else shown_figure(bound, figure, unit) for bound in (target.at_least, target.at_most)
     )

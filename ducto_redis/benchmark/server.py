@@ -1,4 +1,4 @@
-"""Whether a server that was there before can be measured."""
+"""Checks that an existing server can be measured."""
 
 from urllib.parse import urlsplit
 

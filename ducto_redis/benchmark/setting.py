@@ -1,4 +1,4 @@
-"""What contenders run on: a server, how much there is to do, and a namespace of their own."""
+"""The setting of contenders: a server, an amount of work, and a namespace of their own."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ _COPY = "for i = 2, #KEYS do redis.call('COPY', KEYS[1], KEYS[i], 'REPLACE') end
 
 
 class Setting(Struct, frozen=True):
-    """What a run gives to the families.
+    """The setting that a run gives to the families.
 
     Attributes:
         redis_url: the server.
@@ -46,12 +46,12 @@ class Setting(Struct, frozen=True):
     seed: int
 
     def count(self, full: int) -> int:
-        """How many to do where a full run does `full`."""
+        """Return the amount of work where a full run does `full`."""
         return max(1, round(full * self.scale))
 
     @contextmanager
     def namespace(self) -> Iterator[str]:
-        """The name of a namespace that is new, and whose keys are gone afterwards. All names have the same length."""
+        """Yield the name of a new namespace, whose keys are gone afterwards. All names have the same length."""
         name = f"bench-{''.join(secrets.choice(_LETTERS) for _ in range(8))}"
         try:
             yield name
@@ -61,7 +61,7 @@ class Setting(Struct, frozen=True):
 
     @contextmanager
     def redis(self) -> Iterator[redis.Redis]:
-        """A client that speaks the links' protocol."""
+        """Return a client that speaks the links' protocol."""
         with redis.Redis.from_url(self.redis_url, protocol=2) as client:
             yield client
 

@@ -53,7 +53,7 @@ _STOP_SECONDS = 15.0
 
 
 class Period(Struct, frozen=True):
-    """What was seen at the end of one period.
+    """Observations at the end of one period.
 
     Attributes:
         minutes: since the load began.
@@ -94,11 +94,11 @@ class SoakResult(Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether every call succeeded, and the ledger adds up. Drift is for people to judge."""
+        """True where every call succeeded and the ledger adds up. Drift is for people to judge."""
         return self.verified.ok and not self.verified.behind and not self.errors
 
     def lines(self) -> list[str]:
-        """What is said at the end."""
+        """Return the closing lines."""
         made = ", ".join(f"{count:,} {name}" for name, count in self.calls.items())
         failed = ", ".join(f"{count:,} {name}" for name, count in self.errors.items())
         proof = f"{self.verified.accounts:,} accounts, {self.verified.entries:,} entries"
@@ -111,7 +111,7 @@ class SoakResult(Struct, frozen=True):
         ]
 
     def document(self) -> dict[str, Any]:
-        """The whole of it as JSON values."""
+        """Return the whole of it as JSON values."""
         return {
             "ok": self.ok,
             "periods": [structs.asdict(period) for period in self.periods],
@@ -143,7 +143,7 @@ PERIOD_HEADINGS = " ".join(
 
 
 def period_line(period: Period) -> str:
-    """A period under PERIOD_HEADINGS."""
+    """Return the cells of a period under PERIOD_HEADINGS."""
     return (
         f"{period.minutes:7.1f} {period.calls:9,} {period.p50_us:7,.0f} µs {period.p99_us:7,.0f} µs"
         f" {period.client_bytes / _MIB:7.1f} MiB {period.worker_bytes / _MIB:7.1f} MiB"

@@ -1,4 +1,4 @@
-"""How many operations a second, from an event loop and from threads, beside the bare script."""
+"""Operations a second, from an event loop and from threads, beside the bare script."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ _FULL_BARE = 20_000
 
 
 def throughput(setting: Setting) -> Iterator[Comparison]:
-    """Each operation with 256 in flight from one process, and from 32 threads, beside the bare script."""
+    """Compare each operation, with 256 in flight from one process and from 32 threads, with the bare script."""
     for work in WORKS:
         manager, threads = f"AsyncCreditManager, {IN_FLIGHT} in flight", f"CreditManager, {THREADS} threads"
         bare, nothing = _bare_contenders(setting, work)

@@ -48,7 +48,7 @@ class Work(ABC):
         """Through the manager of threads."""
 
     async def commands(self, setting: Setting, namespace: str, account: str = ACCOUNT) -> list[Command]:
-        """What the manager sends for it, recorded, with UNIQUE as the id. The namespace is prepared for it.
+        """Record the manager's operation, with UNIQUE as the id. The namespace is prepared for it.
 
         What the recorded call leaves under its id is deleted, so that it can be sent again.
         """
@@ -123,7 +123,7 @@ WORKS: tuple[Work, ...] = (AddCredits(), DEDUCT, ReserveAndSettle(), GetBalance(
 
 
 async def record(setting: Setting, store: RedisStore, do: Callable[[], Awaitable[None]]) -> list[Command]:
-    """What a store sends while `do` runs. What that leaves under UNIQUE is deleted, so that it can be sent again."""
+    """Record a store's operation while `do` runs. Keys left under UNIQUE are deleted: it can be sent again."""
     recorder, link = _Recorder(store.link), store.link
     store.link = recorder  # type: ignore[assignment]  # it has what a store calls
     try:

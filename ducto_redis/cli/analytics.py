@@ -42,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
 def _spend(
     since: Since = None, until: Until = None, time_zone: TimeZone = "UTC", output: FormatOption = Format.table
 ) -> None:
-    """What each account spent."""
+    """Show each account's spending."""
     with _analytics() as analytics:
         rows = analytics.spend_by_user(*_times(since, until, time_zone))
     _print_spend("account", [(row.account, row) for row in rows], output)
@@ -56,7 +56,7 @@ def _top(
     time_zone: TimeZone = "UTC",
     output: FormatOption = Format.table,
 ) -> None:
-    """The accounts that were charged most."""
+    """List the accounts that were charged most."""
     with _analytics() as analytics:
         rows = analytics.top_users(limit, *_times(since, until, time_zone))
     _print_spend("account", [(row.account, row) for row in rows], output)
@@ -70,7 +70,7 @@ def _models(
     time_zone: TimeZone = "UTC",
     output: FormatOption = Format.table,
 ) -> None:
-    """What was spent on each model; the line without a name is for charges of none, or of several at once."""
+    """Show the spending on each model; the nameless line is for charges of no model, or of several at once."""
     with _analytics() as analytics:
         rows = analytics.spend_by_model(*_times(since, until, time_zone), account=account)
     _print_spend("model", [(row.model, row) for row in rows], output)
@@ -84,7 +84,7 @@ def _members(
     time_zone: TimeZone = "UTC",
     output: FormatOption = Format.table,
 ) -> None:
-    """What each member spent of a team; the line without a name is for charges in nobody's."""
+    """Show each member's spending of a team; the nameless line is for charges without a member."""
     with _analytics() as analytics:
         rows = analytics.spend_by_member(team, *_times(since, until, time_zone))
         if not any(row.member for row in rows):
@@ -100,7 +100,7 @@ def _daily(
     time_zone: TimeZone = "UTC",
     output: FormatOption = Format.table,
 ) -> None:
-    """What was spent on each day. Days on which nothing moved are left out."""
+    """Show the spending of each day. Days without any are left out."""
     with _analytics() as analytics:
         rows = analytics.daily_spend(*_times(since, until, time_zone), time_zone=time_zone, account=account)
     _print_spend("day", [(row.day, row) for row in rows], output)
@@ -114,7 +114,7 @@ def _stats(
     time_zone: TimeZone = "UTC",
     output: FormatOption = Format.table,
 ) -> None:
-    """All that moved, and what stands out."""
+    """Show all movements, and the extremes among them."""
     with _analytics() as analytics:
         stats = analytics.aggregate_stats(*_times(since, until, time_zone), account=account)
     names = (*_SPEND, "accounts", "average_day", "top_account", "top_model", "adjusted", "expired", "lost")
@@ -135,7 +135,7 @@ def _usage(
     time_zone: TimeZone = "UTC",
     output: FormatOption = Format.table,
 ) -> None:
-    """What was consumed of a measure."""
+    """Show the consumption of a measure."""
     with _analytics() as analytics:
         rows = analytics.usage(
             measure,
@@ -165,7 +165,7 @@ def _transactions(
     time_zone: TimeZone = "UTC",
     output: FormatOption = Format.table,
 ) -> None:
-    """An account's transactions, newest first."""
+    """List an account's transactions, newest first."""
     start, end = _times(since, until, time_zone)
     with _analytics() as analytics:
         page = analytics.list_user_transactions(
@@ -227,7 +227,7 @@ def _check_team(analytics: "Analytics", team: str) -> None:
 
 
 def _declared_measures() -> tuple[str, ...]:
-    """The measures of the active document, where there is an engine that can be asked."""
+    """Return the measures of the active document, where an engine can be asked."""
     if not has_redis_url():
         return ()
     try:

@@ -101,7 +101,7 @@ def _fail_usage(error: Any) -> NoReturn:
 
 
 def _given(error: Any) -> str:
-    """The text that was given for an option or argument, where the error knows; its message often does not say."""
+    """Return the text given for an option or argument, where the error has it: its message often does not say."""
     problems = getattr(error.__cause__, "errors", None)
     given = problems()[0].get("input") if problems is not None else None
     return given if isinstance(given, str) else ""

@@ -1,4 +1,4 @@
-"""What several commands take: keys, times, who does it and why."""
+"""Arguments that several commands share: keys, times, actors and reasons."""
 
 import getpass
 import json
@@ -32,7 +32,7 @@ TimeZone: TypeAlias = Annotated[
 
 @contextmanager
 def repeatable(key: str | None, *unknown: type[CreditError]) -> Iterator[str]:
-    """The key of a command that is to take effect once; where the outcome is not known, the error names it.
+    """Yield the idempotency key of a command; where the outcome is unknown, the error names it.
 
     Args:
         key: what the user gave, or None for one that is made here.
@@ -48,7 +48,7 @@ def repeatable(key: str | None, *unknown: type[CreditError]) -> Iterator[str]:
 
 
 def read_actor(actor: str | None) -> str:
-    """Who does it. Raises ConfigError where that is not known."""
+    """Return the actor. Raises ConfigError where none is known."""
     try:
         return getpass.getuser() if actor is None else actor
     except (OSError, KeyError):
@@ -56,7 +56,7 @@ def read_actor(actor: str | None) -> str:
 
 
 def read_metadata(text: str | None) -> dict[str, Any] | None:
-    """What `--metadata` says. Raises ConfigError."""
+    """Return the metadata in `--metadata`. Raises ConfigError."""
     if text is None:
         return None
     try:
@@ -69,7 +69,7 @@ def read_metadata(text: str | None) -> dict[str, Any] | None:
 
 
 def read_time(text: str, option: str) -> datetime:
-    """A time in ISO 8601, in UTC where it names no offset. Raises ConfigError."""
+    """Return a time in ISO 8601, in UTC where it names no offset. Raises ConfigError."""
     try:
         time = datetime.fromisoformat(text.strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the environment says: where the engine and the ledger are.
+"""The environment: addresses of the engine and the ledger.
 
 URLs hold passwords, so they are never taken as arguments, which every user of a machine can read.
 """
@@ -30,7 +30,7 @@ PARTITIONS = "DUCTO_PARTITIONS"
 
 
 def redis_url() -> str:
-    """The engine's URL. Raises ConfigError where there is none that another process can use."""
+    """Return the engine's URL. Raises ConfigError where another process cannot use it."""
     url = os.environ.get(REDIS_URL, "")
     if not url:
         raise ConfigError(
@@ -42,22 +42,22 @@ def redis_url() -> str:
 
 
 def has_redis_url() -> bool:
-    """Whether the environment names an engine."""
+    """Tell whether the environment names an engine."""
     return bool(os.environ.get(REDIS_URL))
 
 
 def ledger_url() -> str | None:
-    """The ledger's URL, or None."""
+    """Return the ledger's URL, or None."""
     return os.environ.get(LEDGER_URL) or None
 
 
 def namespace() -> str:
-    """The namespace's name."""
+    """Return the namespace's name."""
     return os.environ.get(NAMESPACE) or "ducto"
 
 
 def partitions() -> int:
-    """How many partitions the namespace has. Raises ConfigError."""
+    """Return the number of partitions of the namespace. Raises ConfigError."""
     text = os.environ.get(PARTITIONS) or str(DEFAULT_PARTITIONS)
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
         raise ConfigError(f"{PARTITIONS} is a number of partitions, not {text!r:.40}")
@@ -66,7 +66,7 @@ def partitions() -> int:
 
 @contextmanager
 def open_store() -> Iterator[JournalledStore]:
-    """The blocking store. Nothing is created in it."""
+    """Open the blocking store. Nothing is created in it."""
     store = store_from_url(redis_url(), namespace=namespace(), partitions=partitions(), blocking=True)
     try:
         yield store
@@ -76,7 +76,7 @@ def open_store() -> Iterator[JournalledStore]:
 
 @contextmanager
 def open_manager(*, create: bool = False) -> Iterator[CreditManager]:
-    """A manager on the namespace.
+    """Open a manager on the namespace.
 
     Args:
         create: whether to create the namespace where there is none. Without it, a mistyped URL or name is an error
@@ -104,7 +104,7 @@ def open_manager(*, create: bool = False) -> Iterator[CreditManager]:
 
 @contextmanager
 def open_ledger() -> Iterator["Ledger"]:
-    """The ledger; that of an `embedded://` engine where DUCTO_LEDGER_URL is not set. Raises ConfigError."""
+    """Open the ledger; that of an `embedded://` engine where DUCTO_LEDGER_URL is not set. Raises ConfigError."""
     ledger = find_ledger()
     if ledger is None:
         raise ConfigError(
@@ -118,5 +118,5 @@ def open_ledger() -> Iterator["Ledger"]:
 
 
 def find_ledger() -> "Ledger | None":
-    """The ledger that the environment names, or None."""
+    """Return the ledger that the environment names, or None."""
     return ledger_for(os.environ.get(REDIS_URL, ""), ledger_url())

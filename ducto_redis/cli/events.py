@@ -200,7 +200,7 @@ def _secret() -> None:
 
 
 def _collect(handlers: list[str] | None, webhooks: list[str] | None, webhook_events: str) -> Handlers:
-    """The handlers that the options name. Raises ConfigError."""
+    """Return the handlers that the options name. Raises ConfigError."""
     from ducto_redis.delivery.webhook import Webhook
 
     collected = Handlers()
@@ -246,7 +246,7 @@ def _is_of(event: CreditEvent, event_type: str | None) -> bool:
 
 
 def _line(event: CreditEvent) -> str:
-    """An event for people: when, what, whose, and what it says."""
+    """Format an event for people: time, type, account and fields."""
     said = " ".join(
         f"{name}={_value(getattr(event.data, name))}"
         for name in event.data.__struct_fields__

@@ -21,7 +21,7 @@ _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 class Format(StrEnum):
-    """How rows are printed."""
+    """Formats of printed rows."""
 
     table = "table"
     csv = "csv"
@@ -61,7 +61,7 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def csv_cell(value: Any) -> str:
-    """A value as CSV holds it: credits exactly, times in ISO 8601, and no text that a spreadsheet would calculate.
+    """Format a value for CSV: credits exactly, times in ISO 8601, and no text that a spreadsheet would calculate.
 
     >>> csv_cell("=1+1"), csv_cell(Decimal("-0.000001"))
     ("'=1+1", '-0.000001')

@@ -1,4 +1,4 @@
-"""What a worker serves over HTTP about itself: `/healthz`, `/readyz` and `/metrics`."""
+"""A worker's own HTTP endpoints: `/healthz`, `/readyz` and `/metrics`."""
 
 import socket
 import threading
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def readiness(health: WorkerHealth) -> dict[str, Any]:
-    """What `/readyz` says."""
+    """Return the body of `/readyz`."""
     problems = [problem for problem in (health.redis_error, health.database_error) if problem]
     if not health.running:
         problems.append("the worker does not run")
@@ -113,7 +113,7 @@ def readiness(health: WorkerHealth) -> dict[str, Any]:
 
 
 def metrics(health: WorkerHealth, lag: dict[int, int]) -> Iterator[str]:
-    """What `/metrics` says, in Prometheus' text format.
+    """Return the body of `/metrics`, in Prometheus' text format.
 
     Args:
         health: the worker's.

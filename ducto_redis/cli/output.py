@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs."""
+"""Output of commands: tables for people, JSON for programs."""
 
 import sys
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, credi
 
 
 def example(*commands: str) -> str:
-    """The epilog of a command's help: how it is typed."""
+    """Return the epilog of a command's help: examples to type."""
     return "Example: " + "   ".join(commands)
 
 
@@ -60,7 +60,7 @@ def print_whole(console: Console, table: Table) -> None:
 
 
 def cell(value: object) -> Text:
-    """A value as text, never as markup."""
+    """Return a value as text, never as markup."""
     if isinstance(value, Decimal):
         return Text(format_credits(value))
     if isinstance(value, datetime):
@@ -69,12 +69,12 @@ def cell(value: object) -> Text:
 
 
 def format_time(time: datetime) -> str:
-    """A time to the second, in UTC."""
+    """Format a time to the second, in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def format_seconds(seconds: float) -> str:
-    """A length of time for people.
+    """Format a length of time for people.
 
     >>> format_seconds(5025)
     '1h 23m'

@@ -29,7 +29,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A .yaml, .yml or .js
 
 
 class Format(StrEnum):
-    """How a document is written."""
+    """Formats of a document."""
 
     yaml = "yaml"
     json = "json"

@@ -23,14 +23,14 @@ class NamedDocument(Struct, frozen=True):
 
 
 def read_file(file: Path) -> PricingDocument:
-    """The document in a file, every formula of it compiled. Raises ConfigError, ExpressionError."""
+    """Return the document in a file, every formula of it compiled. Raises ConfigError, ExpressionError."""
     document = PricingDocument.from_file(file)
     PricingEngine(document)
     return document
 
 
 def read_documents(*names: str) -> list[NamedDocument]:
-    """The documents of these names. The engine is asked only where one of them is published.
+    """Return the documents of these names. The engine is asked only where one of them is published.
 
     Raises:
         ConfigError: for a name that is none, or a version that does not exist.
@@ -56,7 +56,7 @@ def _read(name: str, manager: CreditManager | None) -> NamedDocument:
 
 
 def _version(name: str) -> int | None:
-    """The number of a published version, 0 for the active one; None for a file."""
+    """Return the number of a published version, 0 for the active one; None for a file."""
     if name == ACTIVE:
         return 0
     if not (name.isascii() and name.isdigit() and len(name) <= 15):

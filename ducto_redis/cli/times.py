@@ -10,7 +10,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def parse_time(text: str, option: str, now: datetime) -> datetime:
-    """The time that was typed for an option: so long ago (`30m`, `12h`, `7d`, `4w`), a date, or a date and a time.
+    """Return the time typed for an option: so long ago (`30m`, `12h`, `7d`, `4w`), a date, or a date and a time.
 
     Without a zone, dates and times are UTC.
 

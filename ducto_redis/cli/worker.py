@@ -66,7 +66,7 @@ class Stoppable(Protocol):
 
 @contextmanager
 def stopped_by_signals(worker: Stoppable) -> Iterator[None]:
-    """The first SIGTERM or SIGINT lets the worker finish what it does; the second ends the process."""
+    """Let the worker finish its batch at the first SIGTERM or SIGINT; the second ends the process."""
 
     def stop(number: int, _: object) -> None:
         for name in before:

@@ -1,4 +1,4 @@
-"""What became of the answer whose reader hung up, as the ledger tells it."""
+"""The charge of an answer whose reader hung up, from the ledger."""
 
 from msgspec import Struct
 
@@ -24,7 +24,7 @@ class Interruption(Struct, frozen=True):
 
 
 def find_interruption(ledger: Ledger, namespace: str, account: str) -> Interruption | None:
-    """The account's newest charge for an answer that was interrupted, or None."""
+    """Return the account's newest charge for an interrupted answer, or None."""
     entries = ledger.entries(namespace, account, limit=_ENTRIES)
     for entry in entries:
         flags = tuple(decode_cause(entry.cause).flags)

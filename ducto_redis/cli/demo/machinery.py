@@ -1,4 +1,4 @@
-"""What the demo runs on: a real Valkey, a SQLite ledger and its worker, all in a temporary folder."""
+"""The demo's machinery: a real Valkey, a SQLite ledger and its worker, all in a temporary folder."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,7 +47,7 @@ class Machinery:
         self._stack.close()
 
     def new_manager(self) -> AsyncCreditManager:
-        """A manager for an application on an event loop."""
+        """Return a manager for an application on an event loop."""
         return AsyncCreditManager.from_url(self.redis_url, self.ledger_url, namespace=NAMESPACE)
 
     def _start(self, stack: ExitStack) -> None:

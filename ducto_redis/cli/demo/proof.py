@@ -51,7 +51,7 @@ class AccountProof(Struct, frozen=True, kw_only=True):
 
     @property
     def holds(self) -> bool:
-        """Whether ledger and engine agree to the last micro-credit, and nothing is missing."""
+        """True where ledger and engine agree to the last micro-credit, and nothing is missing."""
         return self.gapless and self.recomputed == self.balance and self.last_seq == self.engine_seq
 
 
@@ -63,7 +63,7 @@ class Proof(Struct, frozen=True, kw_only=True):
 
     @property
     def holds(self) -> bool:
-        """Whether everything adds up, and no hold was forgotten."""
+        """True where everything adds up, and no hold was forgotten."""
         return (
             all(account.holds and account.held == 0 for account in self.accounts)
             and self.report.ok

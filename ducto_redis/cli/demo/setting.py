@@ -1,4 +1,4 @@
-"""Who takes part in the demo, and what things cost there."""
+"""The demo's customers and prices."""
 
 from decimal import Decimal
 
@@ -33,7 +33,7 @@ class Customer(Struct, frozen=True):
 
     @property
     def api_key(self) -> str:
-        """What they send as a bearer token."""
+        """The bearer token that they send."""
         return f"demo-key-{self.account}"
 
 

@@ -45,14 +45,14 @@ class StandInModel:
         self._created = int(time.time())
 
     async def answer(self) -> dict[str, Any]:
-        """The whole answer."""
+        """Return the whole answer."""
         await asyncio.sleep(len(self._tokens) * _SECONDS_PER_TOKEN)
         message = {"role": "assistant", "content": "".join(self._tokens), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._finish_reason}
         return {**self._head("chat.completion"), "choices": [choice], "usage": self._usage()}
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The answer as server-sent events."""
+        """Yield the answer as server-sent events."""
         yield self._event({"role": "assistant", "content": "", "refusal": None})
         for token in self._tokens:
             await asyncio.sleep(_SECONDS_PER_TOKEN)

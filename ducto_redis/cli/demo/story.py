@@ -24,7 +24,7 @@ _INDENT = 15
 
 
 class Outcome(Struct, frozen=True):
-    """How the demo went.
+    """The demo's outcome.
 
     Attributes:
         traffic: what the customers' clients saw.

@@ -1,4 +1,4 @@
-"""What the customers do: they use the real openai client, and know nothing of credits."""
+"""The customers' traffic: they use the real openai client, and know nothing of credits."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _QUESTIONS = (
 
 
 class Tally(Struct):
-    """What a customer's client saw.
+    """The responses that a customer's client saw.
 
     Attributes:
         sent: calls of the client, each a request if nothing is retried.

@@ -25,7 +25,7 @@ async def chat_completions(request: Request) -> Response:
 
 
 def payer(scope: Scope) -> str | None:
-    """Who pays for a request: the customer whose key it carries."""
+    """Return the payer of a request: the customer whose key it carries."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     return _ACCOUNTS.get(headers.get(b"authorization", b""))
 
@@ -37,7 +37,7 @@ class RequestCount:
         self.arrived = 0
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
-        """The same application, counted."""
+        """Return the same application, counted."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
@@ -48,7 +48,7 @@ class RequestCount:
 
 
 def make_app(manager: AsyncCreditManager) -> Starlette:
-    """The metered application."""
+    """Return the metered application."""
     return Starlette(
         routes=[Route("/v1/chat/completions", chat_completions, methods=["POST"])],
         middleware=[Middleware(MeteringMiddleware, manager=manager, account=payer)],
