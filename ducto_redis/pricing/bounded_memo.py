@@ -10,7 +10,7 @@ _Value = TypeVar("_Value")
 
 
 class Remembered(dict[str | None, _Value]):
-    """What `find` returned for the names that requests gave."""
+    """Results of `find` for the names that requests gave, bounded in number."""
 
     def __init__(self, find: Callable[[str | None], _Value]) -> None:
         self._find = find

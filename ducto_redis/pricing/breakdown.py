@@ -1,4 +1,4 @@
-"""What a usage costs and what it came from."""
+"""The cost of a usage, line by line."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -38,7 +38,7 @@ class CostLine(Struct, frozen=True, gc=False):
 
 
 class CostBreakdown(Struct, frozen=True, kw_only=True):
-    """What a usage costs, in credits.
+    """The cost of a usage, in credits.
 
     The total is the exact sum of all parts, rounded once, half up, to six places. The lines are rounded so that they
     add up to the total. A total below 0 becomes 0: then the flag `total_below_zero` is set, and a line of the part

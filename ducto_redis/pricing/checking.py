@@ -1,4 +1,4 @@
-"""What a formula must obey beyond its grammar: known names, numbers of arguments, numbers where numbers belong."""
+"""Checks of a formula beyond its grammar: known names, numbers of arguments, numbers where numbers belong."""
 
 from collections.abc import Iterator
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""What changed from one pricing document to another."""
+"""The difference between two pricing documents."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
@@ -140,7 +140,7 @@ class _Comparison:
 def _priced(
     name: str, path: str, formulas: Mapping[str, str], base: Mapping[str, str], section: str
 ) -> tuple[str | None, str | None]:
-    """The formula that prices `name`, and where it stands."""
+    """Return the formula that prices `name`, and its place."""
     if name in formulas:
         return formulas[name], join(path, name)
     entry = None
@@ -213,7 +213,7 @@ def _leaves(path: str, value: Any) -> dict[str, object]:
 
 
 def _caps(caps: tuple[SpendCap, ...]) -> dict[str, object]:
-    """A cap's limit and action, under what tells it from the others."""
+    """Return a cap's limit and action, under the key that tells it from the others."""
     fields: dict[str, object] = {}
     for cap in caps:
         name = f"spend_caps[{_cap_name(cap)}]"
@@ -230,7 +230,7 @@ def _cap_name(cap: SpendCap) -> str:
 
 
 def _given(plan: Plan | None) -> dict[str, object] | None:
-    """What a plan says that is not at its default."""
+    """Return the settings of a plan that differ from their defaults."""
     if plan is None:
         return None
     fields: dict[str, object] = {}

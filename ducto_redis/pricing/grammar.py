@@ -217,7 +217,7 @@ class _Parser:
         return node
 
     def _container(self) -> Node:
-        """What stands right of `in`: a list in round or square brackets, or a value (a text measure)."""
+        """Read the right side of `in`: a list in round or square brackets, or a value (a text measure)."""
         opening = self._peek()
         if self._at("["):
             self._take()

@@ -112,7 +112,7 @@ def _by_tier(formulas: Mapping[str | None, str]) -> str:
 
 
 def _sums(dollars: Dollars, credits_per_dollar: Decimal) -> tuple[str, str]:
-    """The price of each unit, times what of it no narrower unit prices: of a million tokens, and of all else."""
+    """Return the terms of a formula: the price of each unit, times the part that no narrower unit prices."""
     own = _own_counts(dollars)
     tokens: list[str] = []
     others: list[str] = []

@@ -1,4 +1,4 @@
-"""What providers ask for their models, in dollars: the list that the package genai-prices carries."""
+"""List prices of providers, in dollars: the list in the package genai-prices."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -62,7 +62,7 @@ class Rates(Struct, frozen=True):
 
 
 class ListPrice(Struct, frozen=True):
-    """What a provider asks for a model.
+    """A provider's list price of a model.
 
     Attributes:
         provider, model: whose, and which.
@@ -178,7 +178,7 @@ def _read(provider: str, model: "ModelInfo", time: datetime) -> ListPrice | None
 
 
 def _names(model: "ModelInfo") -> tuple[str, ...]:
-    """The names beside its id, as far as entries of a document can say them."""
+    """Return the names beside its id, as far as entries of a document can express them."""
     from genai_prices.types import ClauseEquals, ClauseOr, ClauseStartsWith
 
     clauses = model.match.or_ if isinstance(model.match, ClauseOr) else [model.match]
@@ -193,7 +193,7 @@ def _names(model: "ModelInfo") -> tuple[str, ...]:
 
 
 def _standard(model: "ModelInfo", time: datetime) -> tuple["ModelPrice", list[str]]:
-    """The prices that hold at a time; of those that hold at some hours of the day, the highest."""
+    """Return the prices in force at a time; of those that depend on the hour, the highest."""
     from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
 
     notes: list[str] = []
@@ -237,7 +237,7 @@ def _priced_units(price: "ModelPrice") -> Iterator[tuple[str, object]]:
 
 
 def _at(value: object, start: int) -> Decimal:
-    """The price of requests with more than `start` input tokens."""
+    """Return the price of requests with more than `start` input tokens."""
     if isinstance(value, Decimal):
         return value
     from genai_prices.types import TieredPrices
@@ -258,7 +258,7 @@ def _unit(price_key: str) -> "UnitOfList":
 
 
 class UnitOfList(Struct, frozen=True):
-    """How the list counts: for how many its prices are, and what tells this unit from others."""
+    """Return the unit of a list price: the number that its price is for, and its measure."""
 
     per: int
     dimensions: Mapping[str, str]

@@ -27,7 +27,7 @@ _ASSIGNMENT = "assignment"
 
 
 class OperationLimits(Struct, frozen=True, kw_only=True):
-    """What differs from the plan for one type of operation. None: as the plan says."""
+    """A plan's exceptions for one type of operation. None: as the plan says."""
 
     billing_mode: BillingMode | None = None
     overdraft_floor: Decimal | None = None
@@ -35,7 +35,7 @@ class OperationLimits(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What accounts of a plan get.
+    """The terms of a plan: allowance, caps, limits and features of its accounts.
 
     Attributes:
         id: what accounts are assigned by.

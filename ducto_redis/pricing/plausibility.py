@@ -103,7 +103,7 @@ def _token_prices(dollars: Dollars) -> Mapping[str, Decimal]:
 
 
 def _price_of_tokens(engine: PricingEngine, model: str, measure: str) -> Decimal:
-    """What the tokens cost beyond what a request without any does, in credits; 0 where that cannot be said."""
+    """Return the cost of the tokens beyond that of a request without any, in credits; 0 where it is unknown."""
     try:
         with_tokens = engine.total_micro(_usage(model, {measure: _TOKENS}))
         return from_micro(with_tokens - engine.total_micro(_usage(model, {})))

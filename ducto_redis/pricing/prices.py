@@ -15,7 +15,7 @@ from ducto_redis.pricing.usage import check_name
 
 
 class ModelPrice(Struct, frozen=True):
-    """What prices a model.
+    """The compiled price of a model.
 
     Attributes:
         formula: the model's own.

@@ -1,4 +1,4 @@
-"""What a formula charges for one more of each measure, where that is always the same."""
+"""The rate of each measure in a formula, where it is constant."""
 
 from collections.abc import Mapping
 from decimal import Decimal

@@ -83,7 +83,7 @@ def mapping(value: object, path: str) -> Mapping[str, object]:
 
 
 class Mistakes:
-    """What is wrong with a document. As a context it lets the first mistake pass, or collects it and goes on.
+    """The mistakes in a document. As a context it lets the first mistake pass, or collects it and goes on.
 
     Attributes:
         found: the mistakes that were collected.

@@ -1,4 +1,4 @@
-"""What a pricing document would have charged for usage that was charged already.
+"""Replay of charged usage: the charges under another pricing document.
 
 Entries come one after the other and are not kept: only sums by model, by account and by reason are, and of these so
 many at the most.
@@ -70,7 +70,7 @@ class MissingPlan(Struct, frozen=True, kw_only=True):
 
 
 class PricingReplay(Struct, frozen=True, kw_only=True):
-    """What a document would have charged for the usage of a time, beside what was charged.
+    """The charges of a document for the usage of a period, beside the actual charges.
 
     Each charge is rounded to six places, as it would have been. Allowances are those that paid then; refunds that came
     later are not counted on either side.
@@ -199,7 +199,7 @@ class Replay:
             charges = 0
 
     def result(self, start: datetime, end: datetime) -> PricingReplay:
-        """What was found, of the entries of that time."""
+        """Return the findings, of the entries of that time."""
         return PricingReplay(
             start=start,
             end=end,
@@ -233,7 +233,7 @@ def _parts(
     whole: _Part,
     then: Callable[[int], PricingEngine | None],
 ) -> Iterator[tuple[str | None, Sequence[UsageMetrics], _Part]]:
-    """Each model's part of a charge.
+    """Return each model's part of a charge.
 
     The entry says what all of them cost together. What each of them did is what the document of that time says; where
     that cannot be had, they stay together, under all their names.

@@ -1,4 +1,4 @@
-"""Which entry of a document prices a model of a given name.
+"""Resolution of a model's name to the entry of a document that prices it.
 
 The exact name; else the name that remains without a date, `-latest` or an `@version` at the end; else the longest
 entry written `name*` that the name begins with; else `_default`.

@@ -31,7 +31,7 @@ def assign(name: str, value: ast.expr) -> ast.expr:
 
 
 def literal(value: int | str) -> ast.expr:
-    """A number or text."""
+    """Return the syntax of a number or text."""
     return _placed(ast.Constant(value))
 
 

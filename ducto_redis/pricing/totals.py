@@ -64,7 +64,7 @@ _QUICK = 2**30 - 1
 
 
 class BesidesModels(Struct, frozen=True):
-    """What a document prices beside the models.
+    """The prices of a document beside its models.
 
     Attributes:
         search: the formula of searches, or None.

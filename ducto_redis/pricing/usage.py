@@ -1,4 +1,4 @@
-"""What a usage must be before it is priced, and what about it is worth a flag."""
+"""Checks of a usage before it is priced, and its flags."""
 
 import re
 from collections.abc import Mapping
