@@ -2,7 +2,8 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
@@ -14,7 +15,13 @@ from msgspec import Struct
 from ducto_redis.engine.cause import Cause, encode_cause
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id, new_id
 from ducto_redis.engine.operation import CALLERS_KEY, DEFAULT_PRIORITY, OperationKey
-from ducto_redis.errors import ConfigError, InvalidAmountError, InvalidMetadataError, InvalidUsageError
+from ducto_redis.errors import (
+    ConfigError,
+    InvalidAmountError,
+    InvalidMetadataError,
+    InvalidUsageError,
+    StoreUnavailableError,
+)
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing.plans import BillingMode
@@ -32,6 +39,7 @@ KEY_KEPT_MS = _DAY_MS
 GRANT_KEY_KEPT_MS = 35 * _DAY_MS
 _LONGEST_TTL_SECONDS = 30 * 24 * 3600
 _LAST_PRIORITY = 1_000_000
+_REASON_BYTES = 512
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MADE_FOR_A_CALL = re.compile(r"call/[\w-]{16}", re.ASCII)
 
@@ -96,6 +104,27 @@ def fingerprint(*passed: Any, **optional: Any) -> str:
     if given:
         passed = (*passed, given)
     return b64encode(blake2b(_encoder.encode(passed), digest_size=9).digest()).decode()
+
+
+def key_of_call(idempotency_key: str | None) -> str:
+    """Return the caller's key, or one that is made for this call."""
+    return "call/" + new_id() if idempotency_key is None else idempotency_key
+
+
+def key_of_step(key: str, step: str) -> str:
+    """Return the key of one step of a call that takes several."""
+    text = f"{key}/{step}"
+    return text if len(text.encode(errors="replace")) <= KEY_BYTES else f"{fingerprint(key)}/{step}"
+
+
+@contextmanager
+def steps_of(key: str) -> Iterator[None]:
+    """Enclose the steps of a call: where the outcome of one is unknown, the error names the key of the whole call."""
+    try:
+        yield
+    except StoreUnavailableError as error:
+        error.operation_key = key
+        raise
 
 
 def split(usage_or_amount: UsageOrAmount, *, zero: bool = False) -> tuple[Sequence[UsageMetrics], int]:
@@ -171,6 +200,16 @@ def check_feature(feature: str | None) -> str | None:
 def check_lease_id(lease_id: str) -> str:
     """Return it. Raises InvalidIdError where it is none."""
     return check_id(lease_id, "a lease id", NAME_BYTES)
+
+
+def check_actor(actor: str) -> str:
+    """Return the person who changes something by hand. Raises InvalidIdError if it names none."""
+    return check_id(actor, "an actor", NAME_BYTES)
+
+
+def check_reason(reason: str) -> str:
+    """Return the reason of a change by hand: one line of at most 512 bytes. Raises InvalidIdError otherwise."""
+    return check_id(reason, "a reason", _REASON_BYTES)
 
 
 def encode_metadata(metadata: Mapping[str, Any] | None) -> bytes:

@@ -25,7 +25,7 @@ from ducto_redis.manager.ledger_access import LedgerAccess
 from ducto_redis.manager.limits import Limits
 from ducto_redis.manager.outbox import Outbox
 from ducto_redis.manager.pricing_book import PricingBook
-from ducto_redis.manager.repricing import Calls
+from ducto_redis.manager.repricing import Repricer
 from ducto_redis.manager.team_lookup import UNKNOWN, explained
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing import PricingEngine
@@ -138,7 +138,7 @@ class ManagerBase(Events):
             check_max_concurrent(max_concurrent),
         )
         levels = {to_micro(level, zero=True) for level in low_balance_thresholds or ()}
-        self._calls = Calls(store, self.pricing, limits, tuple(sorted(levels, reverse=True)), self._check_open)
+        self._calls = Repricer(store, self.pricing, limits, tuple(sorted(levels, reverse=True)), self._check_open)
         if on_low_balance is not None:
             self.on(EventType.LOW_BALANCE, on_low_balance)
         self._expired_refunds_to_balance = refund_expired == "balance"

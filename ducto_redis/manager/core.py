@@ -3,20 +3,16 @@
 from ducto_redis.manager.analytics import Spending
 from ducto_redis.manager.balances import Balances
 from ducto_redis.manager.caps import Caps
-from ducto_redis.manager.corrections import Refunds
-from ducto_redis.manager.deferred import Later
+from ducto_redis.manager.corrections import Corrections
+from ducto_redis.manager.deferred import DeferredCharges
 from ducto_redis.manager.documents import Documents
 from ducto_redis.manager.explain import Explaining
-from ducto_redis.manager.freezing import Freezing
 from ducto_redis.manager.plans import Plans
-from ducto_redis.manager.replaying import Replaying
 from ducto_redis.manager.teams import Teams
-from ducto_redis.manager.values import Keeping
+from ducto_redis.manager.values import Values
 
 
-class ManagerCore(
-    Teams, Balances, Later, Documents, Caps, Plans, Refunds, Freezing, Explaining, Replaying, Spending, Keeping
-):
+class ManagerCore(Teams, Balances, DeferredCharges, Documents, Caps, Plans, Corrections, Explaining, Spending, Values):
     """Prices, holds and charges."""
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Credits that are given back, and balances that are corrected by hand."""
+"""Refunds, corrections of balances by hand, and freezing of accounts."""
 
 import re
 from collections.abc import Mapping
@@ -8,19 +8,24 @@ from typing import Any
 from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.engine.operation import Charge
 from ducto_redis.errors import ConfigError, InvalidAmountError, RefundError, TransactionNotFoundError
-from ducto_redis.manager.arguments import GRANT_KEY_KEPT_MS, journal_cause, operation_key
-from ducto_redis.manager.auditing import check_actor, check_reason
+from ducto_redis.manager.arguments import (
+    GRANT_KEY_KEPT_MS,
+    check_actor,
+    check_reason,
+    journal_cause,
+    operation_key,
+)
 from ducto_redis.manager.base import ManagerBase, RefundExpired
 from ducto_redis.manager.events import tells_adjusted, tells_refunded
 from ducto_redis.money import Amount, to_micro
-from ducto_redis.results import AdjustResult, RefundResult
+from ducto_redis.results import AccountChange, AdjustResult, RefundResult
 
 _REFUNDABLE = ("deduct", "settle")
 _TRANSACTION = re.compile(r"(\d{1,5})-(\d{1,16})-(\d{1,16}-\d{1,20})", re.ASCII)
 
 
-class Refunds(ManagerBase):
-    """The part of a manager that corrects what was charged."""
+class Corrections(ManagerBase):
+    """The part of a manager that refunds charges, corrects balances and freezes accounts."""
 
     @tells_refunded
     async def refund_credits(
@@ -114,6 +119,47 @@ class Refunds(ManagerBase):
             lambda conditions: self.store.adjust_credits(
                 account, micro, key, force=bool(force), conditions=conditions, cause=cause
             ),
+        )
+
+    async def freeze(
+        self, account: str, *, actor: str, reason: str, idempotency_key: str | None = None
+    ) -> AccountChange:
+        """Refuse an account's reserve, deduct and extend from now on, with AccountFrozenError.
+
+        What runs goes on: settle and release, and so do credits that come in, refunds, adjustments and expiry. An
+        account that is frozen stays so, for the first reason: the result is `replayed`.
+
+        Args:
+            account: a user or a team.
+            actor: who does it.
+            reason: why; both stay in the ledger, and in the error.
+            idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
+
+        Raises:
+            InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
+        """
+        await self._ready()
+        cause = journal_cause(actor=check_actor(actor), reason=check_reason(reason))
+        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "freeze", actor, reason)
+        return await self._conditioned(
+            account,
+            lambda conditions: self.store.freeze(
+                account, f"{actor}: {reason}", key, conditions=conditions, cause=cause
+            ),
+        )
+
+    async def unfreeze(
+        self, account: str, *, actor: str, reason: str, idempotency_key: str | None = None
+    ) -> AccountChange:
+        """Let a frozen account spend again. One that is not frozen changes nothing: the result is `replayed`.
+
+        Args and errors are those of `freeze`.
+        """
+        await self._ready()
+        cause = journal_cause(actor=check_actor(actor), reason=check_reason(reason))
+        key = operation_key(idempotency_key, GRANT_KEY_KEPT_MS, "unfreeze", actor, reason)
+        return await self._conditioned(
+            account, lambda conditions: self.store.freeze(account, "", key, conditions=conditions, cause=cause)
         )
 
     async def _entry(self, transaction_id: str) -> JournalEntry:

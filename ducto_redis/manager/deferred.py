@@ -24,7 +24,7 @@ from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
 _log = logging.getLogger("ducto_redis.manager")
 
 
-class Later(Leases):
+class DeferredCharges(Leases):
     """The part of a manager that charges what was done while the engine was away."""
 
     def charge_later(self, charge: PendingCharge) -> None:

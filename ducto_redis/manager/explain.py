@@ -31,7 +31,6 @@ from ducto_redis.explain.model import (
     Source,
 )
 from ducto_redis.manager.base import ManagerBase
-from ducto_redis.manager.priced_then import engine_of
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import from_micro
 from ducto_redis.pricing.exact import round_fraction
@@ -189,7 +188,7 @@ class Explaining(ManagerBase):
         unexplained = Price(
             version=entry.version, plan=plan, costs=(), exact=None, rounding=None, total=from_micro(entry.amount)
         )
-        engine = await engine_of(self.pricing, entry.version)
+        engine = await self.pricing.engine_of(entry.version)
         if engine is None:
             which = f"version {entry.version} of the pricing document" if entry.version else "the manager's own engine"
             missing.append(f"how it was priced: {which} is not to be had here")

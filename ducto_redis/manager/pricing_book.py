@@ -11,7 +11,7 @@ from typing import Self
 from msgspec import Struct
 
 from ducto_redis.engine.operation import PLAIN, Conditions
-from ducto_redis.errors import PricingNotLoadedError, StoreError
+from ducto_redis.errors import ConfigError, PricingNotLoadedError, StoreError
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing import Plan, PricingEngine
 from ducto_redis.store.contract import CreditStore
@@ -144,6 +144,21 @@ class PricingBook:
             state = await self._store.read_pricing(version)
             engine = self._engine(version, state.asked.document)
         return Pricing.of(engine, version)
+
+    async def engine_of(self, version: int) -> PricingEngine | None:
+        """Return the engine of the version that a journal entry names; None if there is no way to get it.
+
+        Version 0 is an engine that a manager was given: this manager's own, or one that nobody can be asked for.
+        """
+        active = await self.active_or_none()
+        if active is not None and active.version == version:
+            return active.engine
+        if version == 0:
+            return None
+        try:
+            return (await self.version(version)).engine
+        except (ConfigError, PricingNotLoadedError):
+            return None
 
     def _engine(self, version: int, document: str) -> PricingEngine:
         engine = self._engines.get(version)

@@ -6,6 +6,7 @@ again. No caller ever sees that.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from threading import Lock
 from typing import TypeVar
 
 from ducto_redis.engine.operation import PLAIN, Conditions, Price
@@ -21,7 +22,6 @@ from ducto_redis.errors import (
     TermsNeeded,
     UnpricedModelError,
 )
-from ducto_redis.manager.account_book import AccountBook
 from ducto_redis.manager.arguments import ORDINARY, Request
 from ducto_redis.manager.limits import Limits, features_of, has_feature
 from ducto_redis.manager.plan_terms import terms_of
@@ -38,12 +38,37 @@ PRICING_ERRORS = (ExpressionError, InvalidAmountError, InvalidUsageError, Unpric
 
 # How often a call is made again: documents and plans can change in quick succession, but not for ever.
 _TIMES = 20
+_ACCOUNTS_KEPT = 50_000
 _ASKED_TOO_OFTEN = "the pricing document or the account's plan changed each time that the call was made; try again"
 # The version that no document has: the engine answers with the lease's own.
 _WHICH_VERSION = Price(0, version=-1)
 
 
-class Calls:
+class AccountBook:
+    """The plans of the accounts that the engine asked about, which only saves a question. Threads may share it.
+
+    Args:
+        limit: how many accounts it keeps; of more, those that it learned of first are forgotten.
+    """
+
+    def __init__(self, limit: int = _ACCOUNTS_KEPT) -> None:
+        self._limit = limit
+        self._plans: dict[str, str] = {}
+        self._lock = Lock()
+
+    def plan_of(self, account: str) -> str | None:
+        """Return the account's plan, "" for none; None if the engine never asked about the account."""
+        return self._plans.get(account)
+
+    def learn(self, account: str, plan: str) -> None:
+        """Keep the plan that the engine named."""
+        with self._lock:
+            if account not in self._plans and len(self._plans) >= self._limit:
+                del self._plans[next(iter(self._plans))]
+            self._plans[account] = plan
+
+
+class Repricer:
     """Makes calls under the conditions of their accounts.
 
     Args:

@@ -21,12 +21,14 @@ from ducto_redis.manager.arguments import (
     check_member,
     fingerprint,
     journal_cause,
+    key_of_call,
+    key_of_step,
     operation_key,
     split,
+    steps_of,
 )
 from ducto_redis.manager.balances import Balances
 from ducto_redis.manager.caps import Caps
-from ducto_redis.manager.steps import key_of_call, key_of_step, steps_of
 from ducto_redis.manager.team_lookup import UNKNOWN, explained, member_of, no_member, team_of
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing.plans import BillingMode

@@ -6,7 +6,7 @@ from ducto_redis.manager.arguments import ttl_to_ms
 from ducto_redis.manager.base import ManagerBase
 
 
-class Keeping(ManagerBase):
+class Values(ManagerBase):
     """The part of a manager that keeps values beside accounts."""
 
     async def keep(

@@ -6,9 +6,9 @@ import pytest
 
 from ducto_redis.engine.operation import PLAIN, Bounds, CapRule, Conditions
 from ducto_redis.errors import ConfigError, TermsNeeded
-from ducto_redis.manager.account_book import AccountBook
 from ducto_redis.manager.plan_terms import terms_of
 from ducto_redis.manager.pricing_book import Pricing
+from ducto_redis.manager.repricing import AccountBook
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing import PricingEngine
 

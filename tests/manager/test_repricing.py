@@ -10,8 +10,8 @@ import pytest
 from ducto_redis import AsyncCreditManager, CreditManager, MemoryStore, UsageMetrics
 from ducto_redis.engine.operation import PLAIN, Conditions
 from ducto_redis.errors import CapReachedError, InsufficientCreditsError, StalePricing, StoreError, TermsNeeded
-from ducto_redis.manager.account_book import AccountBook
 from ducto_redis.manager.arguments import fingerprint
+from ducto_redis.manager.repricing import AccountBook
 from ducto_redis.money import from_micro
 from ducto_redis.results import Balance
 from ducto_redis.testing import read_journal
