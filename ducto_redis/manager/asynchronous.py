@@ -21,6 +21,7 @@ from ducto_redis.manager.handler_queue import HandlerQueue
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
+from ducto_redis.manager.renewals import Renewals
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.payer import Payer
 from ducto_redis.pricing.plans import BillingMode
@@ -290,6 +291,11 @@ class AsyncCreditManager(ManagerCore):
     @cached_property
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return set()
+
+    @cached_property
+    def renewals(self) -> Renewals[AsyncMeter]:
+        """The renewals of the leases that meters hold."""
+        return Renewals(lambda meter: self.settle_task(meter.renew()))
 
     @cached_property
     def _handler_queue(self) -> HandlerQueue:

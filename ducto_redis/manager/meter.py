@@ -200,7 +200,7 @@ class AsyncMeter(MeterCore):
     ...         meter.record(UsageMetrics(model="gpt-4o", input_tokens=20, output_tokens=180))
     """
 
-    _renewal: asyncio.TimerHandle | None = None
+    _renews_in = 0.0
     _closing: "asyncio.Task[SettleResult | ReleaseResult | None] | None" = None
 
     async def open(self) -> ReserveResult:
@@ -222,8 +222,7 @@ class AsyncMeter(MeterCore):
         Raises:
             CreditError: what `settle` and `release` raise, besides StoreUnavailableError.
         """
-        if self._renewal is not None:
-            self._renewal.cancel()
+        self._manager.renewals.discard(self, self._renews_in)
         if self._closing is None:
             self._closing = self._manager.settle_task(self.close_core())
         # A cancelled caller must not take the charge with it.
@@ -231,16 +230,14 @@ class AsyncMeter(MeterCore):
 
     def leave_open(self) -> None:
         """Close it, but leave its lease to whoever settles or releases it, for the work goes on without it."""
-        if self._renewal is not None:
-            self._renewal.cancel()
+        self._manager.renewals.discard(self, self._renews_in)
         self._closed = True
 
     async def close_in_task(self) -> SettleResult | ReleaseResult | None:
         """`close` for a caller that runs in a task of the manager already: a second task would only cost time."""
         if self._closing is not None:
             return await asyncio.shield(self._closing)
-        if self._renewal is not None:
-            self._renewal.cancel()
+        self._manager.renewals.discard(self, self._renews_in)
         return await self.close_core()
 
     async def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
@@ -261,10 +258,11 @@ class AsyncMeter(MeterCore):
         self._manager = manager
 
     def _renew_later(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._renewal = loop.call_later(seconds, lambda: self._manager.settle_task(self._renew()))
+        self._renews_in = seconds
+        self._manager.renewals.add(self, seconds)
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Renew the lease, and see to its next renewal. The manager calls it when the time has come."""
         seconds = await self.renew_core()
         if seconds is not None and not self._closed:
             self._renew_later(seconds)
