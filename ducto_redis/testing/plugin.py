@@ -1,6 +1,6 @@
 """The suite as a plugin of pytest: `pytest --ducto-store=mypkg.testing:make_store`.
 
-Without paths that runs the suite alone; `--pyargs ducto_redis.store.conformance` names it among others.
+Without paths that runs the suite alone; `--pyargs ducto_redis.testing` names it among others.
 """
 
 import importlib
