@@ -118,12 +118,8 @@ class PricingEngine:
         if plan is not None:
             return self.for_plan(plan).calculate(usage)
         check_usage(usage, self._own_measures)
-        if usage.model is not None:
-            try:
-                return self._breakdowns[usage.model](usage)
-            except (KeyError, ZeroDivisionError):
-                pass  # A tool without a rate, or a failing formula: below are other prices, or the error.
-        return self._breakdown(usage)
+        parts, flags = self._parts(usage)
+        return breakdown(parts, usage_flags(usage) + flags)
 
     def total(self, usage: UsageMetrics, plan: str | None = None) -> Decimal:
         """Return what `usage` costs, in credits. Arguments and errors are those of `calculate`."""
@@ -237,15 +233,8 @@ class PricingEngine:
             discount=self._discount,
             besides=self._besides,
             otherwise=self._checked_total,
-            care=self._breakdown,
         )
-        self._model_prices, self._prices = prices, prices.prices
-        self._totals, self._breakdowns = prices.totals, prices.breakdowns
-
-    def _breakdown(self, usage: UsageMetrics) -> CostBreakdown:
-        """Return the breakdown of any checked usage."""
-        parts, flags = self._parts(usage)
-        return breakdown(parts, usage_flags(usage) + flags)
+        self._model_prices, self._prices, self._totals = prices, prices.prices, prices.totals
 
     def _first_total(self, usage: UsageMetrics) -> int:
         """Return the total, and have the next one of this model from the model's own function."""

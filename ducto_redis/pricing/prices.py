@@ -7,7 +7,6 @@ from msgspec import Struct
 from ducto_redis.errors import UnpricedModelError
 from ducto_redis.pricing.bounded_memo import MAX_REMEMBERED, Remembered
 from ducto_redis.pricing.formula import Formula
-from ducto_redis.pricing.itemizing import Itemize, compile_breakdown
 from ducto_redis.pricing.measures import INPUT_PARTS, UNCACHED
 from ducto_redis.pricing.resolution import resolve_rate
 from ducto_redis.pricing.totals import BesidesModels, Total, compile_total
@@ -31,8 +30,8 @@ class ModelPrice(Struct, frozen=True):
 class ModelPrices:
     """The prices of a document's models, perhaps with a plan's rates in place of some.
 
-    By the name that a request gives (None: it gives none), `prices` holds a ModelPrice, and `breakdowns` a function
-    from usage to breakdown. For names that are remembered, `totals` holds a function from usage to micro-credits.
+    By the name that a request gives (None: it gives none), `prices` holds a ModelPrice. For names that are remembered,
+    `totals` holds a function from usage to micro-credits.
     Looking up and remembering a name raise UnpricedModelError where there is no price, and InvalidIdError for a name
     that no model can have.
     """
@@ -45,7 +44,6 @@ class ModelPrices:
         discount: Formula | None,
         besides: BesidesModels,
         otherwise: Total,
-        care: Itemize,
     ) -> None:
         """Prepare prices.
 
@@ -55,18 +53,14 @@ class ModelPrices:
             discount: of the cache section.
             besides: the document's other prices.
             otherwise: prices with care what is unusual, or wrong.
-            care: makes the breakdown of what is unusual.
         """
         self._formulas = formulas
         self._overrides = overrides
         self._discount = discount
         self._besides = besides
         self._otherwise = otherwise
-        self._care = care
         self._of_formula: dict[str, ModelPrice] = {}
-        self._itemize: dict[str, Itemize] = {}
         self.prices = Remembered(self._find)
-        self.breakdowns = Remembered(self._find_breakdown)
         # A plain dict, which Python reads faster than one of a class of ours; `remember` fills it.
         self.totals: dict[str | None, Total] = {}
 
@@ -87,15 +81,6 @@ class ModelPrices:
         if price is None:
             price = self._of_formula[formula.path] = self._price(formula)
         return price
-
-    def _find_breakdown(self, name: str | None) -> Itemize:
-        price = self.prices[name]
-        path = price.formula.path
-        itemize = self._itemize.get(path)
-        if itemize is None:
-            itemize = compile_breakdown(price.formula, price.discount, self._besides, self._care)
-            self._itemize[path] = itemize
-        return itemize
 
     def _formula(self, name: str | None) -> Formula:
         found = resolve_rate(name, self._formulas, self._overrides)

@@ -70,17 +70,14 @@ class BesidesModels(Struct, frozen=True):
         search: the formula of searches, or None.
         searched: fields of a usage of which one must be given for the search formula to apply.
         fixed: micro-credits by job.
-        tool_formulas: by entry.
-        tool_rates: what one call costs, by entry, where that is all that a tool's formula says.
-        tool_units: how many of what `tool_rates` say make a micro-credit.
-        tools: what calls cost together by these rates; raises KeyError where there is none. None without any rates.
+        tool_units: the units of `tools` in a micro-credit.
+        tools: the price of calls together, by the tools whose formula is a rate for each call; raises KeyError for any
+            other. None where no tool has such a rate.
     """
 
     search: Formula | None
     searched: tuple[str, ...]
     fixed: Mapping[str, int]
-    tool_formulas: Mapping[str, Formula]
-    tool_rates: Mapping[str, int]
     tool_units: int
     tools: ToolCharge | None
 
@@ -97,7 +94,7 @@ class BesidesModels(Struct, frozen=True):
         exact = {name: rate for name, formula in tools.items() if (rate := _rate(formula)) is not None}
         units = lcm(*(rate.denominator for rate in exact.values()))
         rates = {name: int(rate * units) for name, rate in exact.items()}
-        return cls(search, searched, fixed, tools, rates, units, _tool_charge(rates, tools) if rates else None)
+        return cls(search, searched, fixed, units, _tool_charge(rates, tools) if rates else None)
 
 
 def compile_total(formulas: Sequence[Formula], besides: BesidesModels, otherwise: Total) -> Total:

@@ -30,7 +30,6 @@ TARGETS = {
     ("accounts", "deduct", "one hot account", 0.9, 1.1),
     ("growth", "deduct", "accounts", None, 1.15),
     ("pricing", "price", "total_micro", None, 2),
-    ("pricing", "price", "calculate", None, 5),
     ("memory", "memory in Redis", "idle account", None, 200),
     ("memory", "memory in Redis", "live lease", None, 250),
     ("memory", "memory in Redis", "journal entry", None, 150),

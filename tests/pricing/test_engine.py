@@ -341,7 +341,6 @@ def test_names_from_clients_are_bounded() -> None:
         engine.calculate(UsageMetrics(model=f"made-up-{number}"))
     assert len(engine._totals) <= MAX_REMEMBERED
     assert len(engine._prices) <= MAX_REMEMBERED
-    assert len(engine._breakdowns) <= MAX_REMEMBERED
     assert len(engine._cap_models) <= MAX_REMEMBERED
 
 
