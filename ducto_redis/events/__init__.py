@@ -1,4 +1,4 @@
-"""Events: what happened to an account, as `CreditEvent`s that handlers and webhooks are told."""
+"""Events of accounts: their types, handlers, and the signatures of webhooks."""
 
 from ducto_redis.events.handlers import EventHandler, Handlers
 from ducto_redis.events.signature import new_webhook_secret, sign_webhook, verify_webhook

@@ -9,13 +9,12 @@ from ducto_redis.errors import ConfigError
 from ducto_redis.events.types import CreditEvent, EventType
 
 EventHandler: TypeAlias = Callable[[CreditEvent], Awaitable[None] | None]
-"""Called with an event. It may be a coroutine function where an event loop runs it."""
+"""A function of an event. It may be a coroutine function if an event loop runs it."""
 
 H = TypeVar("H", bound=EventHandler)
 
 EVERY_EVENT = ("*", "credits.*")
-"""What may stand for all types of events."""
-
+"""The patterns of all types of events."""
 
 _TYPES = frozenset(event_type.value for event_type in EventType)
 
@@ -42,7 +41,7 @@ class Handlers:
     @overload
     def on(self, event_type: str, handler: H) -> H: ...
     def on(self, event_type: str, handler: H | None = None) -> H | Callable[[H], H]:
-        """Call `handler` with every event of a type; without a handler, a decorator that does so.
+        """Register a handler of a type of events. Without a handler, `on` is a decorator.
 
         Args:
             event_type: such as `credits.low_balance`; `credits.*` or `*` for all.
@@ -52,7 +51,7 @@ class Handlers:
             The handler.
 
         Raises:
-            ConfigError: if there is no such type, or the handler cannot be called.
+            ConfigError: if there is no such type, or the handler is not callable.
         """
         check_event_type(event_type)
         if handler is None:
@@ -65,7 +64,7 @@ class Handlers:
         return handler
 
     def off(self, event_type: str, handler: EventHandler) -> bool:
-        """Take back what `on` did with the same arguments. Returns whether it had been done.
+        """Unregister a handler. Return True if it was registered.
 
         Raises:
             ConfigError: if there is no such type.
@@ -81,11 +80,11 @@ class Handlers:
         return bool(self.registered)
 
     def all(self) -> tuple[EventHandler, ...]:
-        """Every handler."""
+        """Return every handler."""
         return tuple(handler for _, handler in self.registered)
 
     def of(self, event_type: EventType) -> tuple[EventHandler, ...]:
-        """The handlers of a type of events."""
+        """Return the handlers of a type of events."""
         matching = self._matching
         found = matching.get(event_type)
         if found is None:
@@ -97,18 +96,18 @@ class Handlers:
 
 
 def check_event_type(event_type: str) -> str:
-    """Return it. Raises ConfigError, which names the types that there are, where it is none."""
+    """Return the type of events. Raises ConfigError, which lists the types, if there is no such type."""
     if event_type not in EVERY_EVENT and event_type not in _TYPES:
         raise ConfigError(f"there is no event {event_type!r:.60}; there are {', '.join(EventType)} and credits.*")
     return event_type
 
 
 def is_coroutine(handler: EventHandler) -> bool:
-    """Whether calling the handler makes a coroutine, which an event loop must run."""
+    """Return True if calling the handler makes a coroutine, which needs an event loop."""
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
 def name_of(handler: EventHandler) -> str:
-    """What a handler is called, for messages."""
+    """Return a handler's name, for messages."""
     name = getattr(handler, "__qualname__", None)
     return name if isinstance(name, str) else repr(handler)

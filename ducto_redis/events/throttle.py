@@ -1,4 +1,4 @@
-"""Signals: refusals, told to workers in other processes. Refusing must cost nobody memory, and the refused no time."""
+"""The throttle of refusals that are sent to other processes. It costs a bounded memory and the caller no time."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from time import monotonic
 
 from ducto_redis.events.types import CreditEvent
 
-_A_SECOND = 100
+_PER_SECOND = 100
 _SAME_EVERY_SECONDS = 1.0
 _REMEMBERED = 4096
-_UNHEARD_FOR_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0
 
 
-class SignalGate:
-    """Which refusals are told: of each account one of a kind in a second, of a process 100 in a second.
+class RefusalThrottle:
+    """A limit for the refusals of a process: one of a kind a second for each account, and 100 a second in all.
 
-    Where nobody listens nothing is sent for five seconds. What it remembers is bounded. Threads may share it.
+    After `pause`, it admits nothing for five seconds. It remembers at most 4,096 kinds. Threads may share it.
 
     Args:
         clock: seconds, as `time.monotonic`.
@@ -26,36 +26,36 @@ class SignalGate:
         self._clock = clock
         self._lock = Lock()
         self._last: OrderedDict[tuple[str, str, str], tuple[float, int]] = OrderedDict()
-        self._tokens = float(_A_SECOND)
+        self._tokens = float(_PER_SECOND)
         self._filled = clock()
-        self._unheard_until = 0.0
+        self._paused_until = 0.0
 
     @property
     def open(self) -> bool:
-        """Whether any signal may be sent now."""
-        return self._clock() >= self._unheard_until
+        """True while it is not paused."""
+        return self._clock() >= self._paused_until
 
     def admit(self, event: CreditEvent) -> int | None:
-        """Whether to send a signal: how many like it were not sent since the last one, or None where it is not sent."""
+        """Return the number of similar refusals dropped since the last one admitted, or None if this one is dropped."""
         now = self._clock()
         key = (event.type.value, event.account, getattr(event.data, "error", ""))
         with self._lock:
-            if now < self._unheard_until:
+            if now < self._paused_until:
                 return None
-            self._tokens = min(float(_A_SECOND), self._tokens + (now - self._filled) * _A_SECOND)
+            self._tokens = min(float(_PER_SECOND), self._tokens + (now - self._filled) * _PER_SECOND)
             self._filled = now
-            last, suppressed = self._last.get(key, (-_SAME_EVERY_SECONDS, 0))
+            last, dropped = self._last.get(key, (-_SAME_EVERY_SECONDS, 0))
             admitted = now - last >= _SAME_EVERY_SECONDS and self._tokens >= 1
-            self._last[key] = (now, 0) if admitted else (last, suppressed + 1)
+            self._last[key] = (now, 0) if admitted else (last, dropped + 1)
             self._last.move_to_end(key)
             if len(self._last) > _REMEMBERED:
                 self._last.popitem(last=False)
             if not admitted:
                 return None
             self._tokens -= 1
-            return suppressed
+            return dropped
 
-    def nobody_listens(self) -> None:
-        """Send nothing for a while."""
+    def pause(self) -> None:
+        """Admit nothing for five seconds, because nobody listens."""
         with self._lock:
-            self._unheard_until = self._clock() + _UNHEARD_FOR_SECONDS
+            self._paused_until = self._clock() + _PAUSE_SECONDS

@@ -1,11 +1,11 @@
-"""Events: what happened to an account, told to whoever wants to know.
+"""The types of events, and the fields of each.
 
 An event is told in the process that caused it (`manager.on`), and to workers, which read the journal. Both tell the
 same event under the same id.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -14,8 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from ducto_redis.errors import ConfigError
-from ducto_redis.money import to_signed_micro
-from ducto_redis.results import ZERO, CapWarning
+from ducto_redis.results import ZERO
 
 
 class EventType(StrEnum):
@@ -40,13 +39,14 @@ class EventType(StrEnum):
 
 
 class EventData(Struct, frozen=True, kw_only=True):
-    """What an event says besides who and when: one class for each type. Credits are Decimals."""
+    """The fields of an event besides account and time: one class for each type. Credits are Decimals."""
 
 
 class Added(EventData, frozen=True, kw_only=True):
-    """Credits came in, or were adjusted. `amount` is below zero for an adjustment that took some.
+    """Credits that came in, or an adjustment. `amount` is below zero for an adjustment that took some.
 
-    `type` is what they are: purchase, bonus, adjustment, signup_bonus...; `actor` and `reason` belong to adjustments.
+    `type` is that of the credits: purchase, bonus, adjustment, signup_bonus...; `actor` and `reason` belong to
+    adjustments.
     """
 
     amount: Decimal
@@ -58,7 +58,7 @@ class Added(EventData, frozen=True, kw_only=True):
 
 
 class Reserved(EventData, frozen=True, kw_only=True):
-    """A lease was opened, or extended. `amount` is all that it holds, a part of it from the allowance.
+    """A lease that was opened or extended. `amount` is all that it holds, `allowance_consumed` the allowance's part.
 
     `parent` is the lease that it is inside of.
     """
@@ -74,7 +74,7 @@ class Reserved(EventData, frozen=True, kw_only=True):
 
 
 class Settled(EventData, frozen=True, kw_only=True):
-    """A lease was settled. `amount` was charged; `shortfall` could not be. `late`: it had expired."""
+    """A lease that was settled. `amount` was charged, `shortfall` could not be. `late`: the lease had expired."""
 
     lease_id: str
     amount: Decimal
@@ -87,14 +87,14 @@ class Settled(EventData, frozen=True, kw_only=True):
 
 
 class Released(EventData, frozen=True, kw_only=True):
-    """A lease was released. `amount` is what it no longer holds."""
+    """A lease that was released. `amount` is the hold that ended."""
 
     lease_id: str
     amount: Decimal
 
 
 class Deducted(EventData, frozen=True, kw_only=True):
-    """Credits were charged in one step. `allowance_consumed` is the part that the plan's allowance paid."""
+    """A charge in one step. `allowance_consumed` is the part that the plan's allowance paid."""
 
     amount: Decimal
     balance_after: Decimal | None
@@ -105,15 +105,15 @@ class Deducted(EventData, frozen=True, kw_only=True):
 
 
 class DeductFailed(EventData, frozen=True, kw_only=True):
-    """A charge or a hold was refused.
+    """A refused charge or hold.
 
     Attributes:
         operation: deduct, reserve or extend.
         error: the code of the error, such as `insufficient_credits`; `message` is its text.
-        needed, available: credits, where the error says them.
+        needed, available: credits, if the error has them.
         lease_id: of an extend.
-        suppressed: how many refusals like it were not told since the last one, because there were too many.
-        parent: the lease whose hold was too small, where it was not the account that could not pay.
+        suppressed: the number of similar refusals since the last one that was told; they were too many to tell.
+        parent: the lease whose hold was too small, if it was not the account that could not pay.
     """
 
     operation: str
@@ -129,7 +129,7 @@ class DeductFailed(EventData, frozen=True, kw_only=True):
 
 
 class Refunded(EventData, frozen=True, kw_only=True):
-    """A charge was given back, or a part of it, as a `RefundResult` says."""
+    """A refund of a charge, or of a part of it. The fields are those of `RefundResult`."""
 
     amount: Decimal
     balance_after: Decimal | None
@@ -140,7 +140,7 @@ class Refunded(EventData, frozen=True, kw_only=True):
 
 
 class RefundFailed(EventData, frozen=True, kw_only=True):
-    """A refund was refused. `refund_of` is the transaction, `error` and `message` say why."""
+    """A refused refund. `refund_of` is the transaction, `error` and `message` say why."""
 
     refund_of: str
     error: str
@@ -149,10 +149,10 @@ class RefundFailed(EventData, frozen=True, kw_only=True):
 
 
 class Expired(EventData, frozen=True, kw_only=True):
-    """Credits expired.
+    """Credits that expired.
 
-    `grant` is the number of the grant that they were left of, `type` what its credits were; both are None where a sweep
-    says how many (`grants`) it found on all accounts together.
+    `grant` is the number of their grant, `type` the type of its credits. Both are None for a sweep, which counts the
+    grants of all accounts together (`grants`).
     """
 
     amount: Decimal
@@ -163,9 +163,9 @@ class Expired(EventData, frozen=True, kw_only=True):
 
 
 class LeaseExpired(EventData, frozen=True, kw_only=True):
-    """Nobody closed a lease in time. `amount` is what it held, `charged` what was charged for it then.
+    """A lease that nobody closed in time. `amount` is its hold, `charged` the charge that followed.
 
-    Only the journal knows these; a manager that finds out by its own call tells the lease alone.
+    Only the journal knows these. A manager that finds a lease expired tells its id alone.
     """
 
     lease_id: str
@@ -175,7 +175,7 @@ class LeaseExpired(EventData, frozen=True, kw_only=True):
 
 
 class CapWarned(EventData, frozen=True, kw_only=True):
-    """A charge or a hold passed the limit of a spend cap with action `warn`, for the first time in its window."""
+    """A spend cap with action `warn` whose limit a charge or a hold passed, for the first time in its window."""
 
     cap_id: str
     scope: str
@@ -183,9 +183,9 @@ class CapWarned(EventData, frozen=True, kw_only=True):
 
 
 class CapReached(EventData, frozen=True, kw_only=True):
-    """A spend cap's limit: passed, with action `notify`, for the first time in its window; or it refused (`blocking`).
+    """A spend cap whose limit was passed, with action `notify`, or which refused a charge (`blocking`).
 
-    The numbers are those of a refusal, in credits.
+    A cap that notifies does so once in its window. The numbers are those of a refusal, in credits.
     """
 
     cap_id: str
@@ -202,27 +202,27 @@ class CapReached(EventData, frozen=True, kw_only=True):
 
 
 class LowBalance(EventData, frozen=True, kw_only=True):
-    """A charge took the balance to a low-balance level or below. Each level tells so once, until credits come in."""
+    """A charge that took the balance to a low-balance level or below. Each level tells once, until credits come in."""
 
     level: Decimal
     balance_after: Decimal
 
 
 class Overdraft(EventData, frozen=True, kw_only=True):
-    """A charge took the balance from zero or more to below zero. `amount` is what it took from the balance."""
+    """A charge that took the balance from zero or more to below zero. `amount` is its part of the balance."""
 
     amount: Decimal
     balance_after: Decimal
 
 
 class PlanChanged(EventData, frozen=True, kw_only=True):
-    """An account got a plan, or lost it (None)."""
+    """A plan that an account got; None if it lost its plan."""
 
     plan: str | None
 
 
 class PricingActivated(EventData, frozen=True, kw_only=True):
-    """A pricing document is in force. `activation` grows with each."""
+    """A pricing document that was activated. `activation` grows by 1 with each."""
 
     version: int
     activation: int
@@ -246,22 +246,22 @@ EVENT_DATA: Mapping[EventType, type[EventData]] = {
     EventType.PLAN_CHANGED: PlanChanged,
     EventType.PRICING_ACTIVATED: PricingActivated,
 }
-"""What an event of each type says."""
+"""The class of the data of each type."""
 
 
 SIGNALS = (EventType.DEDUCT_FAILED, EventType.REFUND_FAILED, EventType.CAP_REACHED)
-"""The types of events that tell refusals, which no journal has."""
+"""The types of refusals, which are in no journal."""
 
 
 class CreditEvent(Struct, frozen=True, kw_only=True):
     """Something that happened.
 
     Attributes:
-        type: what.
-        account: whose; empty for what concerns the whole namespace.
-        time: when, UTC.
-        event_id: names the event, however often and wherever it is told; it holds no dot.
-        transaction_id: the change that it tells of; None for a refusal, which changed nothing.
+        type: the type.
+        account: whose event it is; empty for the whole namespace.
+        time: the time, UTC.
+        event_id: the same wherever and however often the event is told; it holds no dot.
+        transaction_id: the change; None for a refusal, which changed nothing.
         data: the type's own fields, see the classes of this module.
         metadata: the caller's own, of the change.
     """
@@ -275,12 +275,12 @@ class CreditEvent(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any] | None = None
 
     def to_json(self) -> bytes:
-        """The event as JSON, credits as decimal strings. It is what webhooks send."""
+        """Return the event as JSON, credits as decimal strings. Webhooks send this."""
         return _encoder.encode(self)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> "CreditEvent":
-        """The event that `to_json` wrote. Raises ConfigError where it is none."""
+        """Return the event that `to_json` wrote. Raises ConfigError if the text is no event."""
         try:
             raw = _decoder.decode(text)
             data = msgspec.json.decode(raw.data, type=EVENT_DATA[raw.type])
@@ -296,72 +296,3 @@ class _RawEvent(CreditEvent, frozen=True, kw_only=True):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_RawEvent)
-
-
-def event_of(
-    transaction_id: str,
-    account: str,
-    type: EventType,
-    data: EventData,
-    *,
-    which: str = "",
-    metadata: Mapping[str, Any] | None = None,
-) -> CreditEvent:
-    """The event of that type that a change brings. `which` tells several of one type apart."""
-    event_id = f"{transaction_id}:{type.value.removeprefix('credits.')}"
-    return CreditEvent(
-        type=type,
-        account=account,
-        time=_time_of(transaction_id),
-        event_id=f"{event_id}:{which}" if which else event_id,
-        data=data,
-        transaction_id=transaction_id,
-        metadata=metadata or None,
-    )
-
-
-def pricing_activated_id(activation: int) -> str:
-    """The id of the event of an activation, which is told before its transaction is known."""
-    return f"pricing_activated:{activation}"
-
-
-def crossing_events(
-    transaction_id: str,
-    account: str,
-    *,
-    balance_after: Decimal | None = None,
-    balance_change: Decimal = ZERO,
-    low_levels: Sequence[Decimal] = (),
-    crossed: Sequence[CapWarning] = (),
-    member: str | None = None,
-    metadata: Mapping[str, Any] | None = None,
-) -> Iterator[CreditEvent]:
-    """The events of what a change crossed: zero, low-balance levels, spend caps.
-
-    Args:
-        balance_after, balance_change: credits; None where the balance stayed.
-        low_levels: levels that it took the balance to or below.
-        crossed: caps with action warn or notify whose limits it passed.
-    """
-
-    def event(type: EventType, data: EventData, which: str = "") -> CreditEvent:
-        return event_of(transaction_id, account, type, data, which=which, metadata=metadata)
-
-    if balance_after is not None:
-        if balance_after < 0 <= balance_after - balance_change:
-            yield event(EventType.OVERDRAFT, Overdraft(amount=-balance_change, balance_after=balance_after))
-        for level in low_levels:
-            low = LowBalance(level=level, balance_after=balance_after)
-            yield event(EventType.LOW_BALANCE, low, str(to_signed_micro(level)))
-    for number, cap in enumerate(crossed):
-        if cap.action == "warn":
-            warned = CapWarned(cap_id=cap.cap_id, scope=cap.scope, member=member)
-            yield event(EventType.CAP_WARNING, warned, str(number))
-        else:
-            reached = CapReached(cap_id=cap.cap_id, scope=cap.scope, member=member)
-            yield event(EventType.CAP_REACHED, reached, str(number))
-
-
-def _time_of(transaction_id: str) -> datetime:
-    # partition-epoch-milliseconds-number: when the server wrote it.
-    return datetime.fromtimestamp(int(transaction_id.split("-")[2]) / 1000, UTC)

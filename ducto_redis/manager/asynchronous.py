@@ -17,7 +17,7 @@ from ducto_redis.manager.base import ManagerOptions
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.decorating import MeteredWork, OnError, WhenCharged
 from ducto_redis.manager.deferred import charge_for
-from ducto_redis.manager.handler_queue import HandlerQueue
+from ducto_redis.manager.events import HandlerQueue
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork

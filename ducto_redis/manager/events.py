@@ -1,37 +1,40 @@
-"""Telling what a manager does: to handlers in this process, and refusals to those elsewhere."""
+"""Events of a manager: told to handlers in this process, and refusals to event workers in others."""
 
 import functools
 import inspect
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 from msgspec import Struct, structs
 
 from ducto_redis.errors import ConfigError, CreditError, LeaseExpiredError
-from ducto_redis.events import from_result
-from ducto_redis.events.from_result import CHARGE_REFUSED, REFUND_REFUSED, Call
+from ducto_redis.events.from_result import CHARGE_REFUSED, REFUND_REFUSED, Call, refusal_events, result_events
 from ducto_redis.events.handlers import EventHandler, Handlers, check_event_type, is_coroutine, name_of
-from ducto_redis.events.throttle import SignalGate
+from ducto_redis.events.throttle import RefusalThrottle
 from ducto_redis.events.types import SIGNALS, CreditEvent
-from ducto_redis.manager.handler_queue import forget
 from ducto_redis.store.contract import CreditStore
 
 H = TypeVar("H", bound=EventHandler)
 Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
+HandlerFailed: TypeAlias = Callable[[EventHandler, CreditEvent, BaseException], None]
+
+_LONGEST_QUEUE = 10_000
+
 _log = logging.getLogger("ducto_redis.events")
 
 
 class EventCounts(Struct):
-    """What became of telling.
+    """The counts of events that were told, and of failures to tell them.
 
     Attributes:
         handler_errors: calls of handlers that raised; each is logged.
-        dropped: calls of coroutine handlers that were not made, because 10,000 waited or the manager was closed.
-        signals: refusals that were told to other processes.
-        signal_errors: refusals that could not be told to other processes.
+        dropped: calls of coroutine handlers that never ran, because 10,000 waited or the manager was closed.
+        signals: refusals that were sent to other processes.
+        signal_errors: refusals that could not be sent.
     """
 
     handler_errors: int = 0
@@ -41,12 +44,12 @@ class EventCounts(Struct):
 
 
 class Events:
-    """The part of a manager that tells what the others do.
+    """The part of a manager that tells the events of its operations.
 
     Attributes:
-        handlers: of this process.
-        event_counts: what became of telling.
-        signals: whether refusals are told to other processes: None, while some event worker or `ducto events tail`
+        handlers: the handlers of this process.
+        event_counts: counts of what was told, and of failures.
+        signals: controls if refusals are sent to other processes: None, while some event worker or `ducto events tail`
             listens; True, always; False, never.
     """
 
@@ -58,19 +61,19 @@ class Events:
         self.handlers = Handlers()
         self.event_counts = EventCounts()
         self.signals: bool | None = None
-        self._signal_gate = SignalGate()
+        self._throttle = RefusalThrottle()
 
     @overload
     def on(self, event_type: str) -> Callable[[H], H]: ...
     @overload
     def on(self, event_type: str, handler: H) -> H: ...
     def on(self, event_type: str, handler: H | None = None) -> H | Callable[[H], H]:
-        """Call a handler with every event of a type that this manager brings about.
+        """Register a handler of the events of a type that this manager brings about. Without a handler, a decorator.
 
-        It is called after the operation is done, in order of registration; what it raises is logged and counted, and
-        never reaches the caller. A coroutine handler, of an `AsyncCreditManager`, is awaited in a task of the manager,
-        one after the other: the operation does not wait for it, `close` does. What an earlier call did already
-        (`replayed`) is not told again. Without a handler, `on` is a decorator.
+        Handlers are called after the operation, in order of registration. An error of a handler is logged and counted,
+        and never reaches the caller. Coroutine handlers of an `AsyncCreditManager` are awaited in a task of the
+        manager, one after the other: the operation does not wait for them, `close` does. The result of an earlier call
+        (`replayed`) is not told again.
 
         Args:
             event_type: such as `credits.low_balance`; `credits.*` or `*` for all.
@@ -80,24 +83,37 @@ class Events:
             The handler.
 
         Raises:
-            ConfigError: if there is no such type, or the handler needs an event loop that there is not.
+            ConfigError: if there is no such type, or the handler needs an event loop and there is none.
         """
         if handler is None:
             check_event_type(event_type)
             return lambda decorated: self.on(event_type, decorated)
         if not self._runs_coroutines and is_coroutine(handler):
             raise ConfigError(
-                f"the handler {name_of(handler)} is a coroutine function, and there is no event loop to run it: use"
+                f"the handler {name_of(handler)} is a coroutine function, but there is no event loop to run it: use"
                 " AsyncCreditManager, or a plain function"
             )
         return self.handlers.on(event_type, handler)
 
     def off(self, event_type: str, handler: EventHandler) -> bool:
-        """Take back what `on` did with the same arguments. Returns whether it had been done."""
+        """Unregister a handler. Return True if it was registered."""
         return self.handlers.off(event_type, handler)
 
+    def _tell_refusal(self, operation: str, error: CreditError, arguments: Callable[[], Call]) -> None:
+        """Call handlers with the events of a refusal, and send them to other processes. Raises nothing."""
+        if not self.handlers and (self.signals is False or not self._throttle.open):
+            return
+        for event in self._tell(lambda: refusal_events(operation, error, arguments())):
+            if event.type in SIGNALS:
+                self._signal(event)
+
+    def _tell_result(self, operation: str, result: Any, arguments: Callable[[], Call]) -> None:
+        """Call handlers with the events of a result, unless an earlier call told them. Raises nothing."""
+        if not getattr(result, "replayed", False):
+            self._tell(lambda: result_events(operation, result, arguments()))
+
     def _tell(self, make: Callable[[], Iterable[CreditEvent]]) -> list[CreditEvent]:
-        """Call handlers with the events that `make` makes, and return these. It raises nothing."""
+        """Call handlers with the events that `make` makes, and return the events. Raises nothing."""
         try:
             events = list(make())
         except Exception:
@@ -114,27 +130,18 @@ class Events:
                     self._await_later(handler, event, result)
         return events
 
-    @property
-    def _hears_refusals(self) -> bool:
-        return bool(self.handlers) or (self.signals is not False and self._signal_gate.open)
-
-    def _tell_refusal(self, make: Callable[[], Iterable[CreditEvent]]) -> None:
-        for event in self._tell(make):
-            if event.type in SIGNALS:
-                self._signal(event)
-
     def _handler_failed(self, handler: EventHandler, event: CreditEvent, error: BaseException) -> None:
         self.event_counts.handler_errors += 1
         _log.error("the handler %s of %s failed", name_of(handler), event.type, exc_info=error)
 
     def _await_later(self, handler: EventHandler, event: CreditEvent, result: Awaitable[None]) -> None:
-        forget(result)
-        self._handler_failed(handler, event, ConfigError("it returned a coroutine, and there is no event loop"))
+        _drop(result)
+        self._handler_failed(handler, event, ConfigError("it returned a coroutine, but there is no event loop"))
 
     def _signal(self, event: CreditEvent) -> None:
         if self.signals is False:
             return
-        suppressed = self._signal_gate.admit(event)
+        suppressed = self._throttle.admit(event)
         if suppressed is None:
             return
         if suppressed:
@@ -146,28 +153,60 @@ class Events:
             if await self.store.signal(event.account, event.to_json(), unheard=self.signals is True):
                 self.event_counts.signals += 1
             else:
-                self._signal_gate.nobody_listens()
+                self._throttle.pause()
         except CreditError as error:
             if not self.event_counts.signal_errors:
-                _log.warning("a refusal could not be told to event workers, further ones are only counted: %s", error)
+                _log.warning("a refusal could not be sent to event workers; further ones are only counted: %s", error)
             self.event_counts.signal_errors += 1
 
     def _in_background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do something soon, and do not wait for it."""
+        """Start work, and do not wait for it."""
         raise NotImplementedError
 
 
-def tells(
-    done: Callable[[Any, Call], Iterable[CreditEvent]],
-    refused: Callable[[Any, Call], Iterable[CreditEvent]] | None = None,
-    refusals: tuple[type[CreditError], ...] = (),
-) -> Callable[[Method], Method]:
-    """A decorator of a manager's method: it tells what the method did, and what refused it.
+class HandlerQueue:
+    """A bounded queue of what coroutine handlers returned, to be awaited in order."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[EventHandler, CreditEvent, Awaitable[None]]] = deque()
+
+    def put(self, handler: EventHandler, event: CreditEvent, result: Awaitable[None]) -> bool:
+        """Add a handler's result. Return False, and drop it, if too many wait."""
+        if len(self._waiting) >= _LONGEST_QUEUE:
+            _drop(result)
+            return False
+        self._waiting.append((handler, event, result))
+        return True
+
+    async def run(self, failed: HandlerFailed) -> None:
+        """Await all, one after the other. Call `failed` with each error."""
+        while self._waiting:
+            handler, event, result = self._waiting.popleft()
+            try:
+                await result
+            except Exception as error:
+                failed(handler, event, error)
+
+    def close(self) -> int:
+        """Drop all, and return their number."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, result in waiting:
+            _drop(result)
+        return len(waiting)
+
+
+def _drop(result: Awaitable[None]) -> None:
+    # A coroutine that is closed does not warn that it was never awaited.
+    if inspect.iscoroutine(result):
+        result.close()
+
+
+def tells(operation: str, refusals: tuple[type[CreditError], ...] = ()) -> Callable[[Method], Method]:
+    """Return a decorator for a manager's method that tells its results and refusals.
 
     Args:
-        done: makes events of the result and of the arguments by name.
-        refused: makes events of an error and of the arguments by name.
-        refusals: the errors that it is called with.
+        operation: the operation, as journal entries call it.
+        refusals: the errors that are told.
     """
 
     def decorate(method: Method) -> Method:
@@ -178,17 +217,16 @@ def tells(
             bound.apply_defaults()
             return bound.arguments
 
+        # On the way of every charge: without a handler, it costs this one frame and nothing else.
         @functools.wraps(method)
         async def call(self: Events, *args: Any, **kwargs: Any) -> Any:
             try:
                 result = await method(self, *args, **kwargs)
             except refusals as error:
-                if refused is not None and self._hears_refusals:
-                    refusal = error  # the name does not outlive the clause
-                    self._tell_refusal(lambda: refused(refusal, arguments(self, *args, **kwargs)))
+                self._tell_refusal(operation, error, partial(arguments, self, *args, **kwargs))
                 raise
-            if self.handlers.registered and not getattr(result, "replayed", False):
-                self._tell(lambda: done(result, arguments(self, *args, **kwargs)))
+            if self.handlers.registered:
+                self._tell_result(operation, result, partial(arguments, self, *args, **kwargs))
             return result
 
         return cast("Method", call)
@@ -196,15 +234,15 @@ def tells(
     return decorate
 
 
-tells_added = tells(from_result.added)
-tells_adjusted = tells(from_result.adjusted)
-tells_deducted = tells(from_result.deducted, partial(from_result.charge_refused, operation="deduct"), CHARGE_REFUSED)
-tells_reserved = tells(from_result.reserved, partial(from_result.charge_refused, operation="reserve"), CHARGE_REFUSED)
-tells_extended = tells(from_result.extended, from_result.extend_refused, (*CHARGE_REFUSED, LeaseExpiredError))
-tells_renewed = tells(from_result.nothing, from_result.lease_expired, (LeaseExpiredError,))
-tells_settled = tells(from_result.settled)
-tells_released = tells(from_result.released)
-tells_refunded = tells(from_result.refunded, from_result.refund_refused, REFUND_REFUSED)
-tells_plan = tells(from_result.plan_changed)
-tells_pricing = tells(from_result.pricing_activated)
-tells_swept = tells(from_result.swept)
+tells_added = tells("add_credits")
+tells_adjusted = tells("adjust_credits")
+tells_deducted = tells("deduct", CHARGE_REFUSED)
+tells_reserved = tells("reserve", CHARGE_REFUSED)
+tells_extended = tells("extend", (*CHARGE_REFUSED, LeaseExpiredError))
+tells_renewed = tells("renew", (LeaseExpiredError,))
+tells_settled = tells("settle")
+tells_released = tells("release")
+tells_refunded = tells("refund", REFUND_REFUSED)
+tells_plan = tells("set_plan")
+tells_pricing = tells("publish_pricing")
+tells_swept = tells("expire_grant")

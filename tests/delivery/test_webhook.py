@@ -16,10 +16,11 @@ from ducto_redis.delivery.webhook import WebhookError
 from ducto_redis.errors import ConfigError, GiveUpError
 from ducto_redis.events.handlers import Handlers
 from ducto_redis.events.signature import new_webhook_secret, verify_webhook
-from ducto_redis.events.types import EventType, Released, event_of
+from ducto_redis.events.telling import event_of
+from ducto_redis.events.types import Released
 
 SECRET = new_webhook_secret()
-EVENT = event_of("3-1-1700000000123-4", "u1", EventType.RELEASED, Released(lease_id="l1", amount=1))
+EVENT = event_of(Released(lease_id="l1", amount=1), "u1", "3-1-1700000000123-4")
 
 
 class Endpoint:

@@ -6,12 +6,11 @@ import pytest
 
 from ducto_redis.errors import ConfigError, WebhookSignatureError
 from ducto_redis.events.signature import new_webhook_secret, sign_webhook, verify_webhook
-from ducto_redis.events.types import Added, EventType, event_of
+from ducto_redis.events.telling import event_of
+from ducto_redis.events.types import Added
 
 SENT = 1_800_000_000
-EVENT = event_of(
-    "3-1-1700000000123-4", "u1", EventType.ADDED, Added(amount=Decimal(5), balance_after=Decimal(9), type="purchase")
-)
+EVENT = event_of(Added(amount=Decimal(5), balance_after=Decimal(9), type="purchase"), "u1", "3-1-1700000000123-4")
 BODY = EVENT.to_json()
 
 
@@ -66,7 +65,7 @@ def test_every_part_is_signed(part: str) -> None:
         assert body != BODY
     else:
         secret = new_webhook_secret()
-    with pytest.raises(WebhookSignatureError, match="no signature of the message is right"):
+    with pytest.raises(WebhookSignatureError, match="no signature matches"):
         verify_webhook(secret, headers, body, now=SENT)
 
 
@@ -83,9 +82,9 @@ def test_an_old_message_is_refused(now: float) -> None:
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ({"webhook-id": ""}, "must all be there"),
-        ({"webhook-timestamp": ""}, "must all be there"),
-        ({"webhook-signature": ""}, "must all be there"),
+        ({"webhook-id": ""}, "are required"),
+        ({"webhook-timestamp": ""}, "are required"),
+        ({"webhook-signature": ""}, "are required"),
         ({"webhook-timestamp": "soon"}, "seconds since 1970"),
         ({"webhook-timestamp": "-5"}, "seconds since 1970"),
         ({"webhook-timestamp": "9" * 13}, "seconds since 1970"),
@@ -102,7 +101,7 @@ def test_damaged_headers_are_refused(headers: dict[str, str], message: str) -> N
 def test_a_signed_message_that_is_no_event_is_refused() -> None:
     """Somebody else who signs with the same secret is found out."""
     secret = new_webhook_secret()
-    with pytest.raises(WebhookSignatureError, match="the message is signed, and not an event"):
+    with pytest.raises(WebhookSignatureError, match="the message is signed, but it is not an event"):
         verify_webhook(secret, sign_webhook(secret, "x", SENT, b"{}"), b"{}", now=SENT)
 
 

@@ -11,7 +11,7 @@ import pytest
 from ducto_redis import AsyncCreditManager, CreditEvent, CreditManager, MemoryStore
 from ducto_redis.delivery import EventTail
 from ducto_redis.errors import InsufficientCreditsError, StoreError
-from ducto_redis.events.throttle import SignalGate
+from ducto_redis.events.throttle import RefusalThrottle
 from ducto_redis.events.types import CapReached, DeductFailed, EventType
 from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
@@ -33,55 +33,55 @@ def refusal(account: str = "u1", error: str = "insufficient_credits") -> CreditE
     return CreditEvent(
         type=EventType.DEDUCT_FAILED,
         account=account,
-        time=None,  # type: ignore[arg-type]  # a gate does not look
+        time=None,  # type: ignore[arg-type]  # a throttle does not look
         event_id="x",
         data=DeductFailed(operation="deduct", error=error, message=""),
     )
 
 
 @pytest.fixture
-def gate() -> SignalGate:
-    return SignalGate(Seconds())
+def throttle() -> RefusalThrottle:
+    return RefusalThrottle(Seconds())
 
 
-def clock_of(gate: SignalGate) -> Seconds:
-    clock = gate._clock
+def clock_of(throttle: RefusalThrottle) -> Seconds:
+    clock = throttle._clock
     assert isinstance(clock, Seconds)
     return clock
 
 
-def test_one_of_a_kind_in_a_second(gate: SignalGate) -> None:
+def test_one_of_a_kind_in_a_second(throttle: RefusalThrottle) -> None:
     """An account's refusals of one kind are sent once in a second; the next one says how many there were between."""
-    assert [gate.admit(refusal()) for _ in range(4)] == [0, None, None, None]
-    assert gate.admit(refusal("u2")) == 0
-    assert gate.admit(refusal(error="account_frozen")) == 0
-    clock_of(gate).now += 1
-    assert [gate.admit(refusal()) for _ in range(2)] == [3, None]
+    assert [throttle.admit(refusal()) for _ in range(4)] == [0, None, None, None]
+    assert throttle.admit(refusal("u2")) == 0
+    assert throttle.admit(refusal(error="account_frozen")) == 0
+    clock_of(throttle).now += 1
+    assert [throttle.admit(refusal()) for _ in range(2)] == [3, None]
 
 
-def test_a_hundred_in_a_second(gate: SignalGate) -> None:
+def test_a_hundred_in_a_second(throttle: RefusalThrottle) -> None:
     """A process sends at most a hundred signals in a second, however many accounts are refused."""
-    sent = [gate.admit(refusal(f"u{number}")) for number in range(500)]
+    sent = [throttle.admit(refusal(f"u{number}")) for number in range(500)]
     assert sent == [0] * 100 + [None] * 400
-    clock_of(gate).now += 0.5
-    assert sum(gate.admit(refusal(f"v{number}")) is not None for number in range(500)) == 50
+    clock_of(throttle).now += 0.5
+    assert sum(throttle.admit(refusal(f"v{number}")) is not None for number in range(500)) == 50
 
 
-def test_what_it_remembers_is_bounded(gate: SignalGate) -> None:
+def test_what_it_remembers_is_bounded(throttle: RefusalThrottle) -> None:
     """Refusing a million accounts costs a process no memory to speak of."""
     for number in range(10_000):
-        gate.admit(refusal(f"u{number}"))
-    assert len(gate._last) == 4096
+        throttle.admit(refusal(f"u{number}"))
+    assert len(throttle._last) == 4096
 
 
-def test_nobody_listens(gate: SignalGate) -> None:
+def test_nobody_listens(throttle: RefusalThrottle) -> None:
     """Where nobody listens nothing is sent for five seconds."""
-    gate.nobody_listens()
-    assert not gate.open
-    assert gate.admit(refusal()) is None
-    clock_of(gate).now += 5
-    assert gate.open
-    assert gate.admit(refusal()) == 0
+    throttle.pause()
+    assert not throttle.open
+    assert throttle.admit(refusal()) is None
+    clock_of(throttle).now += 5
+    assert throttle.open
+    assert throttle.admit(refusal()) == 0
 
 
 @pytest.fixture
