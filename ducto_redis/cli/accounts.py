@@ -17,7 +17,7 @@ from ducto_redis.cli.arguments import (
 )
 from ducto_redis.cli.environment import open_manager
 from ducto_redis.cli.explain import print_why
-from ducto_redis.cli.output import Json, example, format_time, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, format_time, show, show_table
 from ducto_redis.display import counted, format_credits
 from ducto_redis.errors import LedgerError
 from ducto_redis.manager.base import RefundExpired
@@ -76,17 +76,15 @@ def _add(
             idempotency_key=own_key,
             metadata=details,
         )
-    if as_json:
-        print_json(added)
-        return
     before = " (it was done before; nothing was added now)" if added.replayed else ""
     expiry = "" if added.expires_at is None else f" that expire at {format_time(added.expires_at)}"
-    print_line(
-        f"added {format_credits(added.amount)} credits{expiry} to {account}{before}: balance"
-        f" {format_credits(added.balance_after)}, available {format_credits(added.available)}"
-    )
     where = "in the engine and in the ledger" if added.durability == "ledger" else "in the engine"
-    print_line(f"transaction {added.transaction_id}, {where}")
+    text = (
+        f"added {format_credits(added.amount)} credits{expiry} to {account}{before}: balance"
+        f" {format_credits(added.balance_after)}, available {format_credits(added.available)}\n"
+        f"transaction {added.transaction_id}, {where}"
+    )
+    show(added, text, as_json)
 
 
 def _balance(
@@ -100,14 +98,13 @@ def _balance(
         return
     with open_manager() as manager:
         balance = manager.get_balance(account)
-    if as_json:
-        print_json(balance)
-        return
     numbers = ("balance", "held", "available", "allowance", "changes")
-    print_table(
+    show_table(
+        balance,
         ("account", *numbers),
         [(balance.account, balance.balance, balance.held, balance.available, balance.allowance, balance.seq)],
         numbers=numbers,
+        as_json=as_json,
     )
 
 
@@ -115,14 +112,8 @@ def _grants(account: Account, as_json: Json = False) -> None:
     """List what an account's balance is made of, in the order in which it is spent."""
     with open_manager() as manager:
         grants = manager.list_grants(account)
-    if as_json:
-        print_json(grants)
-        return
-    grants = tuple(grant for grant in grants if grant.remaining)
-    if not grants:
-        print_line(f"{account} has no credits")
-        return
-    print_table(
+    show_table(
+        grants,
         ("grant", "type", "priority", "remaining", "of", "added", "expires"),
         [
             (
@@ -135,8 +126,11 @@ def _grants(account: Account, as_json: Json = False) -> None:
                 grant.expires_at or "never",
             )
             for grant in grants
+            if grant.remaining
         ],
         numbers=("priority", "remaining", "of"),
+        as_json=as_json,
+        empty=f"{account} has no credits",
     )
 
 
@@ -164,19 +158,19 @@ def _refund(
             idempotency_key=own_key,
             metadata=details,
         )
-    if as_json:
-        print_json(refund)
-        return
     before = " (it was done before; nothing was refunded now)" if refund.replayed else ""
-    print_line(
+    lines = [
         f"refunded {format_credits(refund.amount)} credits to {refund.account}{before}: balance"
         f" {format_credits(refund.balance_after)}, available {format_credits(refund.available)}"
-    )
+    ]
     if refund.allowance_restored:
-        print_line(f"{format_credits(refund.allowance_restored)} of it went back to the allowance")
+        lines.append(f"{format_credits(refund.allowance_restored)} of it went back to the allowance")
     if refund.lost:
-        print_line(f"{format_credits(refund.lost)} of it could not be returned: it had expired")
-    print_line(f"transaction {refund.transaction_id}, {format_credits(refund.refunded)} refunded of that charge so far")
+        lines.append(f"{format_credits(refund.lost)} of it could not be returned: it had expired")
+    lines.append(
+        f"transaction {refund.transaction_id}, {format_credits(refund.refunded)} refunded of that charge so far"
+    )
+    show(refund, "\n".join(lines), as_json)
 
 
 def _adjust(
@@ -195,15 +189,13 @@ def _adjust(
         adjusted = manager.adjust_credits(
             account, amount, actor=who, reason=reason, force=force, idempotency_key=own_key, metadata=details
         )
-    if as_json:
-        print_json(adjusted)
-        return
     before = " (it was done before; nothing was changed now)" if adjusted.replayed else ""
-    print_line(
+    text = (
         f"adjusted {account} by {format_credits(adjusted.amount)} credits{before}: balance"
-        f" {format_credits(adjusted.balance_after)}, available {format_credits(adjusted.available)}"
+        f" {format_credits(adjusted.balance_after)}, available {format_credits(adjusted.available)}\n"
+        f"transaction {adjusted.transaction_id}, by {who}"
     )
-    print_line(f"transaction {adjusted.transaction_id}, by {who}")
+    show(adjusted, text, as_json)
 
 
 def _freeze(account: Account, reason: Reason, actor: Actor = None, as_json: Json = False) -> None:
@@ -211,10 +203,7 @@ def _freeze(account: Account, reason: Reason, actor: Actor = None, as_json: Json
     who = read_actor(actor)
     with open_manager() as manager:
         frozen = manager.freeze(account, actor=who, reason=reason)
-    if as_json:
-        print_json(frozen)
-    else:
-        print_line(f"{account} was frozen already" if frozen.replayed else f"{account} is frozen, by {who}")
+    show(frozen, f"{account} was frozen already" if frozen.replayed else f"{account} is frozen, by {who}", as_json)
 
 
 def _unfreeze(account: Account, reason: Reason, actor: Actor = None, as_json: Json = False) -> None:
@@ -222,10 +211,7 @@ def _unfreeze(account: Account, reason: Reason, actor: Actor = None, as_json: Js
     who = read_actor(actor)
     with open_manager() as manager:
         changed = manager.unfreeze(account, actor=who, reason=reason)
-    if as_json:
-        print_json(changed)
-    else:
-        print_line(f"{account} was not frozen" if changed.replayed else f"{account} may spend again, by {who}")
+    show(changed, f"{account} was not frozen" if changed.replayed else f"{account} may spend again, by {who}", as_json)
 
 
 def _sweep(
@@ -238,11 +224,9 @@ def _sweep(
     """
     with open_manager() as manager:
         swept = manager.sweep_expired_credits(dry_run=dry_run)
-    if as_json:
-        print_json(swept)
-        return
     done = "would expire" if dry_run else "expired"
-    print_line(
+    text = (
         f"{counted(swept.accounts, 'account')}: {counted(swept.grants_expired, 'grant')} with"
         f" {format_credits(swept.credits_expired)} credits and {counted(swept.leases_expired, 'lease')} {done}"
     )
+    show(swept, text, as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ducto_redis.cli.environment import redis_url
-from ducto_redis.cli.output import Json, example, print_json, print_line
+from ducto_redis.cli.output import Json, example, print_json, print_line, show
 from ducto_redis.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,9 +105,6 @@ def _soak(server: str, minutes: float, as_json: bool) -> None:
         if not as_json:
             print_line(PERIOD_HEADINGS)
         result = soak(server, Path(folder), minutes=minutes, tell=None if as_json else tell)
-    if as_json:
-        print_json(result.document())
-    else:
-        print_line("\n".join(result.lines()))
+    show(result.document(), "\n".join(result.lines()), as_json)
     if not result.ok:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ import typer
 
 from ducto_redis.cli.arguments import Account, Member, Model, TimeZone, read_time
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, example, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, show, show_table
 from ducto_redis.manager.caps import CapAction, Window
 from ducto_redis.results import CapStatus
 
@@ -50,7 +50,7 @@ def _set(
             model=model,
             time_zone=time_zone,
         )
-    _print([cap], cap if as_json else None)
+    _show(cap, [cap], as_json)
 
 
 @cap_app.command(name="list", epilog=example("ducto cap list u1"))
@@ -58,10 +58,7 @@ def _list(account: Account, member: Member = None, model: Model = None, as_json:
     """List an account's spend caps, own and its plan's, and what each has counted."""
     with open_manager() as manager:
         caps = manager.check_spend_cap(account, member=member, model=model)
-    if not caps and not as_json:
-        print_line(f"{account} has no spend caps")
-        return
-    _print(caps, caps if as_json else None)
+    _show(caps, caps, as_json, empty=f"{account} has no spend caps")
 
 
 @cap_app.command(name="remove", epilog=example("ducto cap remove u1 4"))
@@ -69,10 +66,7 @@ def _remove(account: Account, cap: Cap, member: Member = None, model: Model = No
     """Remove a spend cap that was set for the account."""
     with open_manager() as manager:
         removed = manager.remove_spend_cap(account, cap, member=member, model=model)
-    if as_json:
-        print_json(removed)
-    else:
-        print_line(f"removed cap {cap} of {account}")
+    show(removed, f"removed cap {cap} of {account}", as_json)
 
 
 @cap_app.command(name="raise", epilog=example("ducto cap raise u1 4 500 --until 2030-01-31T18:00+01:00"))
@@ -89,7 +83,7 @@ def _raise(
     time = read_time(until, "--until")
     with open_manager() as manager:
         raised = manager.raise_spend_cap(account, cap, limit, time, member=member, model=model)
-    _print([raised], raised if as_json else None)
+    _show(raised, [raised], as_json)
 
 
 @cap_app.command(name="clear", epilog=example("ducto cap clear u1 4"))
@@ -97,14 +91,12 @@ def _clear(account: Account, cap: Cap, member: Member = None, model: Model = Non
     """Forget what was spent in a cap's window so far. What leases hold still counts."""
     with open_manager() as manager:
         cleared = manager.clear_spend_cap(account, cap, member=member, model=model)
-    _print([cleared], cleared if as_json else None)
+    _show(cleared, [cleared], as_json)
 
 
-def _print(caps: Sequence[CapStatus], value: object) -> None:
-    if value is not None:
-        print_json(value)
-        return
-    print_table(
+def _show(value: object, caps: Sequence[CapStatus], as_json: bool, *, empty: str = "") -> None:
+    show_table(
+        value,
         ("cap", "scope", "window", "action", "limit", "used", "held", "remaining", "ends", "raised until"),
         [
             (
@@ -122,4 +114,6 @@ def _print(caps: Sequence[CapStatus], value: object) -> None:
             for cap in caps
         ],
         numbers=("limit", "used", "held", "remaining"),
+        as_json=as_json,
+        empty=empty,
     )

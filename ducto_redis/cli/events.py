@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ducto_redis.cli.environment import namespace, open_manager, open_store
-from ducto_redis.cli.output import Json, example, format_time, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, format_time, print_line, show, show_table
 from ducto_redis.cli.times import parse_time
 from ducto_redis.cli.worker import log_to_stderr, stopped_by_signals
 from ducto_redis.display import counted, format_credits
@@ -150,16 +150,13 @@ def _dead_letters(
         letters = list_event_letters(store, group, limit=limit)
         if not letters and group != DEFAULT_GROUP:  # that one is there with the first worker
             check_group(store, group)
-    if as_json:
-        print_json(letters)
-        return
-    if not letters:
-        print_line(f"group {group} has no dead letters")
-        return
-    print_table(
+    show_table(
+        letters,
         ("given up", "account", "events", "attempts", "reason"),
         [(it.given_up_at, it.account, ", ".join(it.event_types), it.attempts, it.reason) for it in letters],
         numbers=("attempts",),
+        as_json=as_json,
+        empty=f"group {group} has no dead letters",
     )
 
 
@@ -183,10 +180,7 @@ def _retry(
         report = EventWorker(store, registered, group=group).retry_dead_letters()
         if not (report.succeeded or report.failed) and group != DEFAULT_GROUP:
             check_group(store, group)
-    if as_json:
-        print_json(report)
-    else:
-        print_line(f"{counted(report.succeeded, 'dead letter')} done and removed, {report.failed} failed again")
+    show(report, f"{counted(report.succeeded, 'dead letter')} done and removed, {report.failed} failed again", as_json)
     if report.failed:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, example, print_json, print_line
+from ducto_redis.cli.output import Json, example, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,19 +23,13 @@ def _explain(
     """
     with open_manager() as manager:
         explanation = manager.explain(transaction)
-    if as_json:
-        print_json(explanation)
-    else:
-        print_line(str(explanation))
+    show(explanation, str(explanation), as_json)
 
 
 def print_why(account: str, *, as_json: bool) -> None:
     """Print how an account's balance came about. Exits with 1 where it does not add up."""
     with open_manager() as manager:
         explanation = manager.explain_balance(account)
-    if as_json:
-        print_json(explanation)
-    else:
-        print_line(str(explanation))
+    show(explanation, str(explanation), as_json)
     if not explanation.adds_up:
         raise typer.Exit(1)

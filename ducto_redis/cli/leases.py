@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, example, format_seconds, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, format_seconds, show, show_table
 from ducto_redis.display import format_credits
 
 leases_app = typer.Typer(help="See and release what running work holds.", no_args_is_help=True)
@@ -24,14 +24,9 @@ def _list(
     """List an account's open leases, oldest first."""
     with open_manager() as manager:
         leases = manager.list_leases(account)
-    if as_json:
-        print_json(leases)
-        return
-    if not leases:
-        print_line(f"{account} has no open leases")
-        return
     inside = any(it.parent for it in leases)
-    print_table(
+    show_table(
+        leases,
         ("lease", "held", *(("inside",) if inside else ()), "operation", "owner", "age", "expires"),
         [
             (
@@ -46,6 +41,8 @@ def _list(
             for it in leases
         ],
         numbers=("held",),
+        as_json=as_json,
+        empty=f"{account} has no open leases",
     )
 
 
@@ -61,11 +58,9 @@ def _release(
     """
     with open_manager() as manager:
         released = manager.release(account, lease)
-    if as_json:
-        print_json(released)
-        return
     before = " (it was done before)" if released.replayed else ""
-    print_line(
+    text = (
         f"released {format_credits(released.amount)} credits{before}: {account} has"
         f" {format_credits(released.available)} available"
     )
+    show(released, text, as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ducto_redis.cli.environment import has_redis_url, namespace, open_ledger, open_manager, open_store
-from ducto_redis.cli.output import Json, example, print_json, print_line
+from ducto_redis.cli.output import Json, example, print_json, print_line, show
 from ducto_redis.display import counted, format_credits
 from ducto_redis.money import from_micro
 from ducto_redis.store import JournalledStore
@@ -33,10 +33,7 @@ def _migrate(as_json: Json = False) -> None:
     with open_ledger() as ledger:
         ledger.migrate()
         name = ledger.name
-    if as_json:
-        print_json({"ledger": name, "migrated": True})
-    else:
-        print_line(f"{name} has the newest schema")
+    show({"ledger": name, "migrated": True}, f"{name} has the newest schema", as_json)
 
 
 @ledger_app.command(name="verify", epilog=example("ducto ledger verify"))

@@ -35,6 +35,32 @@ def print_line(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def show(value: Any, text: str, as_json: bool) -> None:
+    """Print a command's result: as JSON for programs, else as text for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print_line(text)
+
+
+def show_table(
+    value: Any,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    as_json: bool,
+    numbers: Sequence[str] = (),
+    empty: str = "",
+) -> None:
+    """Print a command's result: as JSON for programs, else as a table for people; `empty` is printed without rows."""
+    if as_json:
+        print_json(value)
+    elif empty and not rows:
+        print_line(empty)
+    else:
+        print_table(columns, rows, numbers=numbers)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table.
 

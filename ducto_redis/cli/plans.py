@@ -6,7 +6,7 @@ import typer
 
 from ducto_redis.cli.arguments import Account, TimeZone
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, example, format_time, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, format_time, print_json, print_line, print_table, show
 from ducto_redis.pricing.writing import written
 
 plan_app = typer.Typer(help="Assign plans of the pricing document.", no_args_is_help=True)
@@ -27,10 +27,11 @@ def _set(
     """Assign a plan to an account. The balance stays as it is."""
     with open_manager() as manager:
         changed = manager.set_user_plan(account, plan, time_zone=time_zone)
-    if as_json:
-        print_json(changed)
-    else:
-        print_line(f"{account} was on plan {plan} already" if changed.replayed else f"{account} is on plan {plan}")
+    show(
+        changed,
+        f"{account} was on plan {plan} already" if changed.replayed else f"{account} is on plan {plan}",
+        as_json,
+    )
 
 
 @plan_app.command(name="show", epilog=example("ducto plan show u1"))
@@ -74,7 +75,4 @@ def _remove(account: Account, as_json: Json = False) -> None:
     """Take an account's plan away, and its allowance with it. The balance stays as it is."""
     with open_manager() as manager:
         changed = manager.unset_user_plan(account)
-    if as_json:
-        print_json(changed)
-    else:
-        print_line(f"{account} had no plan" if changed.replayed else f"{account} has no plan any more")
+    show(changed, f"{account} had no plan" if changed.replayed else f"{account} has no plan any more", as_json)

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, example, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, print_json, print_line, show, show_table
 from ducto_redis.cli.pricing_coverage import coverage
 from ducto_redis.cli.pricing_diff import diff
 from ducto_redis.cli.pricing_documents import read_file
@@ -101,16 +101,13 @@ def _list(as_json: Json = False) -> None:
             history = manager.pricing_history()
         except PricingNotLoadedError:
             history = []
-    if as_json:
-        print_json([_without_document(version) for version in history])
-        return
-    if not history:
-        print_line("no pricing document was published yet; publish one with: ducto pricing set FILE")
-        return
-    print_table(
+    show_table(
+        [_without_document(version) for version in history],
         ("version", "published", "active"),
         [(it.version, it.published_at, "active" if it.active else "") for it in history],
         numbers=("version",),
+        as_json=as_json,
+        empty="no pricing document was published yet; publish one with: ducto pricing set FILE",
     )
 
 
@@ -124,10 +121,11 @@ def _get(
     """Print a published document as YAML, or with --json as JSON."""
     with open_manager() as manager:
         published = manager.get_pricing(version)
-    if as_json:
-        print_json({**_without_document(published), "document": msgspec.Raw(published.document.encode())})
-    else:
-        print_line(to_yaml(PricingDocument.from_json(published.document)).rstrip("\n"))
+    show(
+        {**_without_document(published), "document": msgspec.Raw(published.document.encode())},
+        to_yaml(PricingDocument.from_json(published.document)).rstrip("\n"),
+        as_json,
+    )
 
 
 @pricing_app.command(name="export", epilog=example("ducto pricing export 3 --format json > pricing.json"))
@@ -160,10 +158,7 @@ def _activate(
     """Make a published version the active one, such as an older one that was better."""
     with open_manager() as manager:
         activated = manager.activate_pricing(version)
-    if as_json:
-        print_json(_without_document(activated))
-    else:
-        print_line(f"version {activated.version} is active")
+    show(_without_document(activated), f"version {activated.version} is active", as_json)
 
 
 def _without_document(version: PricingVersion) -> dict[str, Any]:

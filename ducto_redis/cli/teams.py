@@ -6,7 +6,7 @@ import typer
 
 from ducto_redis.cli.arguments import Key, repeatable
 from ducto_redis.cli.environment import open_manager
-from ducto_redis.cli.output import Json, example, print_json, print_line, print_table
+from ducto_redis.cli.output import Json, example, print_json, print_line, print_table, show
 from ducto_redis.display import format_credits
 from ducto_redis.manager.teams import Role
 from ducto_redis.results import TeamMember
@@ -36,10 +36,7 @@ def _create(
     """Make an account a team."""
     with open_manager() as manager, repeatable(key) as own_key:
         created = manager.create_team(team, name, owner=owner, initial_credits=initial_credits, idempotency_key=own_key)
-    if as_json:
-        print_json(created)
-    else:
-        print_line(f"{team} is a team ({created.name}): balance {format_credits(created.balance)}")
+    show(created, f"{team} is a team ({created.name}): balance {format_credits(created.balance)}", as_json)
 
 
 @team_app.command(name="show", epilog=example("ducto team show acme"))
@@ -88,10 +85,7 @@ def _remove(team: Team, user: User, as_json: Json = False) -> None:
     """Remove a member from a team. Leases that they hold settle; nothing new of theirs is admitted."""
     with open_manager() as manager:
         removed = manager.remove_team_member(team, user)
-    if as_json:
-        print_json(removed)
-    else:
-        print_line(f"{user} is no member of {team} any more")
+    show(removed, f"{user} is no member of {team} any more", as_json)
 
 
 @team_app.command(name="role", epilog=example("ducto team role acme bob admin"))
@@ -104,10 +98,7 @@ def _role(
     """Give a member another role."""
     with open_manager() as manager:
         member = manager.set_team_role(team, user, role)
-    if as_json:
-        print_json(member)
-    else:
-        print_line(f"{user} is {member.role} of {team}")
+    show(member, f"{user} is {member.role} of {team}", as_json)
 
 
 def _caps(member: TeamMember) -> str:
