@@ -1,7 +1,7 @@
 """What callers pass, checked and put into the form that stores take."""
 
 import re
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,6 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import Struct
 
 from ducto_redis.engine.cause import Cause, encode_cause
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id, new_id
@@ -44,34 +43,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MADE_FOR_A_CALL = re.compile(r"call/[\w-]{16}", re.ASCII)
 
 
-class Request(Struct, frozen=True):
-    """What a caller asks for, besides what is charged.
-
-    Attributes:
-        operation_type: what the work is.
-        billing_mode: `strict` or `overdraft`, instead of the plan's or the manager's.
-        member: who spends, of a team; empty for nobody in particular.
-        required_feature: that the account's plan must have.
-        skip_allowance: whether the allowance is left alone.
-        opens_lease: whether it counts towards `max_concurrent`.
-        parent: the lease that a new one is opened inside of; empty for none.
-        charges: whether it may take the balance below a low-balance level.
-    """
-
-    operation_type: str = "default"
-    billing_mode: BillingMode | None = None
-    member: str = ""
-    required_feature: str | None = None
-    skip_allowance: bool = False
-    opens_lease: bool = False
-    parent: str = ""
-    charges: bool = False
-
-
-ORDINARY = Request()
-"""A request for nothing in particular."""
-
-
 def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any, **optional: Any) -> OperationKey:
     """The operation key of a call.
 
@@ -100,10 +71,11 @@ def fingerprint(*passed: Any, **optional: Any) -> str:
         optional: what few calls pass. None and False are as if they were not there: a call without them keeps its
             fingerprint when there come to be more of them.
     """
-    given = {name: value for name, value in optional.items() if value is not None and value is not False}
-    if given:
-        passed = (*passed, given)
-    return b64encode(blake2b(_encoder.encode(passed), digest_size=9).digest()).decode()
+    if optional:
+        given = {name: value for name, value in optional.items() if value is not None and value is not False}
+        if given:
+            passed = (*passed, given)
+    return b2a_base64(blake2b(_encoder.encode(passed), digest_size=9).digest(), newline=False).decode()
 
 
 def key_of_call(idempotency_key: str | None) -> str:
@@ -176,6 +148,8 @@ def journal_cause(
     if isinstance(flags, str):
         raise InvalidUsageError(f"flags are a sequence of texts, not one text: {flags!r:.40}")
     kind = None if operation_type == "default" else operation_type
+    if not (usages or flags or metadata) and type is kind is actor is reason is None:
+        return b""
     try:
         return encode_cause(Cause(usages, type, kind, flags, metadata or None, actor, reason))
     except (TypeError, ValueError) as error:
@@ -185,6 +159,13 @@ def journal_cause(
 def check_operation_type(operation_type: str) -> str:
     """Return it. Raises InvalidIdError where it is none."""
     return check_id(operation_type, "an operation type", NAME_BYTES)
+
+
+def check_billing_mode(billing_mode: BillingMode | None) -> BillingMode | None:
+    """Return it. Raises ConfigError for any other than `strict`, `overdraft` and None."""
+    if billing_mode not in (None, "strict", "overdraft"):
+        raise ConfigError(f"billing_mode is 'strict' or 'overdraft', not {billing_mode!r:.40}")
+    return billing_mode
 
 
 def check_member(member: str | None) -> str:

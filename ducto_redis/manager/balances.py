@@ -8,14 +8,14 @@ from typing import Any
 from msgspec import structs
 
 from ducto_redis.engine.ids import check_id
-from ducto_redis.engine.operation import Conditions, NewGrant, Price
+from ducto_redis.engine.operation import NewGrant
 from ducto_redis.errors import ConfigError
 from ducto_redis.manager.arguments import (
     GRANT_KEY_KEPT_MS,
     KEY_KEPT_MS,
-    Request,
     Usage,
     UsageOrAmount,
+    check_billing_mode,
     check_feature,
     check_member,
     check_operation_type,
@@ -27,6 +27,7 @@ from ducto_redis.manager.arguments import (
 )
 from ducto_redis.manager.base import Durability, ManagerBase
 from ducto_redis.manager.events import tells_added, tells_deducted
+from ducto_redis.manager.repricing import ANSWERED, Attempt
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount, from_micro, to_micro
 from ducto_redis.pricing import CostBreakdown
@@ -192,14 +193,6 @@ class Balances(ManagerBase):
             StoreUnavailableError, InvalidAmountError, InvalidUsageError, InvalidIdError, InvalidMetadataError
         """
         await self._ready()
-        request = Request(
-            operation_type=check_operation_type(operation_type),
-            billing_mode=billing_mode,
-            member=check_member(member),
-            required_feature=check_feature(required_feature),
-            skip_allowance=skip_allowance,
-            charges=True,
-        )
         usages, amount = split(usage_or_amount)
         cause = journal_cause(usages, operation_type=operation_type, flags=flags, metadata=metadata)
         key = operation_key(
@@ -214,11 +207,24 @@ class Balances(ManagerBase):
             required_feature=required_feature,
             skip_allowance=skip_allowance,
         )
-
-        async def attempt(price: Price, floor: int, conditions: Conditions) -> DeductResult:
-            return await self.store.deduct(account, price, key, floor=floor, conditions=conditions, cause=cause)
-
-        return await self._calls.priced(account, usages, amount, request, key.for_callers, attempt)
+        attempt = Attempt(
+            account,
+            usages,
+            amount,
+            key.for_callers,
+            operation_type=check_operation_type(operation_type),
+            billing_mode=check_billing_mode(billing_mode),
+            member=check_member(member),
+            required_feature=check_feature(required_feature),
+            skip_allowance=skip_allowance,
+            charges=True,
+        )
+        while True:
+            try:
+                price, floor, conditions = await self._repricer.for_account(attempt)
+                return await self.store.deduct(account, price, key, floor=floor, conditions=conditions, cause=cause)
+            except ANSWERED as error:
+                await self._repricer.answer(attempt, error)
 
     async def deduct_fixed(
         self,

@@ -125,7 +125,7 @@ class ManagerBase(Events):
             raise ConfigError(f"on_lease_expiry is 'release' or 'charge', not {on_lease_expiry!r:.40}")
         if refund_expired not in ("balance", "nowhere"):
             raise ConfigError(f"refund_expired is 'balance' or 'nowhere', not {refund_expired!r:.40}")
-        ttl_to_ms(default_ttl_seconds)
+        self._default_ttl_ms = ttl_to_ms(default_ttl_seconds)
         self.store = store
         self.ledger = ledger
         self.pricing = PricingBook(store, engine)
@@ -138,13 +138,13 @@ class ManagerBase(Events):
             check_max_concurrent(max_concurrent),
         )
         levels = {to_micro(level, zero=True) for level in low_balance_thresholds or ()}
-        self._calls = Repricer(store, self.pricing, limits, tuple(sorted(levels, reverse=True)), self._check_open)
+        self._repricer = Repricer(store, self.pricing, limits, tuple(sorted(levels, reverse=True)), self._check_open)
         if on_low_balance is not None:
             self.on(EventType.LOW_BALANCE, on_low_balance)
         self._expired_refunds_to_balance = refund_expired == "balance"
         self._on_lease_expiry = on_lease_expiry
         self._ledger_access = LedgerAccess(store, ledger)
-        self._opened = False
+        self._usable = False  # opened, and not closed
         self._closed = False
 
     @property
@@ -160,7 +160,7 @@ class ManagerBase(Events):
             PartitionMismatchError, StoreUnavailableError
         """
         self._check_open()
-        if self._opened:
+        if self._usable:
             return
         await self._in_thread(self._ledger_access.prepare)
         if await self.store.read_namespace() is NamespaceState.MISSING:
@@ -173,10 +173,10 @@ class ManagerBase(Events):
             )
         await self._in_thread(self._ledger_access.start)
         self._check_open()
-        self._opened = True
+        self._usable = True
 
     async def _ready(self) -> None:
-        if not self._opened or self._closed:
+        if not self._usable:
             await self.open()
 
     def _check_open(self) -> None:
@@ -207,9 +207,9 @@ class ManagerBase(Events):
         member: str = "",
     ) -> T:
         try:
-            return await self._calls.conditioned(account, attempt, plan=plan, member=member)
+            return await self._repricer.conditioned(account, attempt, plan=plan, member=member)
         except UNKNOWN as refused:
             raise await explained(refused, self._describe) from None
 
     async def _describe(self, account: str) -> AccountDescription:
-        return await self._calls.describe(account)
+        return await self._repricer.describe(account)

@@ -24,7 +24,7 @@ class ManagerCore(Teams, Balances, DeferredCharges, Documents, Caps, Plans, Corr
                 await self.outbox.flush(self.send_charge)
         finally:
             self.outbox.close("the manager was closed before the engine could take it")
-            self._closed = True
+            self._closed, self._usable = True, False
             await self._in_thread(self._ledger_access.stop)
             await self.store.close()
 

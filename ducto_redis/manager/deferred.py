@@ -5,7 +5,6 @@ from contextlib import suppress
 
 from msgspec import structs
 
-from ducto_redis.engine.operation import Conditions, LeaseTerms, Price
 from ducto_redis.errors import (
     CreditError,
     IdempotencyConflictError,
@@ -14,12 +13,12 @@ from ducto_redis.errors import (
     LeaseNotFoundError,
     StoreError,
 )
-from ducto_redis.manager.arguments import Request, UsageOrAmount, fingerprint, split, ttl_to_ms
+from ducto_redis.manager.arguments import UsageOrAmount, fingerprint, split
 from ducto_redis.manager.leases import Leases
 from ducto_redis.manager.outbox import PendingCharge
-from ducto_redis.manager.repricing import PRICING_ERRORS
+from ducto_redis.manager.repricing import PRICING_ERRORS, Attempt
 from ducto_redis.money import from_micro, to_signed_micro
-from ducto_redis.results import ReleaseResult, ReserveResult, SettleResult
+from ducto_redis.results import ReleaseResult, SettleResult
 
 _log = logging.getLogger("ducto_redis.manager")
 
@@ -99,30 +98,17 @@ class DeferredCharges(Leases):
             return await self.settle(charge.account, charge.key, charge.hold, flags=(*charge.flags, "hold_charged"))
 
     async def _open_empty(self, charge: PendingCharge) -> None:
+        attempt = Attempt(charge.account, operation_type=charge.operation_type, member=charge.member)
         passed = fingerprint("later", charge.usage)
-        ttl_ms = ttl_to_ms(self.default_ttl_seconds)
-        request = Request(operation_type=charge.operation_type, member=charge.member)
-        lowest: int | None = None
-
-        async def attempt(price: Price, floor: int, conditions: Conditions) -> ReserveResult:
-            terms = LeaseTerms(
-                floor=floor if lowest is None else lowest,
-                ttl_ms=ttl_ms,
-                on_expiry="release",
-                operation_type=charge.operation_type,
-                owner=self.owner,
-                metadata=b"",
-                fingerprint=passed,
-            )
-            return await self.store.reserve(charge.account, charge.key, price, terms, conditions=conditions, cause=b"")
-
         try:
             try:
-                await self._calls.priced(charge.account, (), 0, request, charge.key, attempt)
+                await self._hold(attempt, charge.key, self._default_ttl_ms, passed=passed, on_expiry="release")
             except InsufficientCreditsError as short:
                 # The account is below its floor already: it can pay nothing, and the charge is all shortfall.
                 lowest = to_signed_micro(short.available)
-                await self._calls.priced(charge.account, (), 0, request, charge.key, attempt)
+                await self._hold(
+                    attempt, charge.key, self._default_ttl_ms, passed=passed, on_expiry="release", floor=lowest
+                )
         except IdempotencyConflictError:
             return  # it was opened at its time, and only the reply was lost
         except LeaseClosedError as closed:

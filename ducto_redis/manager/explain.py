@@ -140,7 +140,7 @@ class Explaining(ManagerBase):
         await self._ready()
         partition = self.store.namespace.account(account).partition
         await self._wait_for_local_ledger()
-        described = await self._calls.describe(account)
+        described = await self._describe(account)
         leases = await self._leases_held(account)
         history = BalanceHistory(described, movements)
         evidence = Evidence(self.store, self.ledger, account, partition)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ducto_redis.engine.ids import new_id
-from ducto_redis.engine.operation import Conditions, LeaseTerms, Price
+from ducto_redis.engine.operation import LeaseTerms
 from ducto_redis.errors import (
     AccountFrozenError,
     CapReachedError,
@@ -22,9 +22,8 @@ from ducto_redis.errors import (
 from ducto_redis.manager.arguments import (
     CALL_KEPT_MS,
     KEY_KEPT_MS,
-    ORDINARY,
-    Request,
     UsageOrAmount,
+    check_billing_mode,
     check_feature,
     check_lease_id,
     check_member,
@@ -45,6 +44,7 @@ from ducto_redis.manager.events import (
     tells_settled,
     tells_swept,
 )
+from ducto_redis.manager.repricing import ANSWERED, Attempt
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import (
@@ -119,37 +119,79 @@ class Leases(ManagerBase):
             LeaseNotFoundError, LeaseExpiredError and LeaseClosedError, whose `lease_id` is the parent's, and
             ConfigError (more than 16 leases deep)
         """
-        await self._ready()
+        if not self._usable:
+            await self.open()
         if self.outbox.full:
             raise StoreUnavailableError(
                 f"{len(self.outbox)} charges wait for the engine: nothing more is admitted", operation_key=lease_id
             )
-        request = _reserve_request(operation_type, member, required_feature, billing_mode, parent)
-        usages, amount = split(usage_or_amount)
-        ttl_ms = ttl_to_ms(self.default_ttl_seconds if ttl is None else ttl)
-        encoded_metadata = encode_metadata(metadata)
-        cause = journal_cause(usages)
-        passed = ""
-        if lease_id is not None:
-            check_lease_id(lease_id)
-            passed = fingerprint(
-                "reserve",
-                amount or usages,
-                operation_type,
-                ttl,
-                billing_mode,
-                metadata or None,
-                member=member,
-                required_feature=required_feature,
-                parent=parent,
-            )
-        lease = lease_id or new_id()
+        attempt = _attempt_to_hold(
+            account, usage_or_amount, operation_type, member, required_feature, billing_mode, parent
+        )
+        ttl_ms = self._default_ttl_ms if ttl is None else ttl_to_ms(ttl)
+        encoded_metadata = b"" if metadata is None else encode_metadata(metadata)
+        cause = journal_cause(attempt.usages) if attempt.usages else b""
+        if lease_id is None:
+            return await self._hold(attempt, new_id(), ttl_ms, metadata=encoded_metadata, cause=cause)
+        passed = fingerprint(
+            "reserve",
+            attempt.amount or attempt.usages,
+            operation_type,
+            ttl,
+            billing_mode,
+            metadata or None,
+            member=member,
+            required_feature=required_feature,
+            parent=parent,
+        )
+        return await self._hold(
+            attempt, check_lease_id(lease_id), ttl_ms, metadata=encoded_metadata, passed=passed, cause=cause
+        )
 
-        async def attempt(price: Price, floor: int, conditions: Conditions) -> ReserveResult:
-            terms = self._lease_terms(floor, ttl_ms, operation_type, encoded_metadata, passed)
-            return await self.store.reserve(account, lease, price, terms, conditions=conditions, cause=cause)
+    async def _hold(
+        self,
+        attempt: Attempt,
+        lease_id: str,
+        ttl_ms: int,
+        *,
+        metadata: bytes = b"",
+        passed: str = "",
+        cause: bytes = b"",
+        dry_run: bool = False,
+        on_expiry: str | None = None,
+        floor: int | None = None,
+    ) -> ReserveResult:
+        """Open a lease, or, in a dry run, raise what it would be refused with. Raises what `reserve` raises.
 
-        return await self._calls.priced(account, usages, amount, request, lease, attempt)
+        Args:
+            attempt: the account, the price and the caller's wishes.
+            lease_id: the new lease.
+            ttl_ms: milliseconds that it holds.
+            metadata: JSON, or empty.
+            passed: the fingerprint of what the caller passed; empty for a lease id that was made for this call.
+            cause: what the journal keeps.
+            dry_run: writes nothing.
+            on_expiry: `release` or `charge`, instead of the manager's.
+            floor: micro-credits, instead of the account's.
+        """
+        attempt.key = lease_id
+        while True:
+            try:
+                price, own_floor, conditions = await self._repricer.for_account(attempt)
+                terms = LeaseTerms(
+                    own_floor if floor is None else floor,
+                    ttl_ms,
+                    on_expiry or self._on_lease_expiry,
+                    attempt.operation_type,
+                    self.owner,
+                    metadata,
+                    passed,
+                )
+                return await self.store.reserve(
+                    attempt.account, lease_id, price, terms, conditions=conditions, cause=cause, dry_run=dry_run
+                )
+            except ANSWERED as error:
+                await self._repricer.answer(attempt, error)
 
     async def can_afford(
         self,
@@ -197,18 +239,10 @@ class Leases(ManagerBase):
     ) -> None:
         """Raise what a reserve of it would be refused with now. Otherwise as `can_afford`."""
         await self._ready()
-        request = _reserve_request(operation_type, member, required_feature, billing_mode, parent)
-        usages, amount = split(usage_or_amount)
-        ttl_ms = ttl_to_ms(self.default_ttl_seconds)
-        lease = new_id()
-
-        async def attempt(price: Price, floor: int, conditions: Conditions) -> ReserveResult:
-            terms = self._lease_terms(floor, ttl_ms, operation_type)
-            return await self.store.reserve(
-                account, lease, price, terms, conditions=conditions, cause=b"", dry_run=True
-            )
-
-        await self._calls.priced(account, usages, amount, request, lease, attempt)
+        attempt = _attempt_to_hold(
+            account, usage_or_amount, operation_type, member, required_feature, billing_mode, parent
+        )
+        await self._hold(attempt, new_id(), self._default_ttl_ms, dry_run=True)
 
     async def price_micro(self, account: str, usage: UsageMetrics) -> int:
         """What usage costs an account, in micro-credits, by what this process knows of its plan: no engine is asked.
@@ -216,7 +250,7 @@ class Leases(ManagerBase):
         Raises:
             UnpricedModelError, PricingNotLoadedError, ExpressionError, InvalidAmountError, InvalidUsageError
         """
-        return await self._calls.price_micro(account, (usage,))
+        return await self._repricer.price_micro(account, (usage,))
 
     @tells_settled
     async def settle(
@@ -247,19 +281,21 @@ class Leases(ManagerBase):
             UnpricedModelError, RecoveryNeededError, StoreUnavailableError, InvalidAmountError, InvalidUsageError,
             InvalidIdError
         """
-        await self._ready()
+        if not self._usable:
+            await self.open()
         check_lease_id(lease_id)
         usages, amount = split(usage_or_amount, zero=True)
         cause = journal_cause(usages, flags=flags, metadata=metadata)
         passed = fingerprint("settle", usages or amount, skip_allowance=skip_allowance)
-        request = Request(skip_allowance=True, charges=True) if skip_allowance else _SETTLE
-
-        async def attempt(price: Price, conditions: Conditions) -> SettleResult:
-            return await self.store.settle(
-                account, lease_id, price, conditions=conditions, fingerprint=passed, cause=cause
-            )
-
-        return await self._calls.priced_as_lease(account, usages, amount, request, lease_id, attempt)
+        attempt = Attempt(account, usages, amount, lease_id, skip_allowance=skip_allowance, charges=True)
+        while True:
+            try:
+                price, conditions = await self._repricer.for_lease(attempt)
+                return await self.store.settle(
+                    account, lease_id, price, conditions=conditions, fingerprint=passed, cause=cause
+                )
+            except ANSWERED as error:
+                await self._repricer.answer(attempt, error)
 
     @tells_released
     async def release(self, account: str, lease_id: str) -> ReleaseResult:
@@ -280,7 +316,7 @@ class Leases(ManagerBase):
             InvalidIdError
         """
         await self._ready()
-        ttl_ms = ttl_to_ms(self.default_ttl_seconds if ttl is None else ttl)
+        ttl_ms = self._default_ttl_ms if ttl is None else ttl_to_ms(ttl)
         key = operation_key(None, CALL_KEPT_MS)
         return await self.store.renew(account, check_lease_id(lease_id), key, ttl_ms=ttl_ms)
 
@@ -318,13 +354,13 @@ class Leases(ManagerBase):
             raise InvalidUsageError("what is held beyond another usage is one usage of the same model")
         cause = journal_cause(usages)
         key = operation_key(idempotency_key, KEY_KEPT_MS, "extend", lease_id, amount or usages, beyond=beyond)
-
-        async def attempt(price: Price, conditions: Conditions) -> ExtendResult:
-            return await self.store.extend(account, lease_id, price, key, conditions=conditions, cause=cause)
-
-        return await self._calls.priced_as_lease(
-            account, usages, amount, ORDINARY, key.for_callers, attempt, beyond=held
-        )
+        attempt = Attempt(account, usages, amount, key.for_callers, beyond=held)
+        while True:
+            try:
+                price, conditions = await self._repricer.for_lease(attempt)
+                return await self.store.extend(account, lease_id, price, key, conditions=conditions, cause=cause)
+            except ANSWERED as error:
+                await self._repricer.answer(attempt, error)
 
     async def list_leases(self, account: str) -> list[Lease]:
         """The account's open leases, oldest first.
@@ -395,27 +431,25 @@ class Leases(ManagerBase):
                 swept = await self.store.sweep_partition(partition, dry_run=dry_run, skip=skip)
         return total
 
-    def _lease_terms(
-        self, floor: int, ttl_ms: int, operation_type: str, metadata: bytes = b"", passed: str = ""
-    ) -> LeaseTerms:
-        return LeaseTerms(floor, ttl_ms, self._on_lease_expiry, operation_type, self.owner, metadata, passed)
 
-
-_SETTLE = Request(charges=True)
-
-
-def _reserve_request(
+def _attempt_to_hold(
+    account: str,
+    usage_or_amount: UsageOrAmount,
     operation_type: str,
     member: str | None,
     required_feature: str | None,
     billing_mode: BillingMode | None,
     parent: str | None,
-) -> Request:
-    return Request(
-        operation_type=check_operation_type(operation_type),
-        billing_mode=billing_mode,
-        member=check_member(member),
-        required_feature=check_feature(required_feature),
-        opens_lease=True,
+) -> Attempt:
+    usages, amount = split(usage_or_amount)
+    return Attempt(
+        account,
+        usages,
+        amount,
+        operation_type=operation_type if operation_type == "default" else check_operation_type(operation_type),
+        billing_mode=None if billing_mode is None else check_billing_mode(billing_mode),
+        member="" if member is None else check_member(member),
+        required_feature=None if required_feature is None else check_feature(required_feature),
         parent="" if parent is None else check_lease_id(parent),
+        opens_lease=True,
     )

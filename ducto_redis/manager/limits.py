@@ -5,7 +5,6 @@ The most specific that says something wins: the call, the plan for this type of 
 
 from msgspec import Struct
 
-from ducto_redis.errors import ConfigError
 from ducto_redis.manager.pricing_book import Pricing
 from ducto_redis.money import to_signed_micro
 from ducto_redis.pricing.plans import BillingMode, Plan
@@ -30,9 +29,6 @@ class Limits(Struct, frozen=True):
         """How low the available credits may go, in micro-credits.
 
         A call's billing mode replaces only the mode: the floor of an overdraft is the plan's, or the manager's.
-
-        Raises:
-            ConfigError: if `billing_mode` is none.
         """
         mode, floor = self.mode, self.overdraft_floor
         if plan is not None:
@@ -46,8 +42,6 @@ class Limits(Struct, frozen=True):
             mode = billing_mode
         if mode == "strict":
             return 0 if pricing is None else pricing.engine.min_balance_micro
-        if mode != "overdraft":
-            raise ConfigError(f"billing_mode is 'strict' or 'overdraft', not {billing_mode!r:.40}")
         return floor
 
     def concurrent(self, plan: Plan | None, operation_type: str) -> int | None:

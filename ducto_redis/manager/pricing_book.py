@@ -5,6 +5,7 @@ was charged under a newer one. Published versions never change, so each is read 
 """
 
 from collections.abc import Sequence
+from math import inf
 from time import monotonic
 from typing import Self
 
@@ -82,9 +83,13 @@ class PricingBook:
         self._fixed = engine is not None
         self._active: Pricing | None = None if engine is None else Pricing.of(engine)
         self._asked_at = -_FRESH_SECONDS
-        self._known_at = -_FRESH_SECONDS
+        self._known_at = inf if self._fixed else -_FRESH_SECONDS
         self._found_none_at = -_FRESH_SECONDS
         self._engines: dict[int, PricingEngine] = {}
+
+    def fresh(self) -> Pricing | None:
+        """Return the active pricing if it was asked for so lately that nobody need ask again; otherwise None."""
+        return self._active if monotonic() - self._known_at < _ASKED_AFTER_SECONDS else None
 
     async def active(self) -> Pricing:
         """The active pricing. Raises PricingNotLoadedError where none was published."""
@@ -128,7 +133,10 @@ class PricingBook:
             self._asked_at = -_FRESH_SECONDS  # whoever calls next asks, and does not go on with what is old
             raise
         self._known_at = max(self._known_at, asked_at)
-        if self._active is None or state.activation >= self._active.activation:
+        active = self._active
+        if active is not None and (active.version, active.activation) == (state.active, state.activation):
+            return
+        if active is None or state.activation >= active.activation:
             if before is not None and before.version == state.active:
                 engine = before.engine  # its text was not sent again
             else:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from ducto_redis.engine.ids import check_account, check_id, new_id
-from ducto_redis.engine.operation import Conditions, LeaseTerms, OperationKey, Price
+from ducto_redis.engine.operation import OperationKey
 from ducto_redis.errors import (
     CapReachedError,
     ConfigError,
@@ -16,7 +16,6 @@ from ducto_redis.manager.arguments import (
     CALL_KEPT_MS,
     GRANT_KEY_KEPT_MS,
     KEY_KEPT_MS,
-    Request,
     UsageOrAmount,
     check_member,
     fingerprint,
@@ -29,10 +28,12 @@ from ducto_redis.manager.arguments import (
 )
 from ducto_redis.manager.balances import Balances
 from ducto_redis.manager.caps import Caps
+from ducto_redis.manager.leases import Leases
+from ducto_redis.manager.repricing import Attempt
 from ducto_redis.manager.team_lookup import UNKNOWN, explained, member_of, no_member, team_of
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing.plans import BillingMode
-from ducto_redis.results import AccountChange, DeductResult, PersonalOrTeamCharge, ReserveResult, Team, TeamMember
+from ducto_redis.results import AccountChange, DeductResult, PersonalOrTeamCharge, Team, TeamMember
 from ducto_redis.suggestions import did_you_mean
 
 Role: TypeAlias = Literal["owner", "admin", "member"]
@@ -46,7 +47,7 @@ _MEMBERS_WINDOW: Literal["month"] = "month"
 _CANNOT_PAY = (InsufficientCreditsError, CapReachedError, FeatureNotEntitledError)
 
 
-class Teams(Balances, Caps):
+class Teams(Balances, Caps, Leases):
     """The part of a manager for accounts with members."""
 
     async def create_team(
@@ -260,13 +261,18 @@ class Teams(Balances, Caps):
             except IdempotencyConflictError:
                 pass  # with another request, or with the decision that the team pays: what follows tells them apart
             except _CANNOT_PAY:
-                request = Request(
+                usages, amount = split(usage_or_amount)
+                # Tried and not done, so that the key is not given to a team that cannot pay.
+                attempt = Attempt(
+                    team,
+                    usages,
+                    amount,
                     operation_type=operation_type,
                     billing_mode=billing_mode,
                     member=check_member(user),
                     required_feature=required_feature,
                 )
-                await self._check_team_can_pay(team, usage_or_amount, request)
+                await self._hold(attempt, new_id(), CALL_KEPT_MS, dry_run=True)
             try:
                 await self._decide_for_team(user, team, own_key)
             except IdempotencyConflictError:
@@ -274,17 +280,6 @@ class Teams(Balances, Caps):
                 return await personal()
             charge = await self.deduct_team(team, user, usage_or_amount, idempotency_key=own_key, **passed)
             return PersonalOrTeamCharge(paid_by="team", account=team, charge=charge)
-
-    async def _check_team_can_pay(self, team: str, usage_or_amount: UsageOrAmount, request: Request) -> None:
-        # Tried and not done, so that the key is not given to a team that cannot pay.
-        usages, amount = split(usage_or_amount)
-        lease = new_id()
-
-        async def attempt(price: Price, floor: int, conditions: Conditions) -> ReserveResult:
-            terms = LeaseTerms(floor, CALL_KEPT_MS, "release", request.operation_type, self.owner, b"", "")
-            return await self.store.reserve(team, lease, price, terms, conditions=conditions, cause=b"", dry_run=True)
-
-        await self._calls.priced(team, usages, amount, request, lease, attempt)
 
     async def _decide_for_team(self, user: str, team: str, own_key: str) -> None:
         # An adjustment by nothing: it is admitted whatever the account's state, and takes the place that the charge

@@ -29,7 +29,7 @@ NOWHERE = "redis://127.0.0.1:1"
 async def test_the_key_of_an_unknown_outcome(key: str) -> None:
     """It is the caller's own, whatever it looks like, also where already the price could not be had."""
     manager = AsyncCreditManager.from_url(NOWHERE, timeout_seconds=0.1)
-    manager._opened = True
+    manager._usable = True
     for cost in (1, USAGE):
         for call in (
             manager.deduct("u1", cost, idempotency_key=key),
@@ -109,7 +109,7 @@ def test_a_floor_is_exact() -> None:
     """Whatever precision the caller's decimal context has."""
     with localcontext(Context(prec=5)):
         manager = AsyncCreditManager(MemoryStore(), policy="overdraft", overdraft_floor="-1234.567891")
-    assert manager._calls._limits.overdraft_floor == -1_234_567_891
+    assert manager._repricer._limits.overdraft_floor == -1_234_567_891
 
 
 @pytest.mark.parametrize("floor", ["1e999999999", object(), 5, "x", 1.5])

@@ -181,7 +181,7 @@ async def test_a_spend_cap_of_a_model_counts_at_once(ours: AsyncCreditManager, t
 
 async def test_accounts_that_were_forgotten_are_asked_about_again(ours: AsyncCreditManager) -> None:
     """A book that is too small costs round trips, and changes no charge."""
-    ours._calls._accounts = AccountBook(limit=1)
+    ours._repricer._accounts = AccountBook(limit=1)
     for account in ("a", "b"):
         await ours.add_credits(account, 10)
         await ours.set_user_plan(account, "half")
