@@ -1,1 +1,1 @@
-"""Explanations: the story of a transaction, and of a balance, told from the ledger."""
+"""Explanations of a transaction and of a balance, from the journal and the ledger."""

@@ -1,12 +1,17 @@
-"""How a balance came about, in words."""
+"""The explanation of a balance, and its text."""
 
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+
+from msgspec import Struct
 
 from ducto_redis.explain.format import INDENT, credits, moment, signed, times_text
-from ducto_redis.explain.model import BalanceExplanation, BalanceLine
+from ducto_redis.explain.model import BalanceLine, BalanceMovement, LeaseHold
+from ducto_redis.results import AllowanceStatus, Grant
 
 _KINDS = {
-    "earlier": "before all that is known",
+    "earlier": "before the first known change",
     "opened": "credits that the account began with",
     "added": "credits added",
     "adjusted": "corrected by hand",
@@ -15,22 +20,55 @@ _KINDS = {
     "refunded": "refunded",
     "expired": "credits that expired",
     "other": "other",
-    "due": "fallen due, journalled with the next change",
+    "due": "due, journalled with the next change",
 }
 
 
+class BalanceExplanation(Struct, frozen=True, kw_only=True):
+    """The explanation of a balance. `str()` gives all of it in words.
+
+    Attributes:
+        lines: all movements by kind; their amounts add up to the balance.
+        movements: the last movements of the balance, newest first.
+        grants: the grants that make up the balance; number 0 is the pool, below zero if the account is in debt.
+        leases: the open leases, which hold `held` of the balance.
+        since: the time of the first known change; None if there is none.
+        adds_up: True if lines, grants and leases add up to the balance and to the held part of it.
+        problems: the inconsistencies that were found.
+        missing: everything that is unknown, and why.
+    """
+
+    account: str
+    at: datetime
+    balance: Decimal
+    held: Decimal
+    available: Decimal
+    allowance: AllowanceStatus
+    lines: tuple[BalanceLine, ...]
+    movements: tuple[BalanceMovement, ...]
+    grants: tuple[Grant, ...]
+    leases: tuple[LeaseHold, ...]
+    since: datetime | None
+    adds_up: bool
+    problems: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(balance_lines(self))
+
+
 def balance_lines(explanation: BalanceExplanation) -> Iterator[str]:
-    """The whole explanation of a balance, line by line."""
+    """Yield the whole explanation of a balance, line by line."""
     since = f", from {moment(explanation.since)} on" if explanation.since else ""
     yield f"{explanation.account} has {credits(explanation.balance)} credits at {moment(explanation.at)}{since}"
     for title, lines in (
-        ("How that came about", _kind_lines(explanation)),
-        ("What it is made of", _grant_lines(explanation)),
-        ("What is held of it", _hold_lines(explanation)),
-        ("The plan's allowance, beside it", _allowance_lines(explanation)),
-        ("The last movements", [_movement(explanation, index) for index in range(len(explanation.movements))]),
-        ("What cannot be said", list(explanation.missing)),
-        ("WHAT DOES NOT ADD UP", list(explanation.problems)),
+        ("History", _kind_lines(explanation)),
+        ("Credits", _grant_lines(explanation)),
+        ("Held", _hold_lines(explanation)),
+        ("The plan's allowance, in addition", _allowance_lines(explanation)),
+        ("Last movements", [_movement(explanation, index) for index in range(len(explanation.movements))]),
+        ("Unknown", list(explanation.missing)),
+        ("Inconsistencies", list(explanation.problems)),
     ):
         if lines:
             yield ""
@@ -38,7 +76,7 @@ def balance_lines(explanation: BalanceExplanation) -> Iterator[str]:
             yield from (INDENT + line for line in lines)
     if explanation.adds_up:
         yield ""
-        yield "all lines add up to the balance" if explanation.lines else "nothing ever happened to it"
+        yield "all lines add up to the balance" if explanation.lines else "the account has no history"
 
 
 def _kind_lines(explanation: BalanceExplanation) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a balance came about: an account's history, folded and added up."""
+"""The history of a balance: an account's entries, folded and added up."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from ducto_redis.engine.entry import JournalEntry, LeaseGrounds, LeaseRecord, UnreadableEntryError
 from ducto_redis.engine.state import AccountState
-from ducto_redis.explain.history_reader import Evidence
-from ducto_redis.explain.model import BalanceExplanation, BalanceLine, BalanceMovement, LeaseHold
+from ducto_redis.explain.balance import BalanceExplanation
+from ducto_redis.explain.history_reader import HistoryReader
+from ducto_redis.explain.model import BalanceLine, BalanceMovement, LeaseHold
 from ducto_redis.money import from_micro, to_signed_micro
 from ducto_redis.results import AccountDescription, Lease
 
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from ducto_redis.ledger.entry_queries import TracedEntry
 
 KINDS = ("earlier", "opened", "added", "adjusted", "charged", "returned", "refunded", "expired", "other", "due")
-"""In the order in which lines are told."""
+"""The kinds of lines, in their order."""
 
 _OPENING_TYPE = "signup_bonus"
 _CHARGES = ("deduct", "settle", "expire")
 
 
 class Change(Struct, frozen=True):
-    """An entry, and what the ledger knows better: its model, and the allowance's part without what an expiry took."""
+    """An entry, with its model and its allowance part; in the ledger, that part is without what an expiry took."""
 
     entry: JournalEntry
     model: str | None
@@ -41,11 +42,11 @@ class _Sum(Struct):
 
 
 class BalanceHistory:
-    """Takes an account's entries in the order of seq, up to the state that the engine described.
+    """A fold of an account's entries in the order of seq, up to the state that the engine described.
 
     Args:
-        described: the account, as the engine says it.
-        movements: how many of the last ones are kept.
+        described: the account, as the engine describes it.
+        movements: the number of last movements to keep.
     """
 
     def __init__(self, described: AccountDescription, movements: int) -> None:
@@ -63,18 +64,18 @@ class BalanceHistory:
 
     @property
     def seq(self) -> int:
-        """The last change that was taken in."""
+        """The seq of the last change."""
         return self._seq
 
     def take(self, change: Change) -> None:
-        """Take the next entry in; one that was taken in already, or is newer than what the engine described, is not."""
+        """Add the next entry. An entry that was added before, or is newer than the described state, is ignored."""
         entry = change.entry
         if not self._seq < entry.seq <= self._last_seq:
             return
         if self._first is None:
             self._first = entry
         elif entry.seq != self._seq + 1:
-            self.problems.append(f"between change {self._seq} and change {entry.seq} of the account there are none")
+            self.problems.append(f"the account's changes between {self._seq} and {entry.seq} are missing")
         self._seq = entry.seq
         self._state.apply(entry)
         self._balance += entry.balance_change
@@ -83,7 +84,7 @@ class BalanceHistory:
                 self._opening = self._state.balance - self._balance
             if self._state.balance != self._opening + self._balance:
                 self.problems.append(
-                    f"up to change {entry.seq} the movements add up to {from_micro(self._opening + self._balance)}, and"
+                    f"up to change {entry.seq} the movements add up to {from_micro(self._opening + self._balance)}, but"
                     f" the balance was {from_micro(self._state.balance)}"
                 )
                 self._opening = self._state.balance - self._balance
@@ -110,7 +111,7 @@ class BalanceHistory:
             )
 
     def result(self, leases: Iterable[Lease]) -> BalanceExplanation:
-        """The explanation. `leases` are the account's open ones, as the engine lists them."""
+        """Return the explanation. `leases` are the account's open ones, as the engine lists them."""
         described = self._described
         whole = self._first is not None and self._first.seq == 1
         self._complete(whole)
@@ -118,8 +119,8 @@ class BalanceHistory:
         held = sum(to_signed_micro(hold.amount) for hold in holds)
         if held != to_signed_micro(described.balance.held):
             self.problems.append(
-                f"open leases hold {from_micro(held)} of the balance, and {described.balance.held} are held: perhaps"
-                " one was opened or closed just now"
+                f"open leases hold {from_micro(held)} of the balance, but {described.balance.held} are held: perhaps"
+                " a lease was opened or closed just now"
             )
         order = {kind: place for place, kind in enumerate(KINDS)}
         lines = sorted(
@@ -128,7 +129,7 @@ class BalanceHistory:
         )
         added_up = sum((line.amount for line in lines), from_micro(0))
         if added_up != described.balance.balance:
-            self.problems.append(f"the lines add up to {added_up}, and the balance is {described.balance.balance}")
+            self.problems.append(f"the lines add up to {added_up}, but the balance is {described.balance.balance}")
         return BalanceExplanation(
             account=described.account,
             at=described.now,
@@ -147,24 +148,24 @@ class BalanceHistory:
         )
 
     def _complete(self, whole: bool) -> None:
-        """Add what happened before all that is known, and what has fallen due."""
+        """Add the sums of unknown earlier changes, and of changes that are due."""
         balance = to_signed_micro(self._described.balance.balance)
         if self._seq < self._last_seq:
             lost = f"changes {self._seq + 1} to {self._last_seq} of the account"
-            self.missing.append(f"{lost}: neither the journal nor the ledger has them")
+            self.missing.append(f"{lost}: they are neither in the journal nor in the ledger")
             self._sums["earlier", None] = _Sum(1, balance - self._balance)
             return
         opening = self._opening if self._opening is not None else 0 if whole or not self._last_seq else None
         if not whole and self._last_seq:
             assert self._first is not None
-            self.missing.append(f"what happened before change {self._first.seq}: it was trimmed from the journal")
+            self.missing.append(f"changes before {self._first.seq}: they were trimmed from the journal")
             if opening is None:
                 opening = balance - self._balance
             self._sums["earlier", None] = _Sum(self._first.seq - 1, opening)
         elif opening:
-            self.problems.append(f"the account began with {from_micro(opening)} credits that no change brought")
+            self.problems.append(f"the account began with {from_micro(opening)} credits that no change added")
         due = balance - (opening or 0) - self._balance
-        if due and not self._last_seq:  # a new account, and what it would begin with
+        if due and not self._last_seq:  # a new account: the credits that it would begin with
             self._sums["opened", _OPENING_TYPE] = _Sum(1, due)
         elif due and self._is_due(whole):
             self._sums["due", None] = _Sum(1, due)
@@ -191,17 +192,17 @@ class BalanceHistory:
         return sorted(open_leases, key=lambda hold: (hold.created_at, hold.lease_id))
 
 
-def read_history(history: BalanceHistory, evidence: Evidence, changes: Iterable[Change]) -> None:
-    """Take in what the ledger has, then what only the journal has."""
-    position = evidence.ledger_position()  # before the ledger is read: what is written meanwhile comes twice, or once
+def read_history(history: BalanceHistory, reader: HistoryReader, changes: Iterable[Change]) -> None:
+    """Add the entries of the ledger, then those that only the journal has."""
+    position = reader.ledger_position()  # read first: an entry that is written meanwhile comes twice, never not at all
     for change in changes:
         history.take(change)
-    for entry in evidence.journal_after(position):
+    for entry in reader.journal_after(position):
         history.take(_of_journal(entry))
 
 
 def of_ledger(pages: Iterable[Iterable["TracedEntry"]]) -> Iterator[Change]:
-    """The entries of the ledger, one by one."""
+    """Yield the entries of the ledger, one by one."""
     for page in pages:
         for traced in page:
             yield Change(traced.entry, traced.model, traced.type, traced.allowance)
@@ -268,7 +269,7 @@ def _hold(lease_id: str, record: LeaseRecord) -> LeaseHold:
 
 
 def _listed(lease: Lease) -> LeaseHold:
-    # What of it rests on the allowance is in its record alone.
+    # Only its record says which part of it comes from the allowance.
     return LeaseHold(
         lease_id=lease.lease_id,
         amount=lease.amount,

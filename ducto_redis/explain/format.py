@@ -1,4 +1,4 @@
-"""Pieces of sentences: amounts, times, counts."""
+"""Formats of amounts, times and counts in explanations."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,17 +9,17 @@ INDENT = "  "
 
 
 def credits(amount: Decimal) -> str:
-    """Credits, without trailing zeros."""
+    """Return credits without trailing zeros."""
     return format_credits(amount)
 
 
 def signed(amount: Decimal) -> str:
-    """Credits with their sign, also where that is a plus."""
+    """Return credits with their sign, a plus included."""
     return f"+{format_credits(amount)}" if amount > 0 else format_credits(amount)
 
 
 def times_text(count: int) -> str:
-    """How often.
+    """Return a number of times in words.
 
     >>> times_text(1), times_text(1200)
     ('once', '1,200 times')
@@ -28,5 +28,5 @@ def times_text(count: int) -> str:
 
 
 def moment(time: datetime) -> str:
-    """A time to the second, in UTC."""
+    """Return a time to the second, in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -1,7 +1,7 @@
-"""What the journal and the ledger hold of an account's history. Blocking.
+"""A reader of one account's history, from the journal and the ledger. Blocking.
 
-The journal is what Redis still has of it: everything that some consumer has not read yet, and whatever was not trimmed.
-The ledger has all but the last moments.
+The journal in Redis has the latest entries, at least all that some consumer has not read yet. The ledger has all but
+the last moments.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOOKED_AT = 100_000
-"""Entries of a partition's journal that are looked through for those of one account, at most."""
+"""The most entries of a partition's journal that are searched for those of one account."""
 
 _AT_A_TIME = 1000
 FIRST = "-"
+"""The id before every entry of a journal."""
 
 
-class Evidence:
-    """Entries of one account.
+class HistoryReader:
+    """The entries of one account.
 
     Args:
-        store: whose journal it is.
+        store: the store of the journal.
         ledger: the ledger, or None.
-        account: whose entries.
-        partition: where they are journalled.
+        account: the account.
+        partition: the partition of its journal.
 
     Attributes:
-        missing: why something cannot be found.
+        missing: notes of what was not found, and why.
     """
 
     def __init__(self, store: CreditStore, ledger: "Ledger | None", account: str, partition: int) -> None:
@@ -47,7 +48,7 @@ class Evidence:
         self.missing: list[str] = []
 
     def balance_after(self, entry: JournalEntry) -> int | None:
-        """The balance that an entry led to, in micro-credits."""
+        """Return the balance after an entry, in micro-credits, or None if it is not known."""
         written = _balance_in(entry)
         if written is not None:
             return written
@@ -70,7 +71,7 @@ class Evidence:
         return None
 
     def of_lease(self, lease_id: str, entry: JournalEntry) -> list[JournalEntry]:
-        """What happened to the lease that `entry` is about, in order. The id may have been used before and after."""
+        """Return the entries of the lease of `entry`, in order. The id may have been used before and after."""
 
         def is_of_lease(other: JournalEntry) -> bool:
             return any(name == LEASE_CHANGE + lease_id for name, _ in other.changes)
@@ -91,7 +92,7 @@ class Evidence:
         return _one_life(sorted(found.values(), key=_place), entry, lease_id)
 
     def refunds_of(self, entry: JournalEntry) -> list[JournalEntry]:
-        """The refunds of a charge, oldest first."""
+        """Return the refunds of a charge, oldest first."""
         found: dict[str, JournalEntry] = {}
         if self._ledger is not None:
             for refund in self._ledger.refunds(self._namespace.name, entry.transaction_id):
@@ -104,22 +105,22 @@ class Evidence:
         return sorted(found.values(), key=_place)
 
     def limits(self) -> list[str]:
-        """What cannot be known at all, and why."""
+        """Return notes of everything that cannot be known, and why."""
         if self._ledger is not None:
             return []
         if self._store is None:
-            return ["there is no ledger, and this store's journal cannot be searched: what else happened is not known"]
-        return ["there is no ledger: only what the journal in Redis still holds is known"]
+            return ["there is no ledger, and the journal of this store cannot be searched: other changes are not known"]
+        return ["there is no ledger: only the entries that are still in the journal in Redis are known"]
 
     def ledger_position(self) -> str:
-        """The last entry of the partition that the ledger has read, `FIRST` where there is none."""
+        """Return the last entry of the partition that the ledger has read, or `FIRST`."""
         if self._ledger is None:
             return FIRST
         position = self._ledger.position(self._namespace.name, self._partition)
         return FIRST if position is None else position.entry_id
 
     def journal_after(self, entry_id: str) -> Iterator[JournalEntry]:
-        """The account's entries that the journal holds after an entry id, `FIRST` for all."""
+        """Yield the account's entries in the journal after an entry id, or all after `FIRST`."""
         if self._store is None:
             return
         client, journal = self._store.redis(), self._namespace.journal(self._partition)
@@ -163,13 +164,13 @@ class Evidence:
             if len(page) < _AT_A_TIME:
                 return
             looked_at += len(page)
-        note = f"only {LOOKED_AT} entries of the journal were looked through"
+        note = f"only {LOOKED_AT} entries of the journal were searched"
         if note not in self.missing:
             self.missing.append(note)
 
 
 def lease_of(entry: JournalEntry) -> str | None:
-    """The id of the lease that an entry is about, or None."""
+    """Return the id of the lease of an entry, or None."""
     if entry.lease is not None:
         return entry.lease[0]
     key = entry.operation_key  # of a store that keeps no changes
@@ -192,7 +193,7 @@ def _opens(entry: JournalEntry, lease_id: str) -> bool:
 
 
 def _one_life(entries: list[JournalEntry], entry: JournalEntry, lease_id: str) -> list[JournalEntry]:
-    """The entries from the reserve before `entry` up to the next one."""
+    """Return the entries from the reserve before `entry` up to the next one."""
     life: list[JournalEntry] = []
     for each in entries:
         if _opens(each, lease_id):

@@ -1,4 +1,4 @@
-"""A lease from its reserve to its end, as its entries tell it."""
+"""A lease from its reserve to its end, put together from its entries."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,25 +11,25 @@ from ducto_redis.money import from_micro
 
 
 def lease_story(lease_id: str, life: Sequence[JournalEntry], missing: list[str]) -> LeaseStory:
-    """What became of a lease.
+    """Return the story of a lease.
 
     Args:
         lease_id: its id.
         life: its entries, in order.
-        missing: is told what they do not say.
+        missing: gets notes of what they do not say.
     """
     story: dict[str, Any] = {"lease_id": lease_id, "state": "open"}
     its_own = [each for each in life if lease_of(each) == lease_id]
     first = next((each for each in its_own if each.operation == "reserve"), None)
     if first is None:
-        missing.append(f"the reserve of lease {lease_id}: neither the journal nor the ledger has it any more")
+        missing.append(f"the reserve of lease {lease_id}: it is no longer in the journal or the ledger")
     else:
         story["reserved_by"], story["estimate"] = first.transaction_id, tuple(first.read_cause().usages)
     held = rest = None if first is None else first.amount
     for each in life:
         record = _record_in(each, lease_id)
         if record is not None:
-            rest = record.amount  # what is inside of it takes of that, too
+            rest = record.amount  # leases inside it take from this
             held = rest if held is None else held
         if lease_of(each) != lease_id:
             continue
@@ -79,7 +79,7 @@ def _end(entry: JournalEntry) -> dict[str, Any]:
 
 
 def record_of(entry: JournalEntry) -> LeaseRecord | None:
-    """The record that an entry wrote of the lease that it is about, or None."""
+    """Return the record that an entry wrote of its lease, or None."""
     return LeaseRecord.decode(entry.lease[1]) if entry.lease is not None and entry.lease[1] else None
 
 
@@ -91,5 +91,5 @@ def _record_in(entry: JournalEntry, lease_id: str) -> LeaseRecord | None:
 
 
 def time_of(milliseconds: int) -> datetime:
-    """Milliseconds since 1970 as a time in UTC."""
+    """Return milliseconds since 1970 as a time in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,30 +1,29 @@
-"""What an explanation says: of one transaction, and of a balance. Credits are Decimals, times are in UTC."""
+"""The parts of an explanation. Credits are Decimals, times are in UTC."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing import CostBreakdown
-from ducto_redis.results import ZERO, AllowanceStatus, CapStatus, Grant, TeamMember
+from ducto_redis.results import ZERO
 
 SourceKind: TypeAlias = Literal["allowance", "grant", "pool"]
 LeaseState: TypeAlias = Literal["open", "settled", "released", "expired"]
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """How usage was priced.
+    """The pricing of usage.
 
     Attributes:
         version: of the pricing document; 0 is an engine that a manager was given.
-        plan: whose rates applied; None for the document's own.
-        costs: what each usage cost, line by line with formulas; empty where the document cannot be had any more.
-        exact: the sum before each usage's price was rounded, to 18 places; None where it cannot be had.
-        rounding: what rounding added.
-        total: what was asked for: the price that the engine was told.
+        plan: the plan whose rates applied; None for the document's own.
+        costs: the cost of each usage, line by line with formulas; empty if the document is no longer available.
+        exact: the sum before each usage's price was rounded, to 18 places; None if it is not known.
+        rounding: the part of the total that rounding added.
+        total: the price that the engine was told.
     """
 
     version: int
@@ -36,12 +35,12 @@ class Price(Struct, frozen=True, kw_only=True):
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """What credits came from, or went back to.
+    """A source that credits came from, or went back to.
 
     Attributes:
         kind: the plan's allowance; a grant; or the pool of all other credits.
-        period: of an allowance, its number.
-        grant: of a grant, its number; type, priority and expires_at are its own.
+        period: the number of the allowance's period.
+        grant: the number of the grant; type, priority and expires_at are the grant's.
     """
 
     kind: SourceKind
@@ -56,7 +55,7 @@ class Source(Struct, frozen=True, kw_only=True):
 class CapCount(Struct, frozen=True, kw_only=True):
     """A spend cap that a charge counted towards, or of which a lease holds a part.
 
-    `crossed` is the cap's action (warn, notify) where this is what took it over its limit.
+    `crossed` is the cap's action (warn, notify) if this took it over its limit.
     """
 
     cap_id: str
@@ -69,15 +68,15 @@ class LeaseStory(Struct, frozen=True, kw_only=True):
     """A lease, from its reserve to its end.
 
     Attributes:
-        state: what became of it.
+        state: open, settled, released or expired.
         parent: the lease that it was opened inside of, or None.
         held: credits that it held, extensions included.
         inside: the part of them that leases inside of it took, and had not given back when it was closed.
-        held_of_allowance: the part of them that rested on the allowance.
-        estimate: the usage that it was opened for; empty where an amount was given.
+        held_of_allowance: the part of them that came from the allowance.
+        estimate: the usage that it was opened for; empty if an amount was given.
         reserved_by: the transaction that opened it.
         extended_by: transactions that enlarged it.
-        charged: credits that it was charged in the end; None where it was not.
+        charged: credits that it was charged in the end; None if it was not charged.
         returned: the part of the hold that was neither charged nor taken inside of it.
         shortfall: the part of the cost that nothing could pay.
         late: whether it had expired when it was settled.
@@ -115,90 +114,15 @@ class RefundOf(Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Explanation(Struct, frozen=True, kw_only=True):
-    """One transaction, explained. `str()` of it is the whole, in words.
-
-    Attributes:
-        operation: deduct, settle, reserve, add_credits, refund, expire, set_plan...
-        source: where it was found: `journal`, in Redis, or `ledger`.
-        key: the idempotency key that the caller gave, or None.
-        amount: credits that the operation was about.
-        charged: credits that it charged, whoever paid for them.
-        shortfall: the part of the cost that could not be charged.
-        balance_change: by how much the balance moved.
-        balance_before, balance_after: None where it is not known any more.
-        usage: what was consumed, or estimated; empty where an amount was given.
-        price: how that was priced; None where it was not.
-        sources: what paid for it; of a refund, where it went back to.
-        caps: spend caps that it counted towards.
-        low_levels: low-balance levels that it took the balance below.
-        lease: the lease that it belongs to.
-        refunds, refunded: refunds since, and their sum.
-        refund_of: of a refund, the transaction that was refunded.
-        lost: of a refund, what could not be returned.
-        type: of credits that came in or expired.
-        plan, allowance: that the account got, of an operation that changed them.
-        grants: those that the operation made, or changed.
-        caps_set: spend caps as the operation left them.
-        members: members of the team as the operation left them.
-        details: what else it wrote, by name.
-        flags: what is unusual about the usage.
-        actor, reason: who did it by hand, and why.
-        missing: what cannot be said, and why.
-    """
-
-    transaction_id: str
-    account: str
-    operation: str
-    at: datetime
-    source: Literal["journal", "ledger"]
-    key: str | None
-    amount: Decimal
-    charged: Decimal = ZERO
-    shortfall: Decimal = ZERO
-    balance_change: Decimal = ZERO
-    balance_before: Decimal | None = None
-    balance_after: Decimal | None = None
-    usage: tuple[UsageMetrics, ...] = ()
-    price: Price | None = None
-    sources: tuple[Source, ...] = ()
-    caps: tuple[CapCount, ...] = ()
-    low_levels: tuple[Decimal, ...] = ()
-    member: str | None = None
-    operation_type: str | None = None
-    lease: LeaseStory | None = None
-    refunds: tuple[RefundOf, ...] = ()
-    refunded: Decimal = ZERO
-    refund_of: str | None = None
-    lost: Decimal = ZERO
-    type: str | None = None
-    plan: str | None = None
-    allowance: AllowanceStatus | None = None
-    grants: tuple[Grant, ...] = ()
-    caps_set: tuple[CapStatus, ...] = ()
-    members: tuple[TeamMember, ...] = ()
-    details: Mapping[str, str] = {}
-    flags: tuple[str, ...] = ()
-    actor: str | None = None
-    reason: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    missing: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        from ducto_redis.explain.transaction import explanation_lines
-
-        return "\n".join(explanation_lines(self))
-
-
 class BalanceLine(Struct, frozen=True, kw_only=True):
     """Movements of one kind, which together moved the balance by `amount`.
 
     Attributes:
-        kind: opened, added, charged, refunded, expired, adjusted, other; `earlier` is what happened before all that is
-            known, `due` what has fallen due and is journalled with the account's next change.
-        name: the type of the credits, or the model that was charged for; None where there is none.
-        count: how many movements.
-        from_allowance: of charges, what allowances paid beside it; of refunds, what went back to allowances.
+        kind: opened, added, charged, refunded, expired, adjusted, other; `earlier` sums up the changes before the first
+            known one, `due` those that are due and will be journalled with the account's next change.
+        name: the type of the credits, or the model that was charged for; None if there is none.
+        count: the number of movements.
+        from_allowance: of charges, the part that allowances paid beside it; of refunds, the part that went back there.
     """
 
     kind: str
@@ -220,7 +144,7 @@ class BalanceMovement(Struct, frozen=True, kw_only=True):
 
 
 class LeaseHold(Struct, frozen=True, kw_only=True):
-    """What an open lease holds: `amount` of the balance, and `of_allowance` beside it."""
+    """The hold of an open lease: `amount` of the balance, and `of_allowance` beside it."""
 
     lease_id: str
     amount: Decimal
@@ -229,38 +153,3 @@ class LeaseHold(Struct, frozen=True, kw_only=True):
     owner: str
     created_at: datetime
     expires_at: datetime
-
-
-class BalanceExplanation(Struct, frozen=True, kw_only=True):
-    """How a balance came about. `str()` of it is the whole, in words.
-
-    Attributes:
-        lines: all movements by kind; their amounts add up to the balance.
-        movements: the last ones that moved the balance, newest first.
-        grants: what the balance is made of; number 0 is the pool, below zero where the account is in debt.
-        leases: what holds `held` of the balance.
-        since: when the first change that is known happened; None where none is.
-        adds_up: whether lines, grants and leases were found to add up to the balance and to what is held of it.
-        problems: what does not add up.
-        missing: what cannot be said, and why.
-    """
-
-    account: str
-    at: datetime
-    balance: Decimal
-    held: Decimal
-    available: Decimal
-    allowance: AllowanceStatus
-    lines: tuple[BalanceLine, ...]
-    movements: tuple[BalanceMovement, ...]
-    grants: tuple[Grant, ...]
-    leases: tuple[LeaseHold, ...]
-    since: datetime | None
-    adds_up: bool
-    problems: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        from ducto_redis.explain.balance import balance_lines
-
-        return "\n".join(balance_lines(self))

@@ -1,51 +1,123 @@
-"""Explanations in words, for people who never saw the code."""
+"""The explanation of a transaction, and its text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from msgspec import Struct
 
 from ducto_redis.display import format_credits
 from ducto_redis.explain.format import INDENT, credits, moment, signed, times_text
-from ducto_redis.explain.model import (
-    CapCount,
-    Explanation,
-    LeaseStory,
-    Price,
-    Source,
-)
+from ducto_redis.explain.model import CapCount, LeaseStory, Price, RefundOf, Source
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.results import CapStatus
+from ducto_redis.results import ZERO, AllowanceStatus, CapStatus, Grant, TeamMember
 
 _BOOKKEEPING = {
-    "renew": "a lease was given more time",
-    "forget": "an expired lease was put away for good; nothing moved",
-    "sweep": "the time was noted at which something of the account falls due next; nothing moved",
+    "renew": "a lease was renewed",
+    "forget": "the record of an expired lease was removed; nothing moved",
+    "sweep": "the time of the account's next due change was set; nothing moved",
     "set_cap": "a spend cap was set",
     "remove_cap": "a spend cap was removed",
-    "raise_cap": "a spend cap was given another limit for a while",
-    "clear_cap": "what a spend cap had counted was forgotten",
+    "raise_cap": "a spend cap was given another limit for a time",
+    "clear_cap": "the count of a spend cap was cleared",
     "freeze": "the account was frozen: nothing new is admitted",
     "unfreeze": "the account may spend again",
-    "create_team": "the account was made a team",
+    "create_team": "the account became a team",
     "set_member": "the members of the team were changed",
     "publish_pricing": "a pricing document was published and activated",
     "activate_pricing": "a pricing document was activated",
 }
 
 
+class Explanation(Struct, frozen=True, kw_only=True):
+    """The explanation of one transaction. `str()` gives all of it in words.
+
+    Attributes:
+        operation: deduct, settle, reserve, add_credits, refund, expire, set_plan...
+        source: the place where it was found: `journal`, in Redis, or `ledger`.
+        key: the idempotency key that the caller gave, or None.
+        amount: credits that the operation was about.
+        charged: credits that it charged, from all sources.
+        shortfall: the part of the cost that could not be charged.
+        balance_change: the movement of the balance.
+        balance_before, balance_after: None if it is no longer known.
+        usage: the usage that was consumed, or estimated; empty if an amount was given.
+        price: the pricing of the usage; None if there was none.
+        sources: the sources that paid for it; of a refund, those that got it back.
+        caps: spend caps that it counted towards.
+        low_levels: low-balance levels that it took the balance below.
+        lease: the lease that it belongs to.
+        refunds, refunded: refunds since, and their sum.
+        refund_of: of a refund, the transaction that was refunded.
+        lost: of a refund, the part that could not be returned.
+        type: of credits that came in or expired.
+        plan, allowance: that the account got, of an operation that changed them.
+        grants: grants that the operation made, or changed.
+        caps_set: spend caps as the operation left them.
+        members: members of the team as the operation left them.
+        details: other fields that it wrote, by name.
+        flags: anything unusual about the usage.
+        actor, reason: the person who did it by hand, and why.
+        missing: everything that is unknown, and why.
+    """
+
+    transaction_id: str
+    account: str
+    operation: str
+    at: datetime
+    source: Literal["journal", "ledger"]
+    key: str | None
+    amount: Decimal
+    charged: Decimal = ZERO
+    shortfall: Decimal = ZERO
+    balance_change: Decimal = ZERO
+    balance_before: Decimal | None = None
+    balance_after: Decimal | None = None
+    usage: tuple[UsageMetrics, ...] = ()
+    price: Price | None = None
+    sources: tuple[Source, ...] = ()
+    caps: tuple[CapCount, ...] = ()
+    low_levels: tuple[Decimal, ...] = ()
+    member: str | None = None
+    operation_type: str | None = None
+    lease: LeaseStory | None = None
+    refunds: tuple[RefundOf, ...] = ()
+    refunded: Decimal = ZERO
+    refund_of: str | None = None
+    lost: Decimal = ZERO
+    type: str | None = None
+    plan: str | None = None
+    allowance: AllowanceStatus | None = None
+    grants: tuple[Grant, ...] = ()
+    caps_set: tuple[CapStatus, ...] = ()
+    members: tuple[TeamMember, ...] = ()
+    details: Mapping[str, str] = {}
+    flags: tuple[str, ...] = ()
+    actor: str | None = None
+    reason: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(explanation_lines(self))
+
+
 def explanation_lines(explanation: Explanation) -> Iterator[str]:
-    """The whole explanation, line by line."""
+    """Yield the whole explanation, line by line."""
     yield headline(explanation)
     yield f"{INDENT}transaction {explanation.transaction_id}, found in the {_place(explanation)}"
     for title, lines in (
         (_usage_title(explanation), _usage_lines(explanation.usage, explanation.flags)),
-        ("How it was priced", _price_lines(explanation)),
+        ("Price", _price_lines(explanation)),
         (_sources_title(explanation), _source_lines(explanation)),
         ("The lease", _lease_lines(explanation.lease)),
         ("Spend caps afterwards" if explanation.caps_set else "Spend caps", _cap_lines(explanation)),
         ("The account", list(_account_lines(explanation))),
-        ("Refunds since", _refund_lines(explanation)),
-        ("Said with it", list(_said(explanation))),
+        ("Refunds", _refund_lines(explanation)),
+        ("Notes", list(_notes(explanation))),
         ("Balance", _balance_lines(explanation)),
-        ("What cannot be said", list(explanation.missing)),
+        ("Unknown", list(explanation.missing)),
     ):
         if lines:
             yield ""
@@ -54,7 +126,7 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
 
 
 def headline(explanation: Explanation) -> str:
-    """What happened, in one sentence."""
+    """Return the change in one sentence."""
     who, when = explanation.account, moment(explanation.at)
     amount = credits(explanation.amount)
     match explanation.operation:
@@ -64,18 +136,18 @@ def headline(explanation: Explanation) -> str:
             late = ", after its lease had expired" if explanation.lease and explanation.lease.late else ""
             what = f"{who} was charged {credits(explanation.charged)} credits{for_what}{late}"
         case "reserve":
-            what = f"{who} had {amount} credits put on hold while work ran"
+            what = f"{amount} credits of {who} were held for running work"
         case "extend":
-            what = f"{who} had {amount} more credits put on hold for a lease"
+            what = f"{amount} more credits of {who} were held for a lease"
         case "release":
-            what = f"{who} got a hold of {amount} credits released without a charge"
+            what = f"a hold of {amount} credits of {who} was released without a charge"
             if explanation.balance_change:
                 back = credits(explanation.balance_change)
-                what = f"{who} got back the {back} credits that an expired lease was charged"
+                what = f"{who} got back {back} credits that an expired lease was charged"
         case "expire":
             charged = explanation.charged
-            end = f"and was charged {credits(charged)} credits" if charged else "and no longer holds anything"
-            what = f"a lease of {who} over {amount} credits ran out of time {end}"
+            end = f"and was charged {credits(charged)} credits" if charged else "and holds nothing any more"
+            what = f"a lease of {who} for {amount} credits expired {end}"
         case "add_credits":
             what = f"{who} got {amount} credits{_of_type(explanation.type)}"
         case "open_account":
@@ -103,7 +175,7 @@ def _of_type(credits_type: str | None) -> str:
 
 
 def _usage_title(explanation: Explanation) -> str:
-    return "What it was estimated to use" if explanation.operation in ("reserve", "extend") else "What was used"
+    return "Estimated usage" if explanation.operation in ("reserve", "extend") else "Usage"
 
 
 def _usage_lines(usages: Sequence[UsageMetrics], flags: Sequence[str]) -> list[str]:
@@ -114,7 +186,7 @@ def _usage_lines(usages: Sequence[UsageMetrics], flags: Sequence[str]) -> list[s
 
 
 def usage_text(usage: UsageMetrics) -> str:
-    """What was used, in one line."""
+    """Return a usage in one line."""
     parts = [usage.model] if usage.model else []
     for name in usage.__struct_fields__:
         value = getattr(usage, name)
@@ -133,7 +205,7 @@ def _price_lines(explanation: Explanation) -> list[str]:
     price = explanation.price
     if price is None:
         if explanation.operation in ("deduct", "settle", "reserve", "extend") and not explanation.usage:
-            return [f"the application named the amount itself: {credits(explanation.amount)} credits"]
+            return [f"an amount given by the application: {credits(explanation.amount)} credits"]
         return []
     return list(_priced(price))
 
@@ -151,23 +223,23 @@ def _priced(price: Price) -> Iterator[str]:
             yield f"{'':>14}  flagged: {', '.join(cost.flags)}"
     if price.rounding:
         exact = format_credits(price.exact or price.total)
-        yield f"{'':>14}  rounded to six places: exactly it is {exact}"
-    yield f"{credits(price.total):>14}  in all"
+        yield f"{'':>14}  rounded to six places; the exact price is {exact}"
+    yield f"{credits(price.total):>14}  total"
 
 
 def _sources_title(explanation: Explanation) -> str:
     if explanation.operation == "refund":
-        return "Where it went back to"
+        return "Returned to"
     taken = explanation.operation in ("expire_grant", "adjust_credits")
-    return "What it was taken from" if taken else "Who paid"
+    return "Taken from" if taken else "Paid from"
 
 
 def _source_lines(explanation: Explanation) -> list[str]:
     lines = [f"{credits(source.amount):>14}  {_source(source)}" for source in explanation.sources]
     if explanation.shortfall:
-        lines.append(f"{credits(explanation.shortfall):>14}  nobody: it could not be charged (shortfall)")
+        lines.append(f"{credits(explanation.shortfall):>14}  not charged (shortfall)")
     if explanation.lost:
-        lines.append(f"{credits(explanation.lost):>14}  nowhere: what it had come from was over")
+        lines.append(f"{credits(explanation.lost):>14}  lost: its source had expired")
     return lines
 
 
@@ -187,29 +259,27 @@ def _lease_lines(lease: LeaseStory | None) -> list[str]:
     owner = f", opened by {lease.owner}" if lease.owner else ""
     lines = [f"{lease.lease_id}{kind}{owner}: {_lease_state(lease)}"]
     if lease.parent is not None:
-        lines.append(f"inside of lease {lease.parent}, which gave it what it held")
+        lines.append(f"inside lease {lease.parent}, whose hold it used")
     if lease.opened_at and lease.expires_at:
-        lines.append(f"opened {moment(lease.opened_at)}, to hold until {moment(lease.expires_at)}")
+        lines.append(f"opened {moment(lease.opened_at)}, expires {moment(lease.expires_at)}")
     if lease.held is not None:
         of_allowance = (
-            f", {credits(lease.held_of_allowance)} of them of the allowance" if lease.held_of_allowance else ""
+            f", {credits(lease.held_of_allowance)} of them from the allowance" if lease.held_of_allowance else ""
         )
         extended = f", extended {times_text(len(lease.extended_by))}" if lease.extended_by else ""
-        inside = f", {credits(lease.inside)} of them for leases inside of it" if lease.inside else ""
+        inside = f", {credits(lease.inside)} of them for leases inside it" if lease.inside else ""
         lines.append(f"held {credits(lease.held)} credits{of_allowance}{extended}{inside}")
-    lines += [f"for an estimate of {usage_text(usage)}" for usage in lease.estimate]
+    lines += [f"estimate: {usage_text(usage)}" for usage in lease.estimate]
     if lease.charged is not None:
-        back = f", {credits(lease.returned)} of the hold went back" if lease.returned else ""
-        lines.append(
-            f"cost {credits(lease.charged + lease.shortfall)} in the end, {credits(lease.charged)} charged{back}"
-        )
+        back = f", {credits(lease.returned)} of the hold returned" if lease.returned else ""
+        lines.append(f"final cost {credits(lease.charged + lease.shortfall)}, {credits(lease.charged)} charged{back}")
     return lines
 
 
 def _lease_state(lease: LeaseStory) -> str:
     at = f" {moment(lease.closed_at)}" if lease.closed_at else ""
     if lease.state == "settled":
-        return f"settled{at}{', late: its time was over' if lease.late else ''}"
+        return f"settled{at}{', late: it had expired' if lease.late else ''}"
     return "still open" if lease.state == "open" else f"{lease.state}{at}"
 
 
@@ -222,13 +292,13 @@ def _cap_lines(explanation: Explanation) -> list[str]:
 
 
 def _cap_count(cap: CapCount, word: str) -> str:
-    crossed = f"; it passed the limit, and the cap's action is to {cap.crossed}" if cap.crossed else ""
+    crossed = f"; it passed the limit of the cap, whose action is {cap.crossed}" if cap.crossed else ""
     return f"{word} {credits(cap.amount)} of cap {cap.cap_id} of {_scope(cap.scope)}{crossed}"
 
 
 def _cap_set(cap: CapStatus) -> str:
     kind = "rolling " if cap.rolling else ""
-    window = "in all" if cap.window == "total" else f"per {kind}{cap.window} ({cap.time_zone})"
+    window = "in total" if cap.window == "total" else f"per {kind}{cap.window} ({cap.time_zone})"
     raised = f", until {moment(cap.raised_until)}" if cap.raised_until else ""
     return (
         f"cap {cap.cap_id} of {_scope(cap.scope)}: {credits(cap.limit)} credits {window}{raised}, {cap.action};"
@@ -256,7 +326,7 @@ def _account_lines(explanation: Explanation) -> Iterator[str]:
         )
     if explanation.operation in ("add_credits", "open_account", "refund"):
         for grant in explanation.grants:
-            until = f"until {moment(grant.expires_at)}" if grant.expires_at else "for ever"
+            until = f"until {moment(grant.expires_at)}" if grant.expires_at else "without expiry"
             yield (
                 f"grant {grant.number}: {credits(grant.remaining)} of {credits(grant.amount)} left to spend {until},"
                 f" priority {grant.priority}"
@@ -265,7 +335,7 @@ def _account_lines(explanation: Explanation) -> Iterator[str]:
             yield "they never expire"
     for member in explanation.members:
         if explanation.operation in ("set_member", "create_team"):
-            yield f"{member.user} is {'no member any more' if member.role == 'removed' else member.role}"
+            yield f"{member.user} is {'no longer a member' if member.role == 'removed' else member.role}"
     if explanation.refund_of:
         yield f"the charge was transaction {explanation.refund_of}"
     for level in explanation.low_levels:
@@ -273,7 +343,7 @@ def _account_lines(explanation: Explanation) -> Iterator[str]:
     if "team" in explanation.details:
         yield f"the team's name is {explanation.details['team']}"
     if "active" in explanation.details:
-        yield f"version {explanation.details['active']} of the pricing document is active from then on"
+        yield f"version {explanation.details['active']} of the pricing document became active"
 
 
 def _refund_lines(explanation: Explanation) -> list[str]:
@@ -283,11 +353,11 @@ def _refund_lines(explanation: Explanation) -> list[str]:
         reason = f" ({refund.reason})" if refund.reason else ""
         lines.append(f"{moment(refund.at)}  {credits(refund.amount)} credits{lost}{reason}, {refund.transaction_id}")
     if lines:
-        lines.append(f"{credits(explanation.refunded)} of {credits(explanation.charged)} credits in all")
+        lines.append(f"{credits(explanation.refunded)} of {credits(explanation.charged)} credits in total")
     return lines
 
 
-def _said(explanation: Explanation) -> Iterator[str]:
+def _notes(explanation: Explanation) -> Iterator[str]:
     if explanation.actor:
         yield f"done by {explanation.actor}"
     if explanation.reason:

@@ -30,7 +30,7 @@ def test_explain(ducto: Ducto, charge: str) -> None:
         "by version 1 of the pricing document",
         "+3 gpt = input_tokens * 0.002 [models.gpt]",
         "3 the balance, credits that do not expire",
-        "1 of 3 credits in all",
+        "1 of 3 credits in total",
         "10 before, -3, 7 after",
     ):
         assert line in lines
@@ -76,4 +76,4 @@ def test_why_exits_with_1_where_it_does_not_add_up(ducto: Ducto, engine: str, na
         manager.store.redis().hset(keys.keys[0], "balance", "9000000")  # type: ignore[attr-defined]
     result = ducto("balance", "u1", "--why")
     assert result.exit_code == 1
-    assert "the lines add up to 8.000000, and the balance is 9.000000" in result.stdout
+    assert "the lines add up to 8.000000, but the balance is 9.000000" in result.stdout
