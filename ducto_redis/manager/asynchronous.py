@@ -14,14 +14,13 @@ from ducto_redis.events.handlers import EventHandler
 from ducto_redis.events.types import CreditEvent
 from ducto_redis.manager.arguments import Usage, UsageOrAmount
 from ducto_redis.manager.base import ManagerOptions
-from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.decorating import MeteredWork, OnError, WhenCharged
 from ducto_redis.manager.deferred import charge_for
 from ducto_redis.manager.events import HandlerQueue
 from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
-from ducto_redis.manager.renewals import Renewals
+from ducto_redis.manager.tasks import TaskManager
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.payer import Payer
 from ducto_redis.pricing.plans import BillingMode
@@ -39,7 +38,7 @@ _OUTBOX_FIRST_WAIT_SECONDS = 0.1
 _OUTBOX_LONGEST_WAIT_SECONDS = 5.0
 
 
-class AsyncCreditManager(ManagerCore):
+class AsyncCreditManager(TaskManager):
     """Prices, holds and charges, for event loops.
 
     >>> async def main() -> None:
@@ -246,13 +245,6 @@ class AsyncCreditManager(ManagerCore):
         charge = charge_for(account, lease.lease_id, consumed)
         return BilledResult(result, await asyncio.shield(self.settle_task(self.settle_or_later(charge))))
 
-    def settle_task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Run a coroutine in a task that the manager owns: it outlives the caller, and `close` waits for it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     @property
     def pending(self) -> PendingWork:
         """What is still to be done."""
@@ -287,15 +279,6 @@ class AsyncCreditManager(ManagerCore):
                 flags=tuple(flags),
             )
         )
-
-    @cached_property
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        return set()
-
-    @cached_property
-    def renewals(self) -> Renewals[AsyncMeter]:
-        """The renewals of the leases that meters hold."""
-        return Renewals(lambda meter: self.settle_task(meter.renew()))
 
     @cached_property
     def _handler_queue(self) -> HandlerQueue:

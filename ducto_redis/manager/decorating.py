@@ -4,18 +4,15 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 from ducto_redis.errors import ConfigError, LeaseClosedError
 from ducto_redis.manager.arguments import UsageOrAmount, ttl_to_ms
 from ducto_redis.manager.job_meter import AsyncJobMeter, JobMeter
-from ducto_redis.manager.meter import AsyncMeter, Meter, MeterCore
+from ducto_redis.manager.meter import AsyncMeter, Meter, MeterCore, RunsLater
+from ducto_redis.manager.tasks import TaskManager
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.payer import Payer
-
-if TYPE_CHECKING:
-    from ducto_redis.manager.asynchronous import AsyncCreditManager
-    from ducto_redis.manager.blocking import CreditManager
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +68,7 @@ class MeteredWork:
         self._when_charged = when_charged
 
     def decorate_async(
-        self, manager: "AsyncCreditManager", function: Callable[P, Coroutine[Any, Any, T]]
+        self, manager: TaskManager, function: Callable[P, Coroutine[Any, Any, T]]
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         """Return the coroutine function, metered."""
         _refuse_generators(function)
@@ -100,7 +97,7 @@ class MeteredWork:
 
         return metered
 
-    def decorate(self, manager: "CreditManager", function: Callable[P, T]) -> Callable[P, T]:
+    def decorate(self, manager: RunsLater, function: Callable[P, T]) -> Callable[P, T]:
         """Return the function, metered."""
         _refuse_generators(function)
         if inspect.iscoroutinefunction(function):

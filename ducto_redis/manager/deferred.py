@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from decimal import Decimal
 
 from msgspec import structs
 
@@ -39,24 +40,27 @@ class DeferredCharges(Leases):
         if self._on_lease_expiry == "charge" and len(self.outbox) * 2 < self.outbox.limit:
             self.charge_later(PendingCharge(account, lease_id, ()))
 
-    async def settle_or_later(self, charge: PendingCharge, *, hold: str = "") -> SettleResult | None:
-        """Settle a lease; None where the engine is away and gets the charge later.
+    async def settle_or_later(self, charge: PendingCharge, *, hold: Decimal | None = None) -> SettleResult | None:
+        """Settle a lease; None if the engine is away and gets the charge later.
 
         Args:
-            charge: what to settle.
-            hold: what is to be charged later where the usage turns out to have no price: nobody is there to hear then.
+            charge: the charge.
+            hold: credits to charge later if the usage turns out to have no price: nobody is there to hear then.
         """
         try:
             return await self._settle_charge(charge)
         except StoreError:
-            self.charge_later(structs.replace(charge, hold=hold))
+            self._settle_later(charge, hold)
             return None
         except CreditError:
             raise
         except BaseException:
             # Interrupted: whether it was charged is unknown, and its key makes it safe to ask again.
-            self.charge_later(structs.replace(charge, hold=hold))
+            self._settle_later(charge, hold)
             raise
+
+    def _settle_later(self, charge: PendingCharge, hold: Decimal | None) -> None:
+        self.charge_later(structs.replace(charge, hold="" if hold is None else f"{hold:f}"))
 
     async def release_or_later(self, account: str, lease_id: str) -> ReleaseResult | None:
         """Release a lease; None where the engine is away."""

@@ -55,9 +55,9 @@ class JobCore(MeterCore):
         """Settle what was recorded, or release where nothing was. An engine that is away gets the charge later."""
         if self._closed or self.lease is None or not self._usages:
             return await super().close_core()
-        hold = f"{self.lease.amount:f}"
+        hold = self.lease.amount
         job = self._expired or self.lease_id
-        charge = PendingCharge(self.account, job, tuple(self._usages), flags=tuple(self._flags), hold=hold)
+        charge = PendingCharge(self.account, job, tuple(self._usages), flags=tuple(self._flags), hold=f"{hold:f}")
         try:
             if not self._expired:
                 return await super().close_core()

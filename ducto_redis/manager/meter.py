@@ -4,25 +4,22 @@
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ducto_redis.engine.ids import new_id
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
 from ducto_redis.manager.arguments import UsageOrAmount, check_lease_id
+from ducto_redis.manager.background import Planned
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.outbox import PendingCharge
+from ducto_redis.manager.tasks import TaskManager
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import ZERO, ReleaseResult, ReserveResult, SettleResult
 from ducto_redis.run_sync import drive
-
-if TYPE_CHECKING:
-    from ducto_redis.manager.asynchronous import AsyncCreditManager
-    from ducto_redis.manager.background import Planned
-    from ducto_redis.manager.blocking import CreditManager
 
 DEFAULT_TTL_SECONDS = 120.0
 
@@ -168,15 +165,14 @@ class MeterCore:
         if not self._usages:
             self.result = await self._core.release_or_later(self.account, self.lease_id)
         else:
-            hold = f"{self.held:f}"
             charge = PendingCharge(
                 self.account,
                 self.lease_id,
                 tuple(self._usages),
                 flags=tuple(self._flags),
-                hold=hold if self._charges_hold else "",
+                hold=f"{self.held:f}" if self._charges_hold else "",
             )
-            self.result = await self._core.settle_or_later(charge, hold=hold)
+            self.result = await self._core.settle_or_later(charge, hold=self.held)
         return self.result
 
     async def renew_core(self) -> float | None:
@@ -200,6 +196,7 @@ class AsyncMeter(MeterCore):
     ...         meter.record(UsageMetrics(model="gpt-4o", input_tokens=20, output_tokens=180))
     """
 
+    _core: TaskManager
     _renews_in = 0.0
     _closing: "asyncio.Task[SettleResult | ReleaseResult | None] | None" = None
 
@@ -211,9 +208,9 @@ class AsyncMeter(MeterCore):
             lease = await self.open_core()
         except asyncio.CancelledError:
             if not self._may_be_asked_again:  # the engine may have opened the lease all the same
-                self._manager.settle_task(self._core.release_if_opened(self.account, self.lease_id))
+                self._core.settle_task(self._core.release_if_opened(self.account, self.lease_id))
             raise
-        self._renew_later(self.ttl / 2)
+        self._renew_in(self.ttl / 2)
         return lease
 
     async def close(self) -> SettleResult | ReleaseResult | None:
@@ -222,22 +219,22 @@ class AsyncMeter(MeterCore):
         Raises:
             CreditError: what `settle` and `release` raise, besides StoreUnavailableError.
         """
-        self._manager.renewals.discard(self, self._renews_in)
+        self._core.renewals.discard(self, self._renews_in)
         if self._closing is None:
-            self._closing = self._manager.settle_task(self.close_core())
+            self._closing = self._core.settle_task(self.close_core())
         # A cancelled caller must not take the charge with it.
         return await asyncio.shield(self._closing)
 
     def leave_open(self) -> None:
         """Close it, but leave its lease to whoever settles or releases it, for the work goes on without it."""
-        self._manager.renewals.discard(self, self._renews_in)
+        self._core.renewals.discard(self, self._renews_in)
         self._closed = True
 
     async def close_in_task(self) -> SettleResult | ReleaseResult | None:
         """`close` for a caller that runs in a task of the manager already: a second task would only cost time."""
         if self._closing is not None:
             return await asyncio.shield(self._closing)
-        self._manager.renewals.discard(self, self._renews_in)
+        self._core.renewals.discard(self, self._renews_in)
         return await self.close_core()
 
     async def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
@@ -253,19 +250,26 @@ class AsyncMeter(MeterCore):
     ) -> None:
         await self.close()
 
-    def __init__(self, manager: "AsyncCreditManager", account: str, estimate: UsageOrAmount, **options: Any) -> None:
-        super().__init__(manager, account, estimate, **options)
-        self._manager = manager
-
-    def _renew_later(self, seconds: float) -> None:
+    def _renew_in(self, seconds: float) -> None:
         self._renews_in = seconds
-        self._manager.renewals.add(self, seconds)
+        self._core.renewals.add(self, seconds)
 
     async def renew(self) -> None:
         """Renew the lease, and see to its next renewal. The manager calls it when the time has come."""
         seconds = await self.renew_core()
         if seconds is not None and not self._closed:
-            self._renew_later(seconds)
+            self._renew_in(seconds)
+
+
+class RunsLater(Protocol):
+    """A manager for threads, as its meters need it."""
+
+    @property
+    def core(self) -> ManagerCore:
+        """The coroutines that it runs."""
+
+    def later(self, seconds: float, function: Callable[[], None]) -> Planned:
+        """Call a function after that many seconds."""
 
 
 class Meter(MeterCore):
@@ -276,7 +280,7 @@ class Meter(MeterCore):
     ...         meter.record(UsageMetrics(model="render", measures={"gpu_seconds": 3}))
     """
 
-    def __init__(self, manager: "CreditManager", account: str, estimate: UsageOrAmount, **options: Any) -> None:
+    def __init__(self, manager: RunsLater, account: str, estimate: UsageOrAmount, **options: Any) -> None:
         super().__init__(manager.core, account, estimate, **options)
         self._manager = manager
         self._renewal: Planned | None = None

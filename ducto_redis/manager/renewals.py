@@ -5,10 +5,17 @@ renewal that hardly ever comes; here it costs an entry in a dictionary.
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, Protocol, TypeVar
 
 Lease = TypeVar("Lease", bound=Hashable)
+
+
+class Renewing(Hashable, Protocol):
+    """A meter that renews its lease when it is asked to."""
+
+    def renew(self) -> Coroutine[Any, Any, None]:
+        """Renew the lease."""
 
 
 class Renewals(Generic[Lease]):
