@@ -8,6 +8,7 @@ if __name__ != "ducto_redis.middleware":
         "`middleware` is a part of ducto_redis: write `from ducto_redis.middleware import MeteringMiddleware`"
     )
 
+from ducto_redis.middleware.api_request import ApiRequest, Headers
 from ducto_redis.middleware.continuing import meter_background
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
@@ -16,7 +17,6 @@ from ducto_redis.middleware.frameworks import meter_of
 from ducto_redis.middleware.holds.learned import LearnedHolds
 from ducto_redis.middleware.metering import MeteringMiddleware
 from ducto_redis.middleware.recognisers import (
-    AnswerReader,
     AnthropicMessages,
     AnthropicTokenCounting,
     BedrockConverse,
@@ -46,6 +46,7 @@ from ducto_redis.middleware.recognisers import (
     OpenAITranscriptions,
     OpenAIVideos,
     Recogniser,
+    ResponseReader,
     SessionReader,
     SocketRecogniser,
     VertexPredict,
@@ -55,9 +56,9 @@ from ducto_redis.middleware.sse import ServerSentEvent
 from ducto_redis.middleware.stored_answers import StoredAnswers
 
 __all__ = [
-    "AnswerReader",
     "AnthropicMessages",
     "AnthropicTokenCounting",
+    "ApiRequest",
     "BadRequestError",
     "BedrockConverse",
     "BedrockInvoke",
@@ -73,6 +74,7 @@ __all__ = [
     "GeminiEmbeddings",
     "GeminiTokenCounting",
     "GenaiPrices",
+    "Headers",
     "LearnedHolds",
     "MeteredRequest",
     "MeteringCounts",
@@ -93,6 +95,7 @@ __all__ = [
     "Recogniser",
     "Refusal",
     "RequestMeter",
+    "ResponseReader",
     "ServerSentEvent",
     "SessionReader",
     "SocketRecogniser",

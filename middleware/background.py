@@ -82,7 +82,7 @@ async def finish_work(
     Args:
         manager: where the account is charged.
         work: the work.
-        charge: what it used, see `AnswerReader.charge`.
+        charge: what it used, see `ResponseReader.charge`.
 
     Returns:
         What happened, again where it had happened before; None where the work goes on, where it was closed in another

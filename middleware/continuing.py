@@ -6,17 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from starlette.types import Message, Scope, Send
+from starlette.types import Message, Send
 
 from ducto_redis.errors import CreditError
 from ducto_redis.manager import AsyncCreditManager
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest, Headers
 from ducto_redis.middleware.background import OpenWork, find_work, finish_work
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, Recogniser
+from ducto_redis.middleware.recognisers.base import Charge, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.openai.responses import OpenAIResponses
-from ducto_redis.middleware.routing import as_forwarded
 from ducto_redis.results import ReleaseResult, SettleResult
 
 logger = logging.getLogger("ducto_redis.middleware")
@@ -67,7 +67,7 @@ async def meter_background(
     if work is None:
         return None
     recogniser = OpenAIResponses() if recogniser is None else recogniser
-    reader = recogniser.read_answer(work.as_request(work_id), Estimates() if estimates is None else estimates)
+    reader = recogniser.read_response(work.as_request(work_id), Estimates() if estimates is None else estimates)
     reader.document(document)
     return await finish_work(manager, work, reader.charge(complete=True))
 
@@ -86,11 +86,10 @@ class Continuing:
         self._estimates = estimates
         self._recognisers = [one for one in recognisers if type(one).continued is not Recogniser.continued]
 
-    def asks(self, scope: Scope) -> tuple[Recogniser, str] | None:
+    def asks(self, request: ApiRequest) -> tuple[Recogniser, str] | None:
         """Return the API, and the id of the work, that a request asks about; None for any other request."""
-        method, path = scope["method"].upper(), as_forwarded(scope["path"])
         for recogniser in self._recognisers:
-            work_id = recogniser.continued(method, path)
+            work_id = recogniser.continued(request.method, request.path)
             if work_id is not None:
                 return recogniser, work_id
         return None
@@ -108,7 +107,7 @@ class Continuing:
             return None
         if work is None:
             return None
-        reader = recogniser.read_answer(work.as_request(work_id), self._estimates)
+        reader = recogniser.read_response(work.as_request(work_id), self._estimates)
         return ContinuedAnswer(send, self._manager, work, reader)
 
 
@@ -118,7 +117,7 @@ class ContinuedAnswer:
     Of JSON, the charge is made before the last message goes out; of a stream, after it.
     """
 
-    def __init__(self, send: Send, manager: AsyncCreditManager, work: OpenWork, reader: AnswerReader) -> None:
+    def __init__(self, send: Send, manager: AsyncCreditManager, work: OpenWork, reader: ResponseReader) -> None:
         self._send = send
         self._manager = manager
         self._work = work
@@ -137,6 +136,7 @@ class ContinuedAnswer:
                 elif name.lower() == b"content-encoding":
                     content_encoding = value
             self._reading = BodyReading(self._reader, content_type, content_encoding)
+            self._reading.begin(message["status"], Headers(message.get("headers", ())))
         elif message["type"] == "http.response.body" and self._reading is not None:
             self._read(self._reading, bytes(message.get("body", b"")))
             if not message.get("more_body", False):
@@ -186,12 +186,12 @@ class WorkToRemember:
     def __init__(
         self,
         send: Send,
-        reader: AnswerReader,
+        reader: ResponseReader,
         counted_input_tokens: int,
         remember: Callable[[Charge], Awaitable[None]],
     ) -> None:
         self._send = send
-        self._reader: AnswerReader | None = reader
+        self._reader: ResponseReader | None = reader
         self._counted_input_tokens = counted_input_tokens
         self._remember = remember
 

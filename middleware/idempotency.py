@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Send
 
 from ducto_redis.errors import AlreadyChargedError, CreditError, IdempotencyConflictError, LeaseClosedError
 from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.request_meter import RequestMeter
@@ -72,9 +73,9 @@ class Idempotency:
         self.wait_seconds = wait_seconds
         self.stored_answers = stored_answers
 
-    def keyed(self, scope: Scope, body: bytes, payer: Payer) -> "KeyedRequest | None":
+    def keyed(self, request: ApiRequest, payer: Payer) -> "KeyedRequest | None":
         """Return the request with its key; None for one that carries none. Raises BadRequestError."""
-        keys = [value for name, value in scope["headers"] if name == _HEADER]
+        keys = [value for name, value in request.headers.items if name == _HEADER]
         if not keys:
             return None
         key = keys[0].decode("latin-1").strip()
@@ -83,13 +84,13 @@ class Idempotency:
                 f"a request has one Idempotency-Key, of 1 to {LONGEST_KEY} printable ASCII characters",
                 code="invalid_idempotency_key",
             )
-        return KeyedRequest(self, scope, body, payer, key)
+        return KeyedRequest(self, request, payer, key)
 
 
 class KeyedRequest:
     """A request that carries an Idempotency-Key."""
 
-    def __init__(self, idempotency: Idempotency, scope: Scope, body: bytes, payer: Payer, key: str) -> None:
+    def __init__(self, idempotency: Idempotency, request: ApiRequest, payer: Payer, key: str) -> None:
         self._manager = idempotency.manager
         self._wait_seconds = idempotency.wait_seconds
         self._stored_answers = idempotency.stored_answers
@@ -98,8 +99,8 @@ class KeyedRequest:
         # Members of a team have keys of their own: nobody gets another's answer.
         whose = [key.encode(), (payer.member or "").encode()]
         self._name = urlsafe_b64encode(_digest(whose, 18)).decode()
-        path = scope["path"].encode(errors="surrogatepass")
-        about = [scope["method"].encode(), path, scope.get("query_string", b""), _without_boundary(scope, body)]
+        path = request.sent_path.encode(errors="surrogatepass")
+        about = [request.method.encode(), path, request.query, _without_boundary(request)]
         self._request = _digest([payer.account.encode(), *whose, *about], 18)
         self._metadata = {
             "idempotency_key": key,
@@ -323,12 +324,10 @@ def _digest(parts: Sequence[bytes], size: int) -> bytes:
     return digest.digest()
 
 
-def _without_boundary(scope: Scope, body: bytes) -> bytes:
-    """The body without the mark between its parts, which clients make anew each time that they send it."""
-    for name, value in scope["headers"]:
-        if name == b"content-type" and (found := _BOUNDARY.search(value)):
-            return body.replace(b"--" + (found[1] or found[2]), b"--")
-    return body
+def _without_boundary(request: ApiRequest) -> bytes:
+    """Return the body without the boundary between its parts, which clients make anew each time that they send it."""
+    found = _BOUNDARY.search(request.headers.get(b"content-type"))
+    return request.body if found is None else request.body.replace(b"--" + (found[1] or found[2]), b"--")
 
 
 def _request_of(lease: LeaseStatus) -> str:

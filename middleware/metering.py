@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Unpack
 
+from msgspec import structs
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.middleware.api_request import ApiRequest, api_request
 from ducto_redis.middleware.body import read_body, scope_for
 from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.continuing import Continuing, WorkToRemember
@@ -110,18 +112,20 @@ class MeteringMiddleware:
             return
         meter = self._new_meter(partial(find_payer, self._account, scope))
         scope.setdefault("state", {})["meter"] = meter
-        recogniser = self._routes.find(scope)
+        asked = api_request(scope)
+        recogniser = self._routes.find(asked)
         if recogniser is None or recogniser.free:
-            await self._pass(recogniser, meter, scope, receive, send)
+            await self._pass(recogniser, meter, asked, receive, send)
             return
         try:
             payer = await meter.find_payer()
             body = await read_body(scope, receive, self._settings.body_limit)
             if body is None:
                 return
-            request = recogniser.read_request(body, scope, self._estimates)
-            keyed = None if self._idempotency is None else self._idempotency.keyed(scope, body, payer)
-            hold = RequestHold(self._holds, meter, recogniser, request, body, scope)
+            asked = structs.replace(asked, body=body)
+            request = recogniser.read_request(asked, self._estimates)
+            keyed = None if self._idempotency is None else self._idempotency.keyed(asked, payer)
+            hold = RequestHold(self._holds, meter, recogniser, request, asked)
             if keyed is None:
                 await hold.open()
             elif not await keyed.admit(meter, hold.open, receive, send):
@@ -153,23 +157,24 @@ class MeteringMiddleware:
         )
 
     async def _pass(
-        self, recogniser: Recogniser | None, meter: RequestMeter, scope: Scope, receive: Receive, send: Send
+        self, recogniser: Recogniser | None, meter: RequestMeter, request: ApiRequest, receive: Receive, send: Send
     ) -> None:
         """Let a request pass that is not metered, unless its endpoint opens the meter itself."""
-        asked = None if recogniser is not None else self._continuing.asks(scope)
-        is_unknown = recogniser is None and asked is None and scope in self._prefixes
+        asked = None if recogniser is not None else self._continuing.asks(request)
+        is_unknown = recogniser is None and asked is None and request in self._prefixes
         if is_unknown and self._settings.unknown_routes == "refuse":
-            self._prefixes.count(scope, "refused")
-            await _send_refusal(self._routes.nearest(scope), unknown_route(scope), send)
+            self._prefixes.count(request, "refused")
+            await _send_refusal(self._routes.nearest(request), unknown_route(request), send)
             return
         earlier = None if asked is None else await self._continuing.answer(asked, send)
         try:
-            await self._run(recogniser, None, meter, scope, Client(receive, send if earlier is None else earlier.send))
+            client = Client(receive, send if earlier is None else earlier.send)
+            await self._run(recogniser, None, meter, request.scope, client)
         finally:
             if earlier is not None:
                 await earlier.finish()
         if is_unknown and not meter.opened:
-            self._prefixes.count(scope, "let pass without a charge")
+            self._prefixes.count(request, "let pass without a charge")
 
     async def _run(
         self,

@@ -8,12 +8,13 @@ from typing import Literal
 
 import msgspec
 
+from ducto_redis.middleware.api_request import Headers
 from ducto_redis.middleware.decoding import UndecodableError, decoder_for, is_identity
 from ducto_redis.middleware.event_pieces import EventPieces
 from ducto_redis.middleware.event_stream import EventStreamFrames
 from ducto_redis.middleware.framing import Piece, Pieces
 from ducto_redis.middleware.json_pieces import JsonArray, JsonLines
-from ducto_redis.middleware.recognisers.base import AnswerReader
+from ducto_redis.middleware.recognisers.base import ResponseReader
 from ducto_redis.middleware.sse import as_sent, looks_like_events
 
 logger = logging.getLogger("ducto_redis.middleware")
@@ -43,7 +44,7 @@ class BodyReading:
     """
 
     def __init__(
-        self, reader: AnswerReader, content_type: bytes, content_encoding: bytes, *, whole_events: bool = False
+        self, reader: ResponseReader, content_type: bytes, content_encoding: bytes, *, whole_events: bool = False
     ) -> None:
         self._reader = reader
         self._decoder = decoder_for(content_encoding)
@@ -66,6 +67,13 @@ class BodyReading:
     def is_stream(self) -> bool:
         """Whether the body is a stream, or has turned out to be one, whatever its content type."""
         return self._pieces is not None
+
+    def begin(self, status: int, headers: Headers) -> None:
+        """Give the reader the status and headers of the answer, before any of its body."""
+        try:
+            self._reader.begin(status, headers)
+        except Exception:
+            self.fail()
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the body. Returns those that go to the client: the same object where all do."""
@@ -181,7 +189,7 @@ def _ignore(events: bytes) -> None:
     pass
 
 
-def _stream_that_begins(start: bytes, reader: AnswerReader) -> "type[Pieces] | Literal[False] | None":
+def _stream_that_begins(start: bytes, reader: ResponseReader) -> "type[Pieces] | Literal[False] | None":
     """Return how a body that begins so is cut; False for a document, None where it is too early to tell."""
     if (events := looks_like_events(start)) is not False:
         return EventPieces if events else None

@@ -9,11 +9,12 @@ from starlette.types import Message
 
 from ducto_redis.display import format_credits
 from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.middleware.api_request import Headers
 from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.idempotency import KeyedRequest
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest
+from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, ResponseReader
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.results import ReleaseResult, SettleResult
 
@@ -54,7 +55,7 @@ class Answering(msgspec.Struct, frozen=True):
     """
 
     request: MeteredRequest
-    reader: AnswerReader
+    reader: ResponseReader
     hold: StreamHold | None = None
     output_limit: int | None = None
     keyed: KeyedRequest | None = None
@@ -174,6 +175,7 @@ class Responder:
             self._reading = BodyReading(
                 self._answering.reader, content_type, content_encoding, whole_events=self._answering.changes_answer
             )
+            self._reading.begin(message["status"], Headers(message.get("headers", ())))
         if content_type == b"application/json" or _is_json(content_type):
             self._held.append(message)
         else:

@@ -4,12 +4,11 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from posixpath import normpath
 
 from starlette.routing import compile_path
-from starlette.types import Scope
 
 from ducto_redis.errors import ConfigError
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.recognisers import Recogniser
@@ -24,7 +23,6 @@ _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _REMEMBERED = 1024
 _LONGEST_REMEMBERED = 512
 _MOST_COUNTED = 1000
-_END_OF_PATH = re.compile(r"[?#]")
 # Words of paths are short and have no digits but in versions; what else stands in a path is an id.
 _WORD = re.compile(r"(?:v\d+\w{0,7}|[A-Za-z][A-Za-z_.:-]{0,31})")
 
@@ -50,23 +48,21 @@ class Routes:
         # An application has few paths, and asking twenty recognisers takes longer than to remember the answer.
         self._remembered = lru_cache(_REMEMBERED)(self._find)
 
-    def find(self, scope: Scope) -> Recogniser | None:
-        """Return what recognises a request, or None."""
-        # Some servers pass a method on as it was sent, and some frameworks, as Django, make POST of "post".
-        method, path = scope["method"].upper(), scope["path"]
-        find = self._remembered if len(path) <= _LONGEST_REMEMBERED else self._find
-        return find(method, path, scope.get("root_path", ""))
+    def find(self, request: ApiRequest) -> Recogniser | None:
+        """Return the recogniser of a request, or None."""
+        find = self._remembered if len(request.path) <= _LONGEST_REMEMBERED else self._find
+        return find(request.method, request.path, request.root_path)
 
-    def nearest(self, scope: Scope) -> Recogniser | None:
+    def nearest(self, request: ApiRequest) -> Recogniser | None:
         """Return the API that a request which is not recognised most likely means, for the shape of its refusal."""
-        parts = scope["path"].split("/")
+        parts = request.sent_path.split("/")
         for recogniser in self.recognisers:
             if recogniser.path_end.rpartition("/")[2] in parts and recogniser.path_end:
                 return recogniser
         return None
 
     def _find(self, method: str, path: str, root: str) -> Recogniser | None:
-        path = as_forwarded(path).rstrip("/") or "/"
+        path = path.rstrip("/") or "/"
         inside = _inside(path, root)
         for pattern, recogniser in self._routes:
             if method in recogniser.methods and (pattern.match(path) or pattern.match(inside)):
@@ -89,18 +85,17 @@ class MeteredPrefixes:
         self._prefixes = tuple(prefix.rstrip("/") for prefix in prefixes)
         self._counts = counts
 
-    def __contains__(self, scope: Scope) -> bool:
+    def __contains__(self, request: ApiRequest) -> bool:
         """Tell whether a request that no recogniser knows may cost something here."""
-        if not self._prefixes or scope["method"] in _FREE_METHODS:
+        if not self._prefixes or request.method in _FREE_METHODS:
             return False
-        path = as_forwarded(scope["path"])
-        paths = {path, _inside(path, scope.get("root_path", ""))}
+        paths = {request.path, _inside(request.path, request.root_path)}
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self._prefixes for path in paths)
 
-    def count(self, scope: Scope, became: str) -> None:
+    def count(self, request: ApiRequest, became: str) -> None:
         """Count a request that no recogniser knows, and log the first of its path."""
         counted = self._counts.unknown_routes
-        route = f"{scope['method'][:20]} {without_ids(scope['path'])}"
+        route = f"{request.method[:20]} {without_ids(request.sent_path)}"
         if route not in counted:
             if len(counted) >= _MOST_COUNTED:
                 route = "*"
@@ -108,18 +103,10 @@ class MeteredPrefixes:
         counted[route] = counted.get(route, 0) + 1
 
 
-def unknown_route(scope: Scope) -> Refusal:
+def unknown_route(request: ApiRequest) -> Refusal:
     """Return the answer to a request under a metered prefix that no recogniser knows."""
-    return Refusal(404, "route_not_metered", f"{scope['method']} {scope['path']} is no route that credits can pay for")
-
-
-def as_forwarded(path: str) -> str:
-    """Return a path as it may reach the API behind an application that forwards any path.
-
-    What was encoded is not any more: a question mark begins a query there, and dots lead upwards.
-    """
-    path = _END_OF_PATH.split(path, maxsplit=1)[0]
-    return normpath(path) if "/." in path else path
+    message = f"{request.method} {request.sent_path} is no route that credits can pay for"
+    return Refusal(404, "route_not_metered", message)
 
 
 def _inside(path: str, root: str) -> str:

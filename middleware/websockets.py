@@ -7,17 +7,19 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import structs
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis.errors import ConfigError, CreditError
+from ducto_redis.middleware.api_request import ApiRequest, api_request
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.payer import Account, find_payer
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.middleware.recognisers.sockets import SocketRecogniser
 from ducto_redis.middleware.request_meter import FindPayer, RequestMeter
-from ducto_redis.middleware.routing import METERED, MeteredPrefixes, as_forwarded, unknown_route
+from ducto_redis.middleware.routing import METERED, MeteredPrefixes, unknown_route
 from ducto_redis.payer import Payer
 
 NewMeter: TypeAlias = Callable[[FindPayer], RequestMeter]
@@ -68,15 +70,15 @@ class SocketMetering:
         self._estimates = estimates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = as_forwarded(scope["path"])
+        request = api_request(scope)
         for recogniser in self._recognisers:
-            if recogniser.matches(path):
+            if recogniser.matches(request.path):
                 session = SocketSession(
-                    recogniser, self._new_meter, partial(find_payer, self._account, scope), scope, receive, send
+                    recogniser, self._new_meter, partial(find_payer, self._account, scope), request, receive, send
                 )
                 await session.run(self._app, self._estimates)
                 return
-        named = {**scope, "method": "WEBSOCKET"}
+        named = structs.replace(request, method="WEBSOCKET")
         if named in self._prefixes:
             self._prefixes.count(named, "refused" if self._refuses_unknown else "let pass without a charge")
             if self._refuses_unknown:
@@ -97,7 +99,8 @@ class SocketSession:
         recogniser: knows the API.
         new_meter: makes the meter of each hold.
         find_payer: says who pays; it is asked once.
-        scope, receive, send: the connection.
+        request: the handshake.
+        receive, send: the connection.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class SocketSession:
         recogniser: SocketRecogniser,
         new_meter: NewMeter,
         find_payer: FindPayer,
-        scope: Scope,
+        request: ApiRequest,
         receive: Receive,
         send: Send,
     ) -> None:
@@ -113,7 +116,8 @@ class SocketSession:
         self._new_meter = new_meter
         self._ask_payer = find_payer
         self._payer: Payer | None = None
-        self._scope = scope
+        self._request = request
+        self._scope = request.scope
         self._receive = receive
         self._send = send
         self._meter: RequestMeter | None = None
@@ -123,7 +127,7 @@ class SocketSession:
     async def run(self, app: ASGIApp, estimates: Estimates) -> None:
         """Run the application for the session, if its payer can pay for the beginning."""
         try:
-            self._reader = self._recogniser.read_session(self._scope, estimates)
+            self._reader = self._recogniser.read_session(self._request, estimates)
             self._meter = await self._next_hold()
         except (BadRequestError, CreditError, HTTPException) as error:
             refusal = _refusal_for(error)

@@ -6,10 +6,9 @@ is events with a "piece" each, and a last one with the units.
 
 import msgspec
 from msgspec import Struct
-from starlette.types import Scope
 
 from ducto_redis import UsageMetrics
-from ducto_redis.middleware import AnswerReader, Estimates, MeteredRequest, Recogniser, ServerSentEvent
+from ducto_redis.middleware import ApiRequest, Estimates, MeteredRequest, Recogniser, ResponseReader, ServerSentEvent
 from ducto_redis.middleware.recognisers.json_request import check_limit, decode_request, with_field
 from ducto_redis.middleware.recognisers.prompt import measure_prompt
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, total, usage_of
@@ -27,14 +26,14 @@ class Summaries(Recogniser):
     operation_type = "summary"
     path_end = "/v1/summaries"
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
-        asked = decode_request(body, msgspec.json.Decoder(SummaryRequest))
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
+        asked = decode_request(request.body, msgspec.json.Decoder(SummaryRequest))
         check_limit(asked.max_tokens, "max_tokens")
-        prompt = measure_prompt(estimates, asked.model, body, [asked.text.encode()])
+        prompt = measure_prompt(estimates, asked.model, request.body, [asked.text.encode()])
         worst = UsageMetrics(asked.model, prompt.most_tokens, estimates.output(asked.max_tokens))
         return MeteredRequest(worst, prompt.likely_tokens, asked.stream, output_limit=asked.max_tokens)
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         return SummaryReader(request, estimates)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:

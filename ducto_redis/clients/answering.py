@@ -9,9 +9,10 @@ from ducto_redis.clients.metering import ReadRequest
 from ducto_redis.display import format_credits
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.meter import MeterCore
+from ducto_redis.middleware.api_request import Headers
 from ducto_redis.middleware.background import OpenWork, finish_work, try_to_leave_open
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers import AnswerReader, Charge
+from ducto_redis.middleware.recognisers import Charge, ResponseReader
 from ducto_redis.payer import Payer
 from ducto_redis.results import ZERO, SettleResult
 
@@ -27,13 +28,14 @@ class ReadAnswer:
         may_hide: whether events can be kept from the caller.
     """
 
-    def __init__(self, reader: AnswerReader, answer: Any, *, may_hide: bool) -> None:
+    def __init__(self, reader: ResponseReader, answer: Any, *, may_hide: bool) -> None:
         self.reader = reader
         self.unreadable = False
         self._reading: BodyReading | None = None
         if answer.status_code < 300:
             content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             self._reading = BodyReading(reader, content_type.encode(), b"", whole_events=may_hide)
+            self._reading.begin(answer.status_code, Headers(answer.headers.raw))
 
     @property
     def is_error(self) -> bool:
@@ -166,7 +168,7 @@ class AnswerAboutWork(ReadAnswer):
         answer: the provider's.
     """
 
-    def __init__(self, reader: AnswerReader, work: OpenWork, answer: Any) -> None:
+    def __init__(self, reader: ResponseReader, work: OpenWork, answer: Any) -> None:
         super().__init__(reader, answer, may_hide=False)
         self._work = work
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from ducto_redis.clients.payer import Account
 from ducto_redis.errors import ConfigError, CreditError
+from ducto_redis.middleware.api_request import ApiRequest, api_request
 from ducto_redis.middleware.background import OpenWork
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.routing import MeteredPrefixes, Routes, unknown_route
 from ducto_redis.middleware.settings import UnknownRoutes
 from ducto_redis.payer import Payer
@@ -31,7 +32,7 @@ class ReadRequest:
         body: what is sent to the provider.
     """
 
-    def __init__(self, recogniser: Recogniser, metered: MeteredRequest, reader: AnswerReader, body: bytes) -> None:
+    def __init__(self, recogniser: Recogniser, metered: MeteredRequest, reader: ResponseReader, body: bytes) -> None:
         self.recogniser = recogniser
         self.metered = metered
         self.reader = reader
@@ -75,31 +76,32 @@ class ClientMetering:
 
     def recogniser(self, request: Any) -> Recogniser | None:
         """Return what knows the API of a request; None for one that costs nothing, as far as is known."""
-        recogniser = self._routes.find(_scope(request))
+        recogniser = self._routes.find(_api_request(request))
         return None if recogniser is None or recogniser.free else recogniser
 
     def refused_unknown(self, request: Any) -> Any | None:
         """Return the refusal of a request that may cost something and belongs to no API; None where it passes."""
-        scope = _scope(request)
-        if self._routes.find(scope) is not None or scope not in self._unknown:
+        asked = _api_request(request)
+        if self._routes.find(asked) is not None or asked not in self._unknown:
             return None
         if self._unknown_routes == "pass":
-            self._unknown.count(scope, "let pass without a charge")
+            self._unknown.count(asked, "let pass without a charge")
             return None
-        self._unknown.count(scope, "refused")
-        return self._refusal(self._routes.nearest(scope), request, unknown_route(scope), {})
+        self._unknown.count(asked, "refused")
+        return self._refusal(self._routes.nearest(asked), request, unknown_route(asked), {})
 
     def asks(self, request: Any) -> tuple[Recogniser, str] | None:
         """Return the API, and the id of the work, that a request asks about, such as a response in the background."""
+        asked = _api_request(request)
         for recogniser in self._continuing:
-            work_id = recogniser.continued(request.method, request.url.path)
+            work_id = recogniser.continued(asked.method, asked.path)
             if work_id is not None:
                 return recogniser, work_id
         return None
 
-    def read_about_work(self, recogniser: Recogniser, work: OpenWork, work_id: str) -> AnswerReader:
+    def read_about_work(self, recogniser: Recogniser, work: OpenWork, work_id: str) -> ResponseReader:
         """Return what reads the answer to a request about work."""
-        return recogniser.read_answer(work.as_request(work_id), self._estimates)
+        return recogniser.read_response(work.as_request(work_id), self._estimates)
 
     def meter_options(self, payer: Payer, recogniser: Recogniser) -> dict[str, Any]:
         """Return how the meter of a request is opened."""
@@ -115,8 +117,8 @@ class ClientMetering:
     def read(self, recogniser: Recogniser, request: Any) -> ReadRequest:
         """Read a request whose body is in memory. Raises BadRequestError."""
         body: bytes = request.content
-        metered = recogniser.read_request(body, _scope(request), self._estimates)
-        reader = recogniser.read_answer(metered, self._estimates)
+        metered = recogniser.read_request(_api_request(request, body), self._estimates)
+        reader = recogniser.read_response(metered, self._estimates)
         # What is signed must go out as it is.
         signed = request.headers.get("authorization", "").startswith(_SIGNED)
         return ReadRequest(
@@ -163,9 +165,9 @@ class ClientMetering:
         )
 
 
-def _scope(request: Any) -> dict[str, Any]:
-    """Return a request as an ASGI application would see it."""
-    return {
+def _api_request(request: Any, body: bytes = b"") -> ApiRequest:
+    """Return a request of an HTTP client as the middleware would read it."""
+    scope = {
         "type": "http",
         "method": request.method,
         "path": request.url.path,
@@ -174,3 +176,4 @@ def _scope(request: Any) -> dict[str, Any]:
         "query_string": request.url.query,
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
     }
+    return api_request(scope, body)

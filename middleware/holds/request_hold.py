@@ -3,11 +3,12 @@
 import logging
 from functools import partial
 
-from starlette.types import Scope
+from msgspec import structs
 
 from ducto_redis.errors import CapReachedError, InsufficientCreditsError
 from ducto_redis.manager import AsyncCreditManager
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.holds.clamping import (
@@ -20,7 +21,7 @@ from ducto_redis.middleware.holds.clamping import (
 )
 from ducto_redis.middleware.holds.incremental import IncrementalHold
 from ducto_redis.middleware.holds.learned import LearnedHolds, Learning
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.middleware.routing import without_ids
 from ducto_redis.middleware.settings import Settings
@@ -59,7 +60,8 @@ class RequestHold:
         holds: how it is held for.
         meter: the request's.
         recogniser: knows the API.
-        request, body, scope: the request.
+        request: what was read from it.
+        asked: the request.
 
     Attributes:
         request: the request; once it is open, with the limit that it was lowered to.
@@ -75,19 +77,17 @@ class RequestHold:
         meter: RequestMeter,
         recogniser: Recogniser,
         request: MeteredRequest,
-        body: bytes,
-        scope: Scope,
+        asked: ApiRequest,
     ) -> None:
         self.request = request
-        self.reader = recogniser.read_answer(request, holds.estimates)
-        self.application_body = recogniser.application_body(body, request, None)
+        self.reader = recogniser.read_response(request, holds.estimates)
+        self.application_body = recogniser.application_body(asked.body, request, None)
         self.output_limit: int | None = None
         self.growing: IncrementalHold | None = None
         self._holds = holds
         self._meter = meter
         self._recogniser = recogniser
-        self._body = body
-        self._scope = scope
+        self._asked = asked
 
     async def open(self) -> None:
         """Hold what the request may cost, or what is held of that to begin with.
@@ -102,7 +102,7 @@ class RequestHold:
         worst_case = self.request.estimate
         most_tokens = self._most_tokens()
         grows = 0 < holds.step_tokens < most_tokens and self._can_grow()
-        route = "" if holds.learning is None else without_ids(self._scope["path"])
+        route = "" if holds.learning is None else without_ids(self._asked.sent_path)
         estimate = worst_case
         if grows:
             estimate = with_output(worst_case, holds.step_tokens)
@@ -134,8 +134,8 @@ class RequestHold:
         """Tell whether this is a stream that says as it runs how much of it is to be held for."""
         kind, request = type(self.reader), self.request
         counts = (
-            kind.delivered_tokens is not AnswerReader.delivered_tokens
-            or kind.tokens_to_cover is not AnswerReader.tokens_to_cover
+            kind.delivered_tokens is not ResponseReader.delivered_tokens
+            or kind.tokens_to_cover is not ResponseReader.tokens_to_cover
         )
         return request.streams and counts and not (request.may_reason_hidden or request.holds_worst_case)
 
@@ -154,7 +154,7 @@ class RequestHold:
                 refused = error
                 continue
             self.request, self.application_body, self.output_limit = request, application_body, limit
-            self.reader = self._recogniser.read_answer(request, holds.estimates)
+            self.reader = self._recogniser.read_response(request, holds.estimates)
             if holds.counts is not None:
                 holds.counts.clamped += 1
             self._watch(None, "")
@@ -177,8 +177,8 @@ class RequestHold:
         if lowered is None:
             return None
         try:
-            body = self._recogniser.application_body(self._body, self.request, limit)
-            asks = self._recogniser.read_request(body, self._scope, estimates)
+            body = self._recogniser.application_body(self._asked.body, self.request, limit)
+            asks = self._recogniser.read_request(structs.replace(self._asked, body=body), estimates)
         except BadRequestError as error:
             logger.info("a request can't be lowered to %d output tokens: %s", limit, error)
             return None

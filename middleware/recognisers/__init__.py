@@ -2,10 +2,10 @@
 
 from ducto_redis.middleware.recognisers.anthropic.messages import AnthropicMessages, AnthropicTokenCounting
 from ducto_redis.middleware.recognisers.base import (
-    AnswerReader,
     Charge,
     MeteredRequest,
     Recogniser,
+    ResponseReader,
 )
 from ducto_redis.middleware.recognisers.bedrock.converse import BedrockConverse, BedrockTokenCounting
 from ducto_redis.middleware.recognisers.bedrock.invoke import BedrockInvoke
@@ -63,7 +63,6 @@ DEFAULT_SOCKETS: tuple[SocketRecogniser, ...] = (OpenAIRealtime(),)
 __all__ = [
     "DEFAULT_RECOGNISERS",
     "DEFAULT_SOCKETS",
-    "AnswerReader",
     "AnthropicMessages",
     "AnthropicTokenCounting",
     "BedrockConverse",
@@ -93,6 +92,7 @@ __all__ = [
     "OpenAITranscriptions",
     "OpenAIVideos",
     "Recogniser",
+    "ResponseReader",
     "SessionReader",
     "SocketRecogniser",
     "VertexPredict",

@@ -1,14 +1,16 @@
 """The contract between the middleware and an API."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest, Headers
 from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers.earlier_contract import adapt_recogniser, overridden_read_response
 from ducto_redis.middleware.sse import ServerSentEvent
 
 
@@ -55,11 +57,11 @@ class Charge(NamedTuple):
     later: str = ""
 
 
-class AnswerReader(ABC):
+class ResponseReader(ABC):
     """Reads one answer while it passes, and never holds it up.
 
-    Either `document` is called once, or `event` for each server-sent event (`skipped` for those that report nothing,
-    where `report_fields` are named); then `charge` once.
+    `begin` is called first. Then either `document` is called once, or `event` for each server-sent event (`skipped` for
+    those that report nothing, where `report_fields` are named); then `charge` once.
     """
 
     report_fields: tuple[bytes, ...] = ()
@@ -85,6 +87,9 @@ class AnswerReader(ABC):
     def work_id(self) -> str | None:
         """The id of the work under way, once the answer has named it. See `Charge.later`."""
         return None
+
+    def begin(self, status: int, headers: Headers) -> None:  # noqa: B027
+        """Take the status, below 300, and the headers of the answer, before any of its body."""
 
     @abstractmethod
     def document(self, body: bytes) -> None:
@@ -161,12 +166,23 @@ class Recogniser(ABC):
         return None
 
     @abstractmethod
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
-        """Return what a request with this body asks for. Raises BadRequestError."""
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
+        """Return the most that a request may use, and how it is to be metered. Raises BadRequestError."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accept a recogniser written for the contract of the last release."""
+        super().__init_subclass__(**options)
+        adapt_recogniser(cls, Recogniser)
 
     @abstractmethod
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return the reader for the answer to this request."""
+
+    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
+        """Return the reader for the answer to this request: the name that `read_response` had."""
+        warnings.warn("read_answer is deprecated: call read_response", DeprecationWarning, stacklevel=2)
+        found: ResponseReader = overridden_read_response(self)(self, request, estimates)
+        return found
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
         """Return the body that the application gets in place of the request's; by default, the same.

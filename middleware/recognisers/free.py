@@ -1,10 +1,9 @@
 """What the free routes of APIs share."""
 
-from starlette.types import Scope
-
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.sse import ServerSentEvent
 
 
@@ -13,16 +12,16 @@ class FreeRecogniser(Recogniser):
 
     free = True
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return a request that uses nothing."""
         return MeteredRequest(UsageMetrics())
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader that finds nothing to charge."""
         return _FreeReader()
 
 
-class _FreeReader(AnswerReader):
+class _FreeReader(ResponseReader):
     def document(self, body: bytes) -> None:
         """Nothing is charged, whatever it says."""
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, structs
-from starlette.types import Scope
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.json_request import check_limit, check_name, decode_request
 from ducto_redis.middleware.recognisers.prompt import check_settings, measure_prompt
@@ -106,18 +106,18 @@ class GenaiPrices(Recogniser):
         if unknown := sorted(filter(_would_be_lost, reported - self._measures.keys())):
             raise ConfigError(f"{provider} reports {', '.join(unknown)}: name them in measures={...}")
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, and the most output."""
-        request = decode_request(body, _decoder)
-        check_name(request.model, "model")
+        body = decode_request(request.body, _decoder)
+        check_name(body.model, "model")
         limits: list[int] = []
         for name in _LIMITS:
-            limit = getattr(request, name)
+            limit = getattr(body, name)
             check_limit(limit, name)
             if limit is not None:
                 limits.append(limit)
-        model = self._model if request.model is None else request.model
-        prompt = measure_prompt(estimates, model, body, [])
+        model = self._model if body.model is None else body.model
+        prompt = measure_prompt(estimates, model, request.body, [])
         writes = any(mapping.dest == "output_tokens" for mapping in self._extractor.mappings)
         output = estimates.output(max(limits) if limits else None) if writes else 0
         if max(prompt.most_tokens, output) > MAX_COUNT:
@@ -132,12 +132,12 @@ class GenaiPrices(Recogniser):
         return MeteredRequest(
             estimate,
             prompt.likely_tokens,
-            streams=bool(request.stream),
+            streams=bool(body.stream),
             output_limit=max(limits) if limits else None,
-            holds_worst_case=bool(request.stream),
+            holds_worst_case=bool(body.stream),
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
         return GenaiPricesReader(request, estimates, self._extractor)
 

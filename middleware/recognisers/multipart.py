@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from starlette.types import Scope
-
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 
 _MOST_PARTS = 1000
@@ -38,14 +37,15 @@ class Form(NamedTuple):
     files: dict[str, list[File]]
 
 
-def is_form(scope: Scope) -> bool:
+def is_form(request: ApiRequest) -> bool:
     """Tell whether a request says that its body is a form with parts."""
-    return _content_type(scope).lower().startswith(b"multipart/form-data")
+    return request.headers.get(b"content-type").lower().startswith(b"multipart/form-data")
 
 
-def read_form(body: bytes, scope: Scope) -> Form:
+def read_form(request: ApiRequest) -> Form:
     """Return the fields and files of a body. Raises BadRequestError."""
-    found = _BOUNDARY.search(_content_type(scope))
+    body = request.body
+    found = _BOUNDARY.search(request.headers.get(b"content-type"))
     if found is None:
         raise BadRequestError("the Content-Type names no boundary", code="invalid_form")
     form = Form({}, {})
@@ -91,11 +91,4 @@ def _disposition(head: bytes) -> bytes:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-disposition":
             return value
-    return b""
-
-
-def _content_type(scope: Scope) -> bytes:
-    for name, value in scope.get("headers", ()):
-        if name == b"content-type":
-            return bytes(value)
     return b""

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from starlette.types import Scope
-
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge
+from ducto_redis.middleware.recognisers.earlier_contract import adapt_socket_recogniser
 
 
 class SessionReader(ABC):
@@ -49,8 +49,13 @@ class SocketRecogniser(ABC):
         """Tell whether a connection to this path belongs to the API."""
         return bool(self.path_end) and path.rstrip("/").endswith(self.path_end)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accept a recogniser written for the contract of the last release."""
+        super().__init_subclass__(**options)
+        adapt_socket_recogniser(cls, SocketRecogniser)
+
     @abstractmethod
-    def read_session(self, scope: Scope, estimates: Estimates) -> SessionReader:
+    def read_session(self, request: ApiRequest, estimates: Estimates) -> SessionReader:
         """Return the reader for a session that begins with this handshake. Raises BadRequestError."""
 
     @abstractmethod

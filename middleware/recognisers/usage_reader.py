@@ -9,14 +9,14 @@ from msgspec import structs
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.estimates import Estimates, most_tokens
-from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest
+from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, ResponseReader
 
 _LONGEST_NAME = 128
 
 _decoder = msgspec.json.Decoder()
 
 
-class UsageReader(AnswerReader):
+class UsageReader(ResponseReader):
     """A reader for an API whose answers report their usage.
 
     A subclass finds in documents and events what is reported and delivered, and hands it to `take_report` and

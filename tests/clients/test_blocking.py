@@ -370,14 +370,28 @@ def test_a_recogniser_that_fails(
     """A reader that fails spoils no answer, which is charged its worst case."""
 
     class Failing(OpenAIChat):
-        def read_answer(self, request: Any, estimates: Any) -> Any:
-            reader = super().read_answer(request, estimates)
+        def read_response(self, request: Any, estimates: Any) -> Any:
+            reader = super().read_response(request, estimates)
             setattr(reader, fails_in, failing)
             return reader
 
     answer = ask(metered(plain, blocking, account="u1", recognisers=[Failing()]))
     assert answer.choices[0].message.content == "hello"
     assert spent() > 1
+
+
+def test_headers_of_an_answer(plain: openai.OpenAI, blocking: CreditManager) -> None:
+    """The reader of an answer gets its status and headers before its body."""
+    began: list[tuple[int, bytes]] = []
+
+    class Seeing(OpenAIChat):
+        def read_response(self, request: Any, estimates: Any) -> Any:
+            reader: Any = super().read_response(request, estimates)
+            reader.begin = lambda status, headers: began.append((status, headers.get(b"content-type")))
+            return reader
+
+    ask(metered(plain, blocking, account="u1", recognisers=[Seeing()]))
+    assert began == [(200, b"application/json")]
 
 
 def test_usage_without_a_price(plain: openai.OpenAI, blocking: CreditManager, spent: Spent) -> None:

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.engine.cause import decode_cause
-from ducto_redis.middleware import AnswerReader, Estimates, MeteredRequest, OpenAIResponses, meter_background
-from ducto_redis.middleware.recognisers.openai.responses_response import ResponsesAnswerReader
+from ducto_redis.middleware import Estimates, MeteredRequest, OpenAIResponses, ResponseReader, meter_background
+from ducto_redis.middleware.recognisers.openai.responses_response import ResponsesReader
 from tests.middleware.asgi import answering, call, sending, streaming
 from tests.middleware.conftest import FUNDS, Accounts
 from tests.middleware.responses import REQUEST, RESPONSES, Events, message, response
@@ -171,13 +171,13 @@ async def test_a_stream_that_is_taken_up_elsewhere(metered: Wrap, accounts: Acco
 async def test_a_recogniser_that_can_not_name_the_work(metered: Wrap, accounts: Accounts) -> None:
     """Its failure spoils no answer, which is charged as any other."""
 
-    class FailingReader(ResponsesAnswerReader):
+    class FailingReader(ResponsesReader):
         @property
         def work_id(self) -> str | None:
             raise KeyError("id")
 
     class Failing(OpenAIResponses):
-        def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
             return FailingReader(request, estimates)
 
     events = Events(background=True)

@@ -246,8 +246,8 @@ async def test_a_recogniser_that_fails_keeps_nothing_back(metered: Metered, acco
     """Where the recogniser fails, the rest of the stream passes as it comes."""
 
     class Broken(OpenAIChat):
-        def read_answer(self, request: MeteredRequest, estimates: Any) -> Any:
-            reader: Any = super().read_answer(request, estimates)
+        def read_response(self, request: MeteredRequest, estimates: Any) -> Any:
+            reader: Any = super().read_response(request, estimates)
 
             def hidden(event: object) -> bool:
                 raise AssertionError

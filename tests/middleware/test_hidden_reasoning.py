@@ -10,6 +10,7 @@ from msgspec import structs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis.middleware import Estimates, MeteredRequest, OpenAIChat
+from ducto_redis.middleware.api_request import ApiRequest
 from tests.middleware.asgi import CHAT_REQUEST, DONE, call, chunk, event, sending, streaming, usage_chunk
 from tests.middleware.conftest import Accounts
 
@@ -23,8 +24,8 @@ PROMPT = -(-len(json.dumps(CHAT_REQUEST["messages"])) // 4) * Decimal("0.001")
 class Reasoning(OpenAIChat):
     """An API whose model may reason unseen."""
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
-        return structs.replace(super().read_request(body, scope, estimates), may_reason_hidden=True)
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
+        return structs.replace(super().read_request(request, estimates), may_reason_hidden=True)
 
 
 def flags(accounts: Accounts) -> list[str]:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ducto_redis import AsyncCreditManager, Payer
 from ducto_redis.errors import ConfigError, CreditError, LeaseClosedError, StoreUnavailableError
 from ducto_redis.middleware import Estimates, MeteredRequest, MeteringMiddleware, OpenAIChat, StoredAnswers
+from ducto_redis.middleware.api_request import ApiRequest
 from tests.manager.clock import Clock
 from tests.middleware.asgi import (
     CHAT,
@@ -206,8 +207,8 @@ async def test_forms_that_are_sent_again(metered: Metered, accounts: Accounts, f
         return await call(app, body.encode(), headers=headers)
 
     class Form(OpenAIChat):
-        def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
-            return super().read_request(json.dumps(CHAT_REQUEST).encode(), scope, estimates)
+        def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
+            return super().read_request(ApiRequest(body=json.dumps(CHAT_REQUEST).encode()), estimates)
 
         def application_body(self, body: bytes, *_: Any) -> bytes:
             return body

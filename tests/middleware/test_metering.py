@@ -13,16 +13,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ducto_redis import AsyncCreditManager, CreditManager, Payer, UsageMetrics
 from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.middleware import (
-    AnswerReader,
     Charge,
     Estimates,
     MeteredRequest,
     MeteringMiddleware,
     OpenAIChat,
     RequestMeter,
+    ResponseReader,
     ServerSentEvent,
 )
-from ducto_redis.middleware.recognisers.openai.chat_response import ChatAnswerReader
+from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, sending
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 
@@ -429,7 +429,7 @@ async def test_a_recogniser_that_fails_spoils_no_answer(
 ) -> None:
     """An error in a recogniser leaves the answer as it is; the worst case is charged, and the error logged."""
 
-    class BrokenReader(AnswerReader):
+    class BrokenReader(ResponseReader):
         def document(self, body: bytes) -> None:
             assert fails_in != "document"
 
@@ -440,7 +440,7 @@ async def test_a_recogniser_that_fails_spoils_no_answer(
             raise AssertionError
 
     class Broken(OpenAIChat):
-        def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
             return BrokenReader()
 
     body = chunk("hello") if fails_in == "event" else b"{}"
@@ -453,12 +453,12 @@ async def test_a_recogniser_that_fails_spoils_no_answer(
 async def test_a_recogniser_whose_charge_is_none(metered: Metered, accounts: Accounts) -> None:
     """What is no charge is charged the worst case as well; the hold does not stay open."""
 
-    class WrongReader(ChatAnswerReader):
+    class WrongReader(ChatResponseReader):
         def charge(self, *, complete: bool) -> Any:
             return UsageMetrics(model="m", output_tokens=1)
 
     class Wrong(OpenAIChat):
-        def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
             return WrongReader(request, estimates)
 
     assert (await call(metered(answering(completion()), recognisers=[Wrong()]))).status == 200

@@ -9,7 +9,7 @@ import pytest
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.openai.chat_response import ChatAnswerReader
+from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
 from ducto_redis.middleware.sse import ServerSentEventParser
 from tests.middleware.asgi import DONE, chunk, event, usage_chunk
 
@@ -42,7 +42,7 @@ STREAMS: dict[str, list[bytes]] = {
 }
 
 
-class Watched(ChatAnswerReader):
+class Watched(ChatResponseReader):
     """Remembers what was parsed."""
 
     def __init__(self) -> None:
@@ -54,8 +54,8 @@ class Watched(ChatAnswerReader):
         super().event(event)
 
 
-def read_in_pieces(pieces: list[bytes], *, complete: bool, reader: ChatAnswerReader | None = None) -> Charge | None:
-    reader = ChatAnswerReader(REQUEST, Estimates()) if reader is None else reader
+def read_in_pieces(pieces: list[bytes], *, complete: bool, reader: ChatResponseReader | None = None) -> Charge | None:
+    reader = ChatResponseReader(REQUEST, Estimates()) if reader is None else reader
     reading = BodyReading(reader, b"text/event-stream", b"")
     for piece in pieces:
         reading.feed(piece)
@@ -64,7 +64,7 @@ def read_in_pieces(pieces: list[bytes], *, complete: bool, reader: ChatAnswerRea
 
 
 def read_event_by_event(body: bytes, *, complete: bool) -> Charge | None:
-    reader = OpenAIChat().read_answer(REQUEST, Estimates())
+    reader = OpenAIChat().read_response(REQUEST, Estimates())
     parser = ServerSentEventParser()
     for found in (*parser.feed(body), *parser.finish()):
         reader.event(found)
@@ -96,7 +96,7 @@ def test_only_what_reports_is_parsed() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     """A long stream is counted piece by piece: what waits to be counted stays small."""
-    reader = ChatAnswerReader(REQUEST, Estimates())
+    reader = ChatResponseReader(REQUEST, Estimates())
     for _ in range(5000):
         reader.skipped(chunk("x" * 50))
         assert sum(map(len, reader._skipped)) < 64 * 2**10

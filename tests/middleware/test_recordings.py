@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
 from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.reading import BodyReading
 from tests.middleware.asgi import call, sending
 from tests.middleware.conftest import Accounts
@@ -149,7 +150,7 @@ async def test_usage_is_asked_for(
 
 
 def read_cut(request: MeteredRequest, body: bytes, cut: int) -> tuple[bytes, Charge | None]:
-    reader = CHAT.read_answer(request, ESTIMATES)
+    reader = CHAT.read_response(request, ESTIMATES)
     reading = BodyReading(reader, b"text/event-stream", b"", whole_events=reader.hides_events)
     given = reading.feed(body[:cut]) + reading.feed(body[cut:]) + reading.finish()
     return given, reader.charge(complete=True)
@@ -157,7 +158,7 @@ def read_cut(request: MeteredRequest, body: bytes, cut: int) -> tuple[bytes, Cha
 
 def check_cuts(path: Path, line_end: bytes, every: int) -> None:
     recording = read(path)
-    request = CHAT.read_request(json.dumps(recording["request"]).encode(), {}, ESTIMATES)
+    request = CHAT.read_request(ApiRequest(body=json.dumps(recording["request"]).encode()), ESTIMATES)
     body, expected = (text.replace(b"\n", line_end) for text in (recording["body"].encode(), for_client(recording)))
     charge = read_cut(request, body, 0)[1]
     assert charge is not None
@@ -185,10 +186,10 @@ def test_cut_in_two_at_every_byte(path: Path, line_end: bytes) -> None:
 def test_stopped_anywhere(path: Path) -> None:
     """A stream that is ended after any of its events has an ending that closes it, with the ids of its chunks."""
     recording = read(path)
-    request = CHAT.read_request(json.dumps(recording["request"]).encode(), {}, ESTIMATES)
+    request = CHAT.read_request(ApiRequest(body=json.dumps(recording["request"]).encode()), ESTIMATES)
     events = [event + "\n\n" for event in recording["body"].split("\n\n") if event.startswith("data: {")]
     for most in range(1, len(events)):
-        reader = CHAT.read_answer(request, ESTIMATES)
+        reader = CHAT.read_response(request, ESTIMATES)
         reading = BodyReading(reader, b"text/event-stream", b"", whole_events=True)
         reading.feed("".join(events[:most]).encode())
         ending = reader.ending()

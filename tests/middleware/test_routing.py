@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import UsageMetrics
 from ducto_redis.middleware import MeteringCounts, OpenAIChat
+from ducto_redis.middleware.api_request import api_request
 from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS, AnthropicMessages, Recogniser
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
 from ducto_redis.middleware.routing import Routes
@@ -24,7 +25,7 @@ class Free(FreeRecogniser):
 
 
 def found(routes: Routes, path: str, method: str = "POST", **more: Any) -> Recogniser | None:
-    return routes.find(scope(path, method, **more))
+    return routes.find(api_request(scope(path, method, **more)))
 
 
 def test_the_first_that_matches() -> None:

@@ -9,7 +9,8 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import AnswerReader, Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat, ResponseReader, ServerSentEvent
+from ducto_redis.middleware.api_request import Headers
 from tests.middleware.asgi import Answer, call, sending
 from tests.middleware.conftest import Accounts
 from tests.middleware.test_framing import frame
@@ -20,7 +21,7 @@ TEXT: dict[str, Any] = {"text": 'größer ] } "€"'}
 USAGE: dict[str, Any] = {"usage": [10, 20]}
 
 
-class Reader(AnswerReader):
+class Reader(ResponseReader):
     """Reads `usage` of events, and remembers what it got."""
 
     lines_are_stream = True
@@ -30,6 +31,11 @@ class Reader(AnswerReader):
         self.events: list[ServerSentEvent] = []
         self.documents: list[bytes] = []
         self.reported: list[int] = [0, 0]
+        self.began: list[tuple[int, bytes]] = []
+
+    def begin(self, status: int, headers: Headers) -> None:
+        assert [*self.events, *self.documents] == []
+        self.began.append((status, headers.get(b"x-cost")))
 
     def document(self, body: bytes) -> None:
         self.documents.append(body)
@@ -55,7 +61,7 @@ class Api(OpenAIChat):
         super().__init__()
         self.reader = reader
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         return self.reader
 
 
@@ -94,6 +100,27 @@ async def test_a_stream_is_charged_what_it_reports(metered: Metered, accounts: A
     assert reader.documents == []
     assert "x-credits-reserved" in answer.headers
     assert await accounts.spent() == Decimal("0.21")
+
+
+@pytest.mark.parametrize(("status", "began"), [(200, [(200, b"0.5")]), (201, [(201, b"0.5")]), (400, [])])
+async def test_headers_come_before_the_body(metered: Metered, status: int, began: list[tuple[int, bytes]]) -> None:
+    """The reader of an answer that is no error gets its status and headers first, once."""
+    reader = Reader()
+    app = sending(as_lines(USAGE), status=status, headers=[(b"X-Cost", b"0.5")])
+    await call(metered(app, recognisers=[Api(reader)]))
+    assert reader.began == began
+
+
+async def test_a_reader_that_fails_at_headers(metered: Metered, accounts: Accounts) -> None:
+    """Its failure spoils no answer, which is charged its worst case."""
+
+    class Failing(Reader):
+        def begin(self, status: int, headers: Headers) -> None:
+            raise KeyError("x-cost")
+
+    answer = await call(metered(sending(as_lines(USAGE)), recognisers=[Api(Failing())]))
+    assert answer.body == as_lines(USAGE)
+    assert json.loads(accounts.journal()[-1].cause)["flags"] == ["answer_unread"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -6,14 +6,14 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.anthropic.response import MessageReader
 from ducto_redis.middleware.recognisers.anthropic.thinking import may_reason, with_fitting_budget
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
 from ducto_redis.middleware.recognisers.json_request import (
     NOTHING,
@@ -86,41 +86,41 @@ class AnthropicMessages(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return super().matches(path) or (_VERTEX.search(path) is not None and not path.endswith(_VERTEX_COUNTING))
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, what tools bring in, and the most output."""
-        request = decode_request(body, _decoder)
-        check_limit(request.max_tokens, "max_tokens", least=0)
-        model = request.model or self.model_in_path(scope.get("path", "")) or self._default_model
+        body = decode_request(request.body, _decoder)
+        check_limit(body.max_tokens, "max_tokens", least=0)
+        model = body.model or self.model_in_path(request.path) or self._default_model
         check_name(model, "model")
-        prompt_parts = [bytes(request.messages), bytes(request.system)]
-        if request.tools:
-            prompt_parts.append(msgspec.json.encode(request.tools))
-        prompt = measure_prompt(estimates, model, body, prompt_parts, self._find_medium, _MEDIA)
-        uses, searches = self._server_tools(request.tools or [])
+        prompt_parts = [bytes(body.messages), bytes(body.system)]
+        if body.tools:
+            prompt_parts.append(msgspec.json.encode(body.tools))
+        prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
+        uses, searches = self._server_tools(body.tools or [])
         input_tokens = prompt.most_tokens + uses * self._server_tool_tokens
         if input_tokens > MAX_COUNT:
             raise BadRequestError("the tools may be used too often", param="tools")
         # Writing to the cache costs more than plain input. A token per byte covers that; counted ones do not.
-        writes_cache = estimates.count_tokens is not None and b'"cache_control"' in body
+        writes_cache = estimates.count_tokens is not None and b'"cache_control"' in request.body
         estimate = UsageMetrics(
             model=model,
             input_tokens=input_tokens,
-            output_tokens=estimates.output(request.max_tokens),
+            output_tokens=estimates.output(body.max_tokens),
             cache_write_tokens=input_tokens if writes_cache else 0,
-            cache_write_1h_tokens=input_tokens if writes_cache and b'"1h"' in body else 0,
+            cache_write_1h_tokens=input_tokens if writes_cache and b'"1h"' in request.body else 0,
             web_search_calls=searches,
             operation=self.operation_type,
-            service_tier="fast" if request.speed == "fast" else None,
+            service_tier="fast" if body.speed == "fast" else None,
         )
         return MeteredRequest(
             estimate,
             prompt.likely_tokens,
-            streams=self.streams(request.stream, scope),
-            output_limit=request.max_tokens,
-            may_reason_hidden=may_reason(request.thinking, model),
+            streams=self.streams(body.stream, request.path),
+            output_limit=body.max_tokens,
+            may_reason_hidden=may_reason(body.thinking, model),
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the message, plain or streamed."""
         return MessageReader(request, estimates)
 
@@ -140,9 +140,9 @@ class AnthropicMessages(Recogniser):
         vertex = _VERTEX.search(path)
         return None if vertex is None else unquote(vertex[1])
 
-    def streams(self, body_says: bool | None, scope: Scope) -> bool:
+    def streams(self, body_says: bool | None, path: str) -> bool:
         """Tell whether a request asks for its answer in pieces."""
-        return bool(body_says) or scope.get("path", "").endswith(":streamRawPredict")
+        return bool(body_says) or path.endswith(":streamRawPredict")
 
     def _server_tools(self, tools: list[dict[str, Any]]) -> tuple[int, int]:
         """Return how often the provider's own tools may be used, and how often of that to search the web."""

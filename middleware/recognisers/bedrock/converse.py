@@ -6,13 +6,13 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.anthropic.thinking import may_reason, with_fitting_budget
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.bedrock.response import ConverseReader
 from ducto_redis.middleware.recognisers.bedrock.usage import service_tier
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
@@ -72,41 +72,41 @@ class BedrockConverse(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return _CONVERSE.search(path) is not None
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, and the most output."""
-        request = decode_request(body, _decoder)
-        named = _CONVERSE.search(scope.get("path", ""))
+        body = decode_request(request.body, _decoder)
+        named = _CONVERSE.search(request.path)
         model = self._default_model if named is None else unquote(named[1])
         check_name(model, "model")
-        limit = None if request.inference_config is None else request.inference_config.max_tokens
+        limit = None if body.inference_config is None else body.inference_config.max_tokens
         check_limit(limit, "maxTokens")
-        tier = service_tier({"serviceTier": request.service_tier})
+        tier = service_tier({"serviceTier": body.service_tier})
         if not isinstance(tier, str | None):
             raise BadRequestError("the type of a serviceTier is a text", param="serviceTier")
         check_name(tier, "serviceTier")
-        prompt_parts = [bytes(request.messages), bytes(request.system), bytes(request.tool_config)]
-        prompt = measure_prompt(estimates, model, body, prompt_parts, self._find_medium, _MEDIA)
+        prompt_parts = [bytes(body.messages), bytes(body.system), bytes(body.tool_config)]
+        prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
         if prompt.most_tokens > MAX_COUNT:
             raise BadRequestError("the request is too large")
         # Writing to the cache costs more than plain input. A token per byte covers that; counted ones do not.
-        writes_cache = estimates.count_tokens is not None and b'"cachePoint"' in body
+        writes_cache = estimates.count_tokens is not None and b'"cachePoint"' in request.body
         return MeteredRequest(
             UsageMetrics(
                 model=model,
                 input_tokens=prompt.most_tokens,
                 output_tokens=estimates.output(limit),
                 cache_write_tokens=prompt.most_tokens if writes_cache else 0,
-                cache_write_1h_tokens=prompt.most_tokens if writes_cache and b'"1h"' in body else 0,
+                cache_write_1h_tokens=prompt.most_tokens if writes_cache and b'"1h"' in request.body else 0,
                 operation=self.operation_type,
                 service_tier=tier,
             ),
             prompt.likely_tokens,
             streams=named is not None and named[2] is not None,
             output_limit=limit,
-            may_reason_hidden=_may_reason(request.additional_model_request_fields or {}, model),
+            may_reason_hidden=_may_reason(body.additional_model_request_fields or {}, model),
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
         return ConverseReader(request, estimates)
 

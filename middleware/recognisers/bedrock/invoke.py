@@ -6,14 +6,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.anthropic.messages import AnthropicMessages
 from ducto_redis.middleware.recognisers.anthropic.response import MessageReader
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest
+from ducto_redis.middleware.recognisers.base import MeteredRequest, ResponseReader
 from ducto_redis.middleware.recognisers.bedrock import usage as bedrock_usage
 from ducto_redis.middleware.recognisers.bedrock.frames import frame
 from ducto_redis.middleware.recognisers.openai import usage as openai_usage
@@ -47,7 +46,7 @@ class BedrockInvoke(AnthropicMessages):
         """Tell whether a request to this path belongs to the API."""
         return _INVOKE.search(path) is not None
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
         return InvokeReader(request, estimates)
 
@@ -64,9 +63,9 @@ class BedrockInvoke(AnthropicMessages):
         named = _INVOKE.search(path)
         return None if named is None else unquote(named[1])
 
-    def streams(self, body_says: bool | None, scope: Scope) -> bool:
+    def streams(self, body_says: bool | None, path: str) -> bool:
         """Tell whether a request asks for its answer in pieces, which its path says."""
-        named = _INVOKE.search(scope.get("path", ""))
+        named = _INVOKE.search(path)
         return named is not None and named[2] is not None
 
 

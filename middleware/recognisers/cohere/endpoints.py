@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct, structs
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.cohere.response import CohereReader
 from ducto_redis.middleware.recognisers.json_request import (
     NOTHING,
@@ -71,7 +71,7 @@ class _Cohere(Recogniser):
         self._default_model = default_model
         self._image_tokens = image_tokens
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
         return CohereReader(request, estimates)
 
@@ -101,19 +101,19 @@ class CohereChat(_Cohere):
     operation_type = "chat"
     path_end = "/v2/chat"
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, and the most output."""
-        request = decode_request(body, _chat_decoder)
-        check_limit(request.max_tokens, "max_tokens")
-        model = self._model(request.model)
-        prompt_parts = [bytes(request.messages), bytes(request.tools), bytes(request.documents)]
-        prompt = measure_prompt(estimates, model, body, prompt_parts, self._find_medium, _MEDIA)
-        thinks = "reasoning" in (model or "") if request.thinking is None else request.thinking.type != "disabled"
+        body = decode_request(request.body, _chat_decoder)
+        check_limit(body.max_tokens, "max_tokens")
+        model = self._model(body.model)
+        prompt_parts = [bytes(body.messages), bytes(body.tools), bytes(body.documents)]
+        prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
+        thinks = "reasoning" in (model or "") if body.thinking is None else body.thinking.type != "disabled"
         return MeteredRequest(
-            _usage(model, prompt.most_tokens, estimates.output(request.max_tokens), self.operation_type),
+            _usage(model, prompt.most_tokens, estimates.output(body.max_tokens), self.operation_type),
             prompt.likely_tokens,
-            streams=bool(request.stream),
-            output_limit=request.max_tokens,
+            streams=bool(body.stream),
+            output_limit=body.max_tokens,
             may_reason_hidden=thinks,
         )
 
@@ -136,14 +136,14 @@ class CohereEmbed(_Cohere):
         """Tell whether a request to this path belongs to the API."""
         return path.rstrip("/").endswith(("/v1/embed", "/v2/embed"))
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as input."""
-        request = decode_request(body, _embed_decoder)
-        model = self._model(request.model)
-        texts = msgspec.json.encode(request.texts) if request.texts else b""
-        images = msgspec.json.encode([{"image_url": image} for image in request.images or ()])
+        body = decode_request(request.body, _embed_decoder)
+        model = self._model(body.model)
+        texts = msgspec.json.encode(body.texts) if body.texts else b""
+        images = msgspec.json.encode([{"image_url": image} for image in body.images or ()])
         prompt = measure_prompt(
-            estimates, model, body, [bytes(request.inputs), texts, images], self._find_medium, _MEDIA
+            estimates, model, request.body, [bytes(body.inputs), texts, images], self._find_medium, _MEDIA
         )
         return MeteredRequest(_usage(model, prompt.most_tokens, 0, self.operation_type), prompt.likely_tokens)
 
@@ -162,14 +162,14 @@ class CohereRerank(_Cohere):
         """Tell whether a request to this path belongs to the API."""
         return path.rstrip("/").endswith(("/v1/rerank", "/v2/rerank"))
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the search units that so many documents may take."""
-        request = decode_request(body, _rerank_decoder)
-        model = self._model(request.model)
-        documents = len(request.documents) + len(body) // _BYTES_PER_DOCUMENT
+        body = decode_request(request.body, _rerank_decoder)
+        model = self._model(body.model)
+        documents = len(body.documents) + len(request.body) // _BYTES_PER_DOCUMENT
         units = max(1, -(-documents // _DOCUMENTS_PER_UNIT))
         # Other providers' rankings of this shape charge tokens instead.
-        prompt = measure_prompt(estimates, model, body, [])
+        prompt = measure_prompt(estimates, model, request.body, [])
         return MeteredRequest(
             _usage(model, prompt.most_tokens, 0, self.operation_type, search_queries=units), prompt.likely_tokens
         )

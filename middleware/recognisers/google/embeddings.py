@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct, structs
-from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.google.usage import read_usage, reports_tokens
 from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, check_name, decode_request
 from ducto_redis.middleware.recognisers.prompt import measure_prompt
@@ -47,12 +47,12 @@ class GeminiEmbeddings(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return _EMBED.search(path) is not None
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as input."""
-        decode_request(body, _any_decoder)
-        return _request(_EMBED, self.operation_type, body, scope, estimates)
+        decode_request(request.body, _any_decoder)
+        return _request(_EMBED, self.operation_type, request, estimates)
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer."""
         return PredictionReader(request, estimates)
 
@@ -70,16 +70,16 @@ class VertexPredict(GeminiEmbeddings):
         """Tell whether a request to this path belongs to the API."""
         return _PREDICT.search(path) is not None
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as input, and all the images that it asks for."""
-        asked = decode_request(body, _decoder)
+        asked = decode_request(request.body, _decoder)
         samples = None if asked.parameters is None else asked.parameters.sample_count
         check_limit(samples, "sampleCount")
-        request = _request(_PREDICT, self.operation_type, body, scope, estimates)
+        metered = _request(_PREDICT, self.operation_type, request, estimates)
         if b'"prompt"' not in bytes(asked.instances):
-            return request
+            return metered
         images = _USUAL_IMAGES if samples is None else min(samples, _MOST_IMAGES)
-        return structs.replace(request, estimate=structs.replace(request.estimate, images=images))
+        return structs.replace(metered, estimate=structs.replace(metered.estimate, images=images))
 
 
 class PredictionReader(UsageReader):
@@ -132,13 +132,11 @@ class PredictionReader(UsageReader):
         )
 
 
-def _request(
-    pattern: re.Pattern[str], operation: str, body: bytes, scope: Scope, estimates: Estimates
-) -> MeteredRequest:
-    named = pattern.search(scope.get("path", ""))
+def _request(pattern: re.Pattern[str], operation: str, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
+    named = pattern.search(request.path)
     model = None if named is None else named[1]
     check_name(model, "model")
-    prompt = measure_prompt(estimates, model, body, [])
+    prompt = measure_prompt(estimates, model, request.body, [])
     estimate = UsageMetrics(model=model, input_tokens=prompt.most_tokens, operation=operation)
     return MeteredRequest(estimate, prompt.likely_tokens)
 

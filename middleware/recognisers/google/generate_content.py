@@ -6,12 +6,12 @@ from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Raw
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
 from ducto_redis.middleware.recognisers.google.response import GeminiReader, GeminiRequest
 from ducto_redis.middleware.recognisers.json_request import (
@@ -86,15 +86,15 @@ class Gemini(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return _GENERATE.search(path) is not None
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, what tools bring in, and the most output."""
-        fields = decode_request(body, _object_decoder)
-        named = _GENERATE.search(scope.get("path", ""))
+        fields = decode_request(request.body, _object_decoder)
+        named = _GENERATE.search(request.path)
         model = self._default_model if named is None else named[1]
         check_name(model, "model")
         limit, candidates, budget = _generation(fields)
         prompt_parts = [_raw(fields, name) for name in ("contents", "systemInstruction", "tools")]
-        prompt = measure_prompt(estimates, model, body, prompt_parts, self._find_medium, _MEDIA)
+        prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
         tools = _raw(fields, "tools")
         uses = self._server_tool_uses if any(mark in tools for mark in _SERVER_TOOLS) else 0
         searches = uses if any(mark in tools for mark in _SEARCHES) else 0
@@ -118,10 +118,10 @@ class Gemini(Recogniser):
             answers=candidates,
             output_limit=limit,
             may_reason_hidden=budget != 0 and model is not None and _THINKS.search(model) is not None,
-            array=streams and parse_qs(scope.get("query_string", b"")).get(b"alt") != [b"sse"],
+            array=streams and parse_qs(request.query).get(b"alt") != [b"sse"],
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
         assert isinstance(request, GeminiRequest)
         return GeminiReader(request, estimates)

@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, check_name, decode_request, with_field
 from ducto_redis.middleware.recognisers.ollama.response import OllamaReader
 from ducto_redis.middleware.recognisers.prompt import Medium, check_settings, measure_prompt
@@ -55,17 +55,17 @@ class Ollama(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return path.rstrip("/").endswith(("/api/chat", "/api/generate"))
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, and the most output."""
-        request = decode_request(body, _decoder)
-        check_name(request.model, "model")
-        model = self._default_model if request.model is None else request.model
-        images = msgspec.json.encode({"images": request.images}) if request.images else b""
-        fields = (request.messages, request.prompt, request.system, request.tools, request.input)
+        body = decode_request(request.body, _decoder)
+        check_name(body.model, "model")
+        model = self._default_model if body.model is None else body.model
+        images = msgspec.json.encode({"images": body.images}) if body.images else b""
+        fields = (body.messages, body.prompt, body.system, body.tools, body.input)
         prompt_parts = [*map(bytes, fields), images]
-        prompt = measure_prompt(estimates, model, body, prompt_parts, self._find_medium, _MEDIA)
+        prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
         # Zero and less mean "no limit".
-        asked = None if request.options is None else request.options.num_predict
+        asked = None if body.options is None else body.options.num_predict
         limit = asked if asked is not None and asked > 0 else None
         check_limit(limit, "num_predict")
         if prompt.most_tokens > MAX_COUNT:
@@ -78,11 +78,11 @@ class Ollama(Recogniser):
                 operation=self.operation_type,
             ),
             prompt.likely_tokens,
-            streams=request.stream is not False,
+            streams=body.stream is not False,
             output_limit=limit,
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
         return OllamaReader(request, estimates)
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
-from starlette.types import Scope
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, check_name, decode_request
 from ducto_redis.middleware.recognisers.model_names import is_one_of
 from ducto_redis.middleware.recognisers.openai.chat_media import MARKS, ChatMedia
-from ducto_redis.middleware.recognisers.openai.chat_response import ChatAnswerReader
+from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
 from ducto_redis.middleware.recognisers.openai.paths import model_of
 from ducto_redis.middleware.recognisers.openai.streams import (
     StreamRequest,
@@ -101,46 +101,46 @@ class OpenAIChat(Recogniser):
         self._reasoning_models = tuple(reasoning_models)
         self._searching_models = tuple(searching_models)
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, and the most output, for each of `n` choices."""
-        request = decode_request(body, _decoder)
-        _check(request)
-        model = model_of(request.model, scope, self._default_model)
-        parts = (request.messages, request.tools, request.functions, request.response_format)
+        body = decode_request(request.body, _decoder)
+        _check(body)
+        model = model_of(body.model, request.path, self._default_model)
+        parts = (body.messages, body.tools, body.functions, body.response_format)
         texts = [text for part in parts if (text := bytes(part))]
-        prompt = measure_prompt(estimates, model, body, texts, self._media.find, MARKS)
-        answers = request.n or 1
-        limits = [limit for limit in (request.max_completion_tokens, request.max_tokens) if limit is not None]
+        prompt = measure_prompt(estimates, model, request.body, texts, self._media.find, MARKS)
+        answers = body.n or 1
+        limits = [limit for limit in (body.max_completion_tokens, body.max_tokens) if limit is not None]
         limit = max(limits) if limits else None
         # Rejected tokens of a predicted output are charged as output, beside the limit.
-        prediction = 0 if (predicted := bytes(request.prediction)) == b"null" else len(predicted)
+        prediction = 0 if (predicted := bytes(body.prediction)) == b"null" else len(predicted)
         most_output = (estimates.output(limit) + prediction) * answers
         if max(prompt.most_tokens, most_output) > MAX_COUNT:
             raise BadRequestError("the limits on tokens are too large", param="max_tokens")
-        streams = request.stream is True
+        streams = body.stream is True
         return StreamRequest(
             UsageMetrics(
                 model=model,
                 input_tokens=prompt.most_tokens,
                 output_tokens=most_output,
-                web_search_calls=1 if self._searches(model, request) else 0,
+                web_search_calls=1 if self._searches(model, body) else 0,
                 operation=self.operation_type,
-                service_tier=request.service_tier,
+                service_tier=body.service_tier,
             ),
             counted_input_tokens=prompt.likely_tokens,
             streams=streams,
             answers=answers,
             output_limit=limit,
-            may_reason_hidden=self._may_reason(model, request.reasoning_effort),
+            may_reason_hidden=self._may_reason(model, body.reasoning_effort),
             # Sound, pictures and what is rejected of a prediction can't be counted as they come.
-            holds_worst_case=bool(prediction) or request.modalities not in (None, ["text"]),
-            adds_usage=self._ask_for_usage and streams and not asks_for_usage(request.stream_options),
-            has_stream_options=request.stream_options is not UNSET,
+            holds_worst_case=bool(prediction) or body.modalities not in (None, ["text"]),
+            adds_usage=self._ask_for_usage and streams and not asks_for_usage(body.stream_options),
+            has_stream_options=body.stream_options is not UNSET,
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
-        return ChatAnswerReader(request, estimates, rest_is_reasoning=self._rest_is_reasoning)
+        return ChatResponseReader(request, estimates, rest_is_reasoning=self._rest_is_reasoning)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
         """Return the request that asks for its usage, and sets no higher limit than the account can pay."""

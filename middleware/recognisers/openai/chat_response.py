@@ -39,7 +39,7 @@ class _TextChunk(Struct):
 _text_chunk_decoder = msgspec.json.Decoder(_TextChunk)
 
 
-class ChatAnswerReader(ChoicesReader):
+class ChatResponseReader(ChoicesReader):
     """Reads one chat completion: a JSON document, or the chunks of a stream."""
 
     chunk_object = "chat.completion.chunk"

@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, structs
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, decode_request
 from ducto_redis.middleware.recognisers.openai.choices import ChoicesReader
 from ducto_redis.middleware.recognisers.openai.input import measure_input
@@ -68,20 +68,20 @@ class OpenAICompletions(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return super().matches(path) and not path.rstrip("/").endswith("/chat/completions")
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: for every prompt all choices that are made, shown (`n`) or not (`best_of`)."""
-        request = decode_request(body, _decoder)
-        _check(request)
-        model = model_of(request.model, scope, self._default_model)
-        prompt, prompts = measure_input(estimates, model, body, request.prompt)
-        made = max(request.n or 1, request.best_of or 1) * prompts
-        limit = self._default_max_tokens if request.max_tokens is None else request.max_tokens
+        body = decode_request(request.body, _decoder)
+        _check(body)
+        model = model_of(body.model, request.path, self._default_model)
+        prompt, prompts = measure_input(estimates, model, request.body, body.prompt)
+        made = max(body.n or 1, body.best_of or 1) * prompts
+        limit = self._default_max_tokens if body.max_tokens is None else body.max_tokens
         most_output = estimates.output(limit) * made
         # A suffix is read like a prompt, once for each.
-        most_input = prompt.most_tokens + len(bytes(request.suffix)) * prompts
+        most_input = prompt.most_tokens + len(bytes(body.suffix)) * prompts
         if max(most_input, most_output) > MAX_COUNT:
             raise BadRequestError("the limits on tokens are too large", param="max_tokens")
-        streams = request.stream is True
+        streams = body.stream is True
         return _Request(
             UsageMetrics(
                 model=model, input_tokens=most_input, output_tokens=most_output, operation=self.operation_type
@@ -91,15 +91,15 @@ class OpenAICompletions(Recogniser):
             answers=made,
             output_limit=limit,
             # What is made and not shown can't be counted as it comes.
-            holds_worst_case=made > (request.n or 1) * prompts,
-            adds_usage=self._ask_for_usage and streams and not asks_for_usage(request.stream_options),
-            has_stream_options=request.stream_options is not UNSET,
-            echoes=request.echo is True,
+            holds_worst_case=made > (body.n or 1) * prompts,
+            adds_usage=self._ask_for_usage and streams and not asks_for_usage(body.stream_options),
+            has_stream_options=body.stream_options is not UNSET,
+            echoes=body.echo is True,
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
-        return CompletionAnswerReader(request, estimates)
+        return CompletionResponseReader(request, estimates)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
         """Return the request that asks for its usage, and sets no higher limit than the account can pay."""
@@ -108,7 +108,7 @@ class OpenAICompletions(Recogniser):
         return with_usage_asked(body, request)
 
 
-class CompletionAnswerReader(ChoicesReader):
+class CompletionResponseReader(ChoicesReader):
     """Reads one completion: a JSON document, or the chunks of a stream."""
 
     chunk_object = "text_completion"

@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import NOTHING, decode_request
 from ducto_redis.middleware.recognisers.openai.input import measure_input
 from ducto_redis.middleware.recognisers.openai.paths import model_of
@@ -48,17 +48,17 @@ class OpenAIEmbeddings(Recogniser):
     def __init__(self, *, default_model: str | None = None) -> None:
         self._default_model = default_model
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: a token per byte of a text, and the number of tokens where tokens are given."""
-        request = decode_request(body, _decoder)
-        model = model_of(request.model, scope, self._default_model)
-        prompt, _ = measure_input(estimates, model, body, request.input)
+        body = decode_request(request.body, _decoder)
+        model = model_of(body.model, request.path, self._default_model)
+        prompt, _ = measure_input(estimates, model, request.body, body.input)
         if prompt.most_tokens > MAX_COUNT:
             raise BadRequestError("the input is too large", param="input")
         estimate = UsageMetrics(model=model, input_tokens=prompt.most_tokens, operation=self.operation_type)
         return MeteredRequest(estimate, prompt.likely_tokens)
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer."""
         return EmbeddingsReader(request, estimates)
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct, structs
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import decode_request
 from ducto_redis.middleware.recognisers.multipart import is_form, read_form
 from ducto_redis.middleware.recognisers.openai.paths import model_of
@@ -75,15 +75,15 @@ class OpenAIImages(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return path.rstrip("/").endswith(_PATHS)
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: `n` pictures, the prompt, and the pictures that are given."""
-        if is_form(scope):
-            form = read_form(body, scope)
+        if is_form(request):
+            form = read_form(request)
             fields, given = dict[str, Any](form.fields), sum(map(len, form.files.values()))
         else:
-            fields = decode_request(body, _decoder)
+            fields = decode_request(request.body, _decoder)
             given = sum(_pictures(fields.get(name)) for name in _PICTURES)
-        model = model_of(fields.get("model") or None, scope, self._default_model)
+        model = model_of(fields.get("model") or None, request.path, self._default_model)
         count = _count(fields.get("n"))
         prompts = [msgspec.json.encode(text) for name in _PROMPT if isinstance(text := fields.get(name), str) and text]
         # Only the prompts become text of a model: all else of the request are options and pictures.
@@ -105,7 +105,7 @@ class OpenAIImages(Recogniser):
         # A picture costs the same whether its stream is read to the end or not, and is not seen to grow.
         return MeteredRequest(estimate, likely, streams=streams, answers=0, holds_worst_case=True)
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer, plain or streamed."""
         return ImagesReader(request, estimates)
 

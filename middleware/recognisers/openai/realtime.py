@@ -6,10 +6,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import structs
-from starlette.types import Scope
 
 from ducto_redis.engine.ids import new_id
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge
@@ -63,10 +63,11 @@ class OpenAIRealtime(SocketRecogniser):
         self._transcription_model = transcription_model
         self._hold = hold_input_tokens, hold_output_tokens
 
-    def read_session(self, scope: Scope, estimates: Estimates) -> SessionReader:
+    def read_session(self, request: ApiRequest, estimates: Estimates) -> SessionReader:
         """Return the reader for a session with the model that the query names."""
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        model = (query.get("model") or query.get("deployment") or [self._default_model])[0]
+        query = parse_qs(request.query.decode("latin-1"))
+        named = query.get("model") or query.get("deployment")
+        model = self._default_model if not named else named[0]
         check_name(model, "model")
         held_input, held_output = self._hold
         estimate = UsageMetrics(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw, Struct, structs
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
 from ducto_redis.middleware.recognisers.json_request import (
     NOTHING,
@@ -21,7 +21,7 @@ from ducto_redis.middleware.recognisers.json_request import (
 )
 from ducto_redis.middleware.recognisers.model_names import is_one_of
 from ducto_redis.middleware.recognisers.openai.responses_media import MARKS, media_finder
-from ducto_redis.middleware.recognisers.openai.responses_response import ResponsesAnswerReader
+from ducto_redis.middleware.recognisers.openai.responses_response import ResponsesReader
 from ducto_redis.middleware.recognisers.prompt import check_settings, measure_prompt
 
 _LIKELY_PART = 4
@@ -131,40 +131,40 @@ class OpenAIResponses(Recogniser):
         """Tell whether a request to this path makes a response, or compacts some."""
         return path.rstrip("/").endswith((self.path_end, "/responses/compact"))
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, stored context, the results of tools, the most output."""
-        request = decode_request(body, _decoder)
+        body = decode_request(request.body, _decoder)
         for name in ("max_output_tokens", "max_tool_calls"):
-            check_limit(getattr(request, name), name, least=0 if name == "max_tool_calls" else 1)
+            check_limit(getattr(body, name), name, least=0 if name == "max_tool_calls" else 1)
         for name in ("model", "service_tier"):
-            check_name(getattr(request, name), name)
-        model = self._default_model if request.model is None else request.model
-        written = (request.input, request.instructions, request.tools, request.text)
+            check_name(getattr(body, name), name)
+        model = self._default_model if body.model is None else body.model
+        written = (body.input, body.instructions, body.tools, body.text)
         parts = [bytes(part) for part in written if bytes(part)]
-        prompt = measure_prompt(estimates, model, body, parts, self._find_medium, MARKS)
-        context = self._context_tokens if request.continues_context else 0
-        calls, tools = self._server_calls(request)
+        prompt = measure_prompt(estimates, model, request.body, parts, self._find_medium, MARKS)
+        context = self._context_tokens if body.continues_context else 0
+        calls, tools = self._server_calls(body)
         estimate = UsageMetrics(
             model=model,
             input_tokens=prompt.most_tokens + context + calls * self._tool_tokens,
-            output_tokens=estimates.output(request.max_output_tokens),
+            output_tokens=estimates.output(body.max_output_tokens),
             operation=self.operation_type,
-            service_tier=request.service_tier,
+            service_tier=body.service_tier,
         )
         if max(estimate.input_tokens, estimate.output_tokens) > MAX_COUNT:
             raise BadRequestError("the limits on tokens are too large", param="max_output_tokens")
         return MeteredRequest(
             structs.replace(estimate, **tools),
             prompt.likely_tokens + context // _LIKELY_PART,
-            streams=bool(request.stream),
-            output_limit=request.max_output_tokens,
-            may_reason_hidden=self._may_reason(model, request.reasoning),
-            holds_worst_case=bool(request.background),
+            streams=bool(body.stream),
+            output_limit=body.max_output_tokens,
+            may_reason_hidden=self._may_reason(model, body.reasoning),
+            holds_worst_case=bool(body.background),
         )
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer: a response, its stream, or a later look at it."""
-        return ResponsesAnswerReader(request, estimates)
+        return ResponsesReader(request, estimates)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
         """Return the body with a lowered `max_output_tokens`, where the account can't pay for more."""

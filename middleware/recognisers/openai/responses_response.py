@@ -37,7 +37,7 @@ class _TextDelta(Struct):
 _text_delta_decoder = msgspec.json.Decoder(_TextDelta)
 
 
-class ResponsesAnswerReader(DeferringReader):
+class ResponsesReader(DeferringReader):
     """Reads one response: a JSON document, or the events of a stream.
 
     The charge of a response that is not finished, as of one in the background, says that there is more to come.

@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import decode_request
 from ducto_redis.middleware.recognisers.openai.paths import model_of
 from ducto_redis.middleware.recognisers.openai.tokens import read_token_usage
@@ -57,28 +57,28 @@ class OpenAISpeech(Recogniser):
     def __init__(self, *, default_model: str | None = None) -> None:
         self._default_model = default_model
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: the characters of the text, and four tokens of sound for each."""
-        request = decode_request(body, _decoder)
-        if not request.input:
+        body = decode_request(request.body, _decoder)
+        if not body.input:
             raise BadRequestError("there is no text to speak", param="input")
-        model = model_of(request.model, scope, self._default_model)
-        texts = [text.encode(errors="surrogatepass") for text in (request.input, request.instructions) if text]
+        model = model_of(body.model, request.path, self._default_model)
+        texts = [text.encode(errors="surrogatepass") for text in (body.input, body.instructions) if text]
         prompt = measure_prompt(estimates, model, b"\n".join(texts), texts)
-        spoken = len(request.input) * _MOST_TOKENS_PER_CHARACTER
+        spoken = len(body.input) * _MOST_TOKENS_PER_CHARACTER
         estimate = UsageMetrics(
             model=model,
             input_tokens=prompt.most_tokens,
             output_tokens=spoken,
             audio_output_tokens=spoken,
-            input_characters=len(request.input),
+            input_characters=len(body.input),
             operation=self.operation_type,
         )
         # What the sound costs shows only at its end.
-        streams = request.stream_format == "sse"
+        streams = body.stream_format == "sse"
         return MeteredRequest(estimate, prompt.likely_tokens, streams=streams, answers=0, holds_worst_case=True)
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer: sound, or a stream of events."""
         return SpeechReader(request, estimates)
 

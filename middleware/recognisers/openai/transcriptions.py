@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 import msgspec
-from starlette.types import Scope
 
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import decode_request
 from ducto_redis.middleware.recognisers.multipart import is_form, read_form
 from ducto_redis.middleware.recognisers.openai.paths import model_of
@@ -53,15 +53,15 @@ class OpenAITranscriptions(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return path.rstrip("/").endswith(_PATHS)
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: the longest that the sound can be, in seconds and in tokens, and its text."""
-        if is_form(scope):
-            form = read_form(body, scope)
+        if is_form(request):
+            form = read_form(request)
             fields: dict[str, Any] = dict(form.fields)
             sounds = [file.content for files in form.files.values() for file in files]
         else:  # of other providers: an address, or base64
-            fields, sounds = decode_request(body, _decoder), [memoryview(body)]
-        model = model_of(fields.get("model") or None, scope, self._default_model)
+            fields, sounds = decode_request(request.body, _decoder), [memoryview(request.body)]
+        model = model_of(fields.get("model") or None, request.path, self._default_model)
         prompts = [text.encode() for text in (fields.get("prompt"),) if isinstance(text, str) and text]
         prompt = measure_prompt(estimates, model, b" ".join(prompts), prompts)
         most = likely = 0
@@ -84,7 +84,7 @@ class OpenAITranscriptions(Recogniser):
         counted = prompt.likely_tokens + likely * _TOKENS_PER_SECOND
         return _Request(estimate, counted, streams=streams, answers=0, likely_seconds=likely)
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer: JSON, plain text, subtitles, or a stream."""
         return TranscriptionReader(request, estimates)
 

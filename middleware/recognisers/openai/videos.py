@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 import msgspec
-from starlette.types import Scope
 
 from ducto_redis.metrics import UsageMetrics
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.recognisers.base import AnswerReader, Charge, MeteredRequest, Recogniser
+from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import decode_request
 from ducto_redis.middleware.recognisers.multipart import is_form, read_form
 from ducto_redis.middleware.recognisers.openai.paths import model_of
@@ -47,18 +47,18 @@ class OpenAIVideos(Recogniser):
         """Tell whether a request to this path belongs to the API."""
         return _PATH.search(path.rstrip("/")) is not None
 
-    def read_request(self, body: bytes, scope: Scope, estimates: Estimates) -> MeteredRequest:
+    def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the seconds that are asked for."""
         fields: dict[str, Any] = (
-            dict(read_form(body, scope).fields) if is_form(scope) else decode_request(body, _decoder)
+            dict(read_form(request).fields) if is_form(request) else decode_request(request.body, _decoder)
         )
-        model, asked = model_of(fields.get("model") or None, scope, self._default_model), fields.get("seconds")
+        model, asked = model_of(fields.get("model") or None, request.path, self._default_model), fields.get("seconds")
         seconds = self._default_seconds if asked is None else whole_seconds(asked)
         if seconds is None or not 1 <= seconds <= _MOST_SECONDS:
             raise BadRequestError(f"seconds must be between 1 and {_MOST_SECONDS}", param="seconds")
         return MeteredRequest(UsageMetrics(model=model, video_seconds=seconds, operation=self.operation_type))
 
-    def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+    def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return a reader for the answer."""
         return VideoReader(request, estimates)
 

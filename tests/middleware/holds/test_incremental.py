@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.middleware import AnswerReader, Charge, Estimates, MeteredRequest, MeteringMiddleware, OpenAIChat
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest, MeteringMiddleware, OpenAIChat, ResponseReader
 from ducto_redis.middleware.counts import MeteringCounts
-from ducto_redis.middleware.recognisers.openai.chat_response import ChatAnswerReader
+from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
 from tests.middleware.asgi import CHAT, DONE, Answer, answering, call, chunk, completion, until, usage_chunk
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 from tests.servers import Server
@@ -206,7 +206,7 @@ async def test_hidden_reasoning_holds_the_worst_case(incremental: Metered, accou
 async def test_a_reader_that_counts_nothing_holds_the_worst_case(incremental: Metered) -> None:
     """A recogniser of one's own whose reader does not say what was delivered is held whole."""
 
-    class Reader(AnswerReader):
+    class Reader(ResponseReader):
         def document(self, body: bytes) -> None: ...
 
         def event(self, event: Any) -> None: ...
@@ -215,7 +215,7 @@ async def test_a_reader_that_counts_nothing_holds_the_worst_case(incremental: Me
             return Charge(UsageMetrics(model="m", output_tokens=1))
 
     class Own(OpenAIChat):
-        def read_answer(self, request: MeteredRequest, estimates: Any) -> AnswerReader:
+        def read_response(self, request: MeteredRequest, estimates: Any) -> ResponseReader:
             return Reader()
 
     answer = await talk(incremental(Talker(), recognisers=[Own()]))
@@ -516,12 +516,12 @@ async def test_a_stream_in_one_message(incremental: Metered, poor: str, manager:
 async def test_a_recogniser_that_fails_is_charged_the_worst_case(incremental: Metered, accounts: Accounts) -> None:
     """Nobody can say when such a stream is to end: what is charged is not only the step that is held."""
 
-    class FailingReader(ChatAnswerReader):
+    class FailingReader(ChatResponseReader):
         def skipped(self, events: bytes) -> None:
             raise KeyError("choices")
 
     class Failing(OpenAIChat):
-        def read_answer(self, request: MeteredRequest, estimates: Estimates) -> AnswerReader:
+        def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
             return FailingReader(request, estimates)
 
     answer = await talk(incremental(Talker(), recognisers=[Failing()]))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ducto_redis.middleware import Estimates, Recogniser
+from ducto_redis.middleware.api_request import api_request
 from ducto_redis.middleware.holds.clamping import with_limit
 from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS
 from ducto_redis.middleware.routing import Routes
@@ -22,7 +23,7 @@ def recorded() -> dict[str, tuple[Recogniser, dict[str, Any], bytes]]:
         recording = json.loads(path.read_text())
         route, _, query = recording["path"].partition("?")
         scope = {"type": "http", "method": "POST", "path": route, "headers": [], "query_string": query.encode()}
-        recogniser = ROUTES.find(scope)
+        recogniser = ROUTES.find(api_request(scope))
         assert recogniser is not None
         fields = " ".join(sorted(recording["request"]))
         name = f"{type(recogniser).__name__} {route.rpartition(':')[2]} {fields}"
@@ -37,7 +38,7 @@ REQUESTS = recorded()
 def test_a_lowered_request_says_so(name: str) -> None:
     """What is read from the body that the application gets is what was held; other fields stay as they were."""
     recogniser, scope, body = REQUESTS[name]
-    request = recogniser.read_request(body, scope, ESTIMATES)
+    request = recogniser.read_request(api_request(scope, body), ESTIMATES)
     asked = ESTIMATES.output(request.output_limit)
     limit = max(1, asked // 3)
     lowered = with_limit(request, limit, ESTIMATES)
@@ -45,7 +46,7 @@ def test_a_lowered_request_says_so(name: str) -> None:
         assert request.estimate.output_tokens == 0
         return
     given = recogniser.application_body(body, request, limit)
-    read = recogniser.read_request(given, scope, ESTIMATES)
+    read = recogniser.read_request(api_request(scope, given), ESTIMATES)
     assert read.output_limit == lowered.output_limit == limit
     assert read.estimate.output_tokens == lowered.estimate.output_tokens
     assert lowered.estimate.output_tokens == request.estimate.output_tokens - (asked - limit) * request.answers

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import AnswerReader, Charge, Estimates, MeteredRequest, Recogniser
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest, Recogniser, ResponseReader
+from ducto_redis.middleware.api_request import api_request
 from ducto_redis.middleware.reading import BodyReading
 
 JSON = b"application/json"
@@ -18,14 +19,14 @@ def request_of(
     """Return what the recogniser reads from a request."""
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     scope = {"type": "http", "path": path, "query_string": query}
-    return recogniser.read_request(encoded, scope, estimates or Estimates(default_max_tokens=50))
+    return recogniser.read_request(api_request(scope, encoded), estimates or Estimates(default_max_tokens=50))
 
 
 def reader_of(
     recogniser: Recogniser, *pieces: bytes, content_type: bytes = EVENTS, request: MeteredRequest, finish: bool = True
-) -> AnswerReader:
+) -> ResponseReader:
     """Return the reader after these pieces of an answer."""
-    reader = recogniser.read_answer(request, Estimates())
+    reader = recogniser.read_response(request, Estimates())
     reading = BodyReading(reader, content_type, b"")
     for piece in pieces:
         reading.feed(piece)

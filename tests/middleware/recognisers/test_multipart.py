@@ -6,18 +6,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ducto_redis.middleware import BadRequestError
+from ducto_redis.middleware.api_request import ApiRequest, Headers
 from ducto_redis.middleware.recognisers.multipart import Form, is_form, read_form
 
 
-def sent(fields: dict[str, str], files: list[tuple[str, bytes]]) -> tuple[bytes, dict[str, object]]:
+def asked(body: bytes, content_type: bytes) -> ApiRequest:
+    return ApiRequest(headers=Headers([(b"content-type", content_type)]), body=body)
+
+
+def sent(fields: dict[str, str], files: list[tuple[str, bytes]]) -> ApiRequest:
     """A form as a real client sends it."""
     parts = [(name, (f"{name}.bin", content)) for name, content in files]
     request = httpx.Request("POST", "http://app", data=fields, files=parts)
-    return request.read(), {"headers": [(b"content-type", request.headers["content-type"].encode())]}
+    return asked(request.read(), request.headers["content-type"].encode())
 
 
 def read(body: bytes, boundary: str = "X") -> Form:
-    return read_form(body, {"headers": [(b"content-type", f"multipart/form-data; boundary={boundary}".encode())]})
+    return read_form(asked(body, f"multipart/form-data; boundary={boundary}".encode()))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,9 +32,9 @@ def read(body: bytes, boundary: str = "X") -> Form:
 )
 def test_as_clients_send_it(fields: dict[str, str], files: list[tuple[str, bytes]]) -> None:
     """What a real client puts into a form comes out of it."""
-    body, scope = sent(fields, files)
-    assert is_form(scope)
-    form = read_form(body, scope)
+    request = sent(fields, files)
+    assert is_form(request)
+    form = read_form(request)
     assert form.fields == fields
     for name in ("image[]", "mask"):
         assert [bytes(file.content) for file in form.files.get(name, [])] == [
@@ -80,9 +85,9 @@ def test_without_a_boundary() -> None:
     """A form must say where its parts end."""
     for content_type in (b"multipart/form-data", b"multipart/form-data; boundary="):
         with pytest.raises(BadRequestError, match="boundary"):
-            read_form(b"--X--", {"headers": [(b"content-type", content_type)]})
-    assert not is_form({"headers": [(b"content-type", b"application/json")]})
-    assert not is_form({"headers": []})
+            read_form(asked(b"--X--", content_type))
+    assert not is_form(asked(b"", b"application/json"))
+    assert not is_form(ApiRequest())
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

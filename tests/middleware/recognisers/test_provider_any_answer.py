@@ -26,6 +26,7 @@ from ducto_redis.middleware import (
     ServerSentEvent,
     VertexPredict,
 )
+from ducto_redis.middleware.api_request import ApiRequest, api_request
 
 RECOGNISERS = {
     AnthropicMessages(): "/v1/messages",
@@ -99,8 +100,8 @@ BODY = (
 def test_any_answer(recogniser: Recogniser, answers: list[Any], is_stream: bool) -> None:
     """No JSON raises; no number of the charge is below zero; no part is larger than its total."""
     estimates = Estimates()
-    request = recogniser.read_request(BODY, {"path": RECOGNISERS[recogniser]}, estimates)
-    reader = recogniser.read_answer(request, estimates)
+    request = recogniser.read_request(ApiRequest(path=RECOGNISERS[recogniser], body=BODY), estimates)
+    reader = recogniser.read_response(request, estimates)
     for answer in answers:
         text = json.dumps(answer).encode()
         if is_stream:
@@ -132,7 +133,7 @@ def test_any_request(recogniser: Recogniser, asked: dict[str, Any], limit: int) 
     """A request is read, and its limit can be lowered, or it is refused as a bad one."""
     body, scope, estimates = json.dumps(asked).encode(), {"path": RECOGNISERS[recogniser]}, Estimates()
     try:
-        request = recogniser.read_request(body, scope, estimates)
+        request = recogniser.read_request(api_request(scope, body), estimates)
     except BadRequestError:
         return
     estimate = request.estimate
@@ -140,4 +141,4 @@ def test_any_request(recogniser: Recogniser, asked: dict[str, Any], limit: int) 
     assert request.counted_input_tokens >= 0
     lowered = recogniser.application_body(body, request, limit)
     if lowered != body:
-        assert recogniser.read_request(lowered, scope, estimates).output_limit == limit
+        assert recogniser.read_request(api_request(scope, lowered), estimates).output_limit == limit

@@ -7,6 +7,7 @@ import pytest
 
 from ducto_redis import UsageMetrics
 from ducto_redis.middleware import Charge, Estimates, MeteredRequest, ServerSentEvent
+from ducto_redis.middleware.api_request import api_request
 from ducto_redis.middleware.reading import BodyReading
 from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS
 from ducto_redis.middleware.recognisers.usage_reader import UsageReader
@@ -100,13 +101,13 @@ def test_recorded_streams(path: Path) -> None:
         "type": "http", "method": "POST", "path": route, "root_path": "", "headers": [],
         "query_string": query.encode(),
     }  # fmt: skip
-    recogniser = Routes({}, DEFAULT_RECOGNISERS).find(scope)
+    recogniser = Routes({}, DEFAULT_RECOGNISERS).find(api_request(scope))
     assert recogniser is not None
     estimates = Estimates()
-    request = recogniser.read_request(json.dumps(recording["request"]).encode(), scope, estimates)
+    request = recogniser.read_request(api_request(scope, json.dumps(recording["request"]).encode()), estimates)
     if request.may_reason_hidden:
         pytest.skip("its worst case is held, for reasoning can't be seen")
-    reading = recogniser.read_answer(request, estimates)
+    reading = recogniser.read_response(request, estimates)
     body = BodyReading(reading, recording["content_type"].partition(";")[0].encode(), b"", whole_events=True)
     seen = [0]
     for _ in body.feed_each(recording["body"].encode()):

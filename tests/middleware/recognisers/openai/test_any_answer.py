@@ -22,6 +22,7 @@ from ducto_redis.middleware import (
     Recogniser,
     ServerSentEvent,
 )
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.recognisers.openai.choices import ChoicesReader
 
 NAMES = (
@@ -58,8 +59,8 @@ BODY = b'{"model": "m", "messages": [], "prompt": "x", "input": "x", "stream": t
 @given(st.lists(VALUES, max_size=4), st.booleans(), st.booleans())
 def test_any_answer(recogniser: Recogniser, values: list[Any], is_stream: bool, complete: bool) -> None:
     """No JSON raises; no number of the charge is below zero; no part is larger than its total."""
-    request = recogniser.read_request(BODY, {"path": recogniser.path_end}, Estimates())
-    reader = recogniser.read_answer(request, Estimates())
+    request = recogniser.read_request(ApiRequest(path=recogniser.path_end, body=BODY), Estimates())
+    reader = recogniser.read_response(request, Estimates())
     for value in values:
         text = json.dumps(value).encode(errors="surrogatepass")
         if is_stream:
@@ -107,7 +108,7 @@ def test_any_request(recogniser: Recogniser, body: dict[str, Any]) -> None:
     """Any request is refused as a bad one, or read, and can be given on with a lower limit."""
     encoded = json.dumps(body).encode()
     try:
-        request = recogniser.read_request(encoded, {"path": recogniser.path_end}, Estimates())
+        request = recogniser.read_request(ApiRequest(path=recogniser.path_end, body=encoded), Estimates())
     except BadRequestError:
         return
     assert isinstance(request, MeteredRequest)

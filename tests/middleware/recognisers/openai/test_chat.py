@@ -8,6 +8,7 @@ import pytest
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
+from ducto_redis.middleware.api_request import ApiRequest
 
 MESSAGES = [{"role": "user", "content": "Grüße"}]
 REQUEST = MeteredRequest(UsageMetrics(model="m", output_tokens=100, operation="chat"), counted_input_tokens=7)
@@ -15,17 +16,17 @@ REQUEST = MeteredRequest(UsageMetrics(model="m", output_tokens=100, operation="c
 
 def read(body: dict[str, Any] | bytes, estimates: Estimates | None = None, **options: Any) -> MeteredRequest:
     encoded = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    return OpenAIChat(**options).read_request(encoded, {}, estimates or Estimates(default_max_tokens=50))
+    return OpenAIChat(**options).read_request(ApiRequest(body=encoded), estimates or Estimates(default_max_tokens=50))
 
 
 def answer(document: Any, estimates: Estimates | None = None, *, complete: bool = True) -> Charge | None:
-    reader = OpenAIChat().read_answer(REQUEST, estimates or Estimates())
+    reader = OpenAIChat().read_response(REQUEST, estimates or Estimates())
     reader.document(document if isinstance(document, bytes) else json.dumps(document).encode())
     return reader.charge(complete=complete)
 
 
 def stream(*chunks: Any, estimates: Estimates | None = None, complete: bool = True) -> Charge | None:
-    reader = OpenAIChat().read_answer(REQUEST, estimates or Estimates())
+    reader = OpenAIChat().read_response(REQUEST, estimates or Estimates())
     for chunk in chunks:
         data = chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode()
         reader.event(ServerSentEvent(b"", data))
@@ -321,7 +322,7 @@ def test_json_as_python_writes_it_is_read() -> None:
 def test_what_could_not_be_read_counts_up_to_the_hold() -> None:
     """Bytes of an unknown encoding count a token each, at most what was held."""
     for size, expected in ((40, 40), (4000, 100)):
-        reader = OpenAIChat().read_answer(REQUEST, Estimates())
+        reader = OpenAIChat().read_response(REQUEST, Estimates())
         reader.unread_bytes = size
         assert totals(reader.charge(complete=True)) == (7, expected, ("answer_unread", "usage_counted"))
 
@@ -394,7 +395,7 @@ def test_searches_are_charged_by_the_call() -> None:
     def searches(document: dict[str, Any], **body: Any) -> int:
         request = read(body)
         assert request.estimate.web_search_calls == 1
-        reader = OpenAIChat().read_answer(request, Estimates())
+        reader = OpenAIChat().read_response(request, Estimates())
         reader.document(json.dumps(document).encode())
         charge = reader.charge(complete=True)
         assert charge is not None

@@ -14,21 +14,22 @@ from ducto_redis.middleware import (
     OpenAICompletions,
     ServerSentEvent,
 )
+from ducto_redis.middleware.api_request import ApiRequest
 
 
 def read(estimates: Estimates | None = None, **body: Any) -> MeteredRequest:
     encoded = json.dumps(body, separators=(",", ":")).encode()
-    return OpenAICompletions().read_request(encoded, {}, estimates or Estimates())
+    return OpenAICompletions().read_request(ApiRequest(body=encoded), estimates or Estimates())
 
 
 def answer(document: Any, **body: Any) -> Charge | None:
-    reader = OpenAICompletions().read_answer(read(model="m", **body), Estimates())
+    reader = OpenAICompletions().read_response(read(model="m", **body), Estimates())
     reader.document(document if isinstance(document, bytes) else json.dumps(document).encode())
     return reader.charge(complete=True)
 
 
 def stream(*chunks: Any, complete: bool = True, **body: Any) -> Charge | None:
-    reader = OpenAICompletions().read_answer(read(model="m", stream=True, **body), Estimates())
+    reader = OpenAICompletions().read_response(read(model="m", stream=True, **body), Estimates())
     for chunk in chunks:
         reader.event(ServerSentEvent(b"", chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode()))
     return reader.charge(complete=complete)

@@ -7,17 +7,18 @@ import pytest
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, OpenAIEmbeddings
+from ducto_redis.middleware.api_request import ApiRequest
 
 VECTORS = [{"object": "embedding", "index": 0, "embedding": [0.1, -0.2]}]
 
 
 def read(estimates: Estimates | None = None, **body: Any) -> MeteredRequest:
     encoded = json.dumps({"model": "m", **body}, separators=(",", ":")).encode()
-    return OpenAIEmbeddings().read_request(encoded, {}, estimates or Estimates())
+    return OpenAIEmbeddings().read_request(ApiRequest(body=encoded), estimates or Estimates())
 
 
 def answer(document: Any, *, complete: bool = True) -> Charge | None:
-    reader = OpenAIEmbeddings().read_answer(read(input="x" * 38), Estimates())
+    reader = OpenAIEmbeddings().read_response(read(input="x" * 38), Estimates())
     reader.document(document if isinstance(document, bytes) else json.dumps(document).encode())
     return reader.charge(complete=complete)
 
@@ -51,7 +52,7 @@ def test_bad_requests() -> None:
     """A body that is no JSON object is refused, and so is a model that can't be one."""
     for body, param in ((b"[]", None), (b'{"model": 3}', "model"), (b'{"model": "\\u0000"}', "model")):
         with pytest.raises(BadRequestError) as refused:
-            OpenAIEmbeddings().read_request(body, {}, Estimates())
+            OpenAIEmbeddings().read_request(ApiRequest(body=body), Estimates())
         assert refused.value.param == param
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, OpenAIImages, ServerSentEvent
+from ducto_redis.middleware.api_request import ApiRequest, Headers
 
 IMAGES = OpenAIImages(output_tokens=1000, input_tokens=100)
 REPORT = {
@@ -20,24 +21,24 @@ PICTURE = {"b64_json": "QUJD" * 50}
 
 
 def read(**body: Any) -> MeteredRequest:
-    return IMAGES.read_request(json.dumps({"model": "m", **body}).encode(), {}, Estimates())
+    return IMAGES.read_request(ApiRequest(body=json.dumps({"model": "m", **body}).encode()), Estimates())
 
 
 def read_form(fields: dict[str, str], files: list[tuple[str, bytes]]) -> MeteredRequest:
     parts = [(name, (f"{name}.png", content)) for name, content in files]
     request = httpx.Request("POST", "http://app", data=fields, files=parts)
-    scope = {"headers": [(b"content-type", request.headers["content-type"].encode())]}
-    return IMAGES.read_request(request.read(), scope, Estimates())
+    headers = Headers([(b"content-type", request.headers["content-type"].encode())])
+    return IMAGES.read_request(ApiRequest(headers=headers, body=request.read()), Estimates())
 
 
 def answer(document: Any, *, complete: bool = True, **body: Any) -> Charge | None:
-    reader = IMAGES.read_answer(read(prompt="otter", **body), Estimates())
+    reader = IMAGES.read_response(read(prompt="otter", **body), Estimates())
     reader.document(document if isinstance(document, bytes) else json.dumps(document).encode())
     return reader.charge(complete=complete)
 
 
 def stream(*events: dict[str, Any], complete: bool = True, **body: Any) -> Charge | None:
-    reader = IMAGES.read_answer(read(prompt="otter", stream=True, **body), Estimates())
+    reader = IMAGES.read_response(read(prompt="otter", stream=True, **body), Estimates())
     for event in events:
         reader.event(ServerSentEvent(event.get("type", "").encode(), json.dumps(event).encode()))
     return reader.charge(complete=complete)

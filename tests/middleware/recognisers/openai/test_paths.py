@@ -13,6 +13,7 @@ from ducto_redis.middleware import (
     OpenAITranscriptions,
     Recogniser,
 )
+from ducto_redis.middleware.api_request import ApiRequest
 
 PATH = "/openai/deployments/gpt-4o/{}"
 
@@ -32,7 +33,7 @@ def test_a_deployment_is_a_model(recogniser: Recogniser) -> None:
     """The body names the model, else Azure's path, else the default; a name that none can have is refused."""
 
     def model(body: bytes, path: str) -> str | None:
-        return recogniser.read_request(body, {"path": path, "headers": []}, Estimates()).estimate.model
+        return recogniser.read_request(ApiRequest(path=path, body=body), Estimates()).estimate.model
 
     assert model(b'{"model": "m", "input": "x"}', PATH.format(recogniser.path_end)) == "m"
     assert model(b'{"input": "x"}', PATH.format(recogniser.path_end)) == "gpt-4o"

@@ -7,13 +7,14 @@ import pytest
 
 from ducto_redis import UsageMetrics
 from ducto_redis.middleware import BadRequestError, Charge, Estimates, OpenAIRealtime, Refusal, SessionReader
+from ducto_redis.middleware.api_request import api_request
 from tests.middleware.sockets import created, done, handshake, transcribed
 
 API = OpenAIRealtime(hold_input_tokens=100, hold_output_tokens=10)
 
 
 def reader(query: bytes = b"model=voice", estimates: Estimates | None = None) -> SessionReader:
-    return API.read_session(handshake(query=query), Estimates() if estimates is None else estimates)
+    return API.read_session(api_request(handshake(query=query)), Estimates() if estimates is None else estimates)
 
 
 def sent(session: SessionReader, *events: dict[str, Any]) -> list[Charge]:
@@ -97,7 +98,7 @@ def test_completed_without_usage(report: Any, flags: tuple[str, ...]) -> None:
 
 
 def roomy() -> SessionReader:
-    return OpenAIRealtime().read_session(handshake(), Estimates())
+    return OpenAIRealtime().read_session(api_request(handshake()), Estimates())
 
 
 def test_no_more_than_was_held() -> None:

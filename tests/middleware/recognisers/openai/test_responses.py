@@ -9,8 +9,9 @@ from pydantic import TypeAdapter
 
 from ducto_redis import UsageMetrics
 from ducto_redis.middleware import Charge, Estimates, OpenAIResponses
+from ducto_redis.middleware.api_request import api_request
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.base import AnswerReader, MeteredRequest
+from ducto_redis.middleware.recognisers.base import MeteredRequest, ResponseReader
 from tests.middleware.asgi import scope
 from tests.middleware.responses import REQUEST, Events, message, response
 
@@ -20,11 +21,11 @@ ESTIMATES = Estimates()
 
 def request(body: Any = REQUEST, api: OpenAIResponses = API, estimates: Estimates = ESTIMATES) -> MeteredRequest:
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return api.read_request(encoded, scope("/v1/responses"), estimates)
+    return api.read_request(api_request(scope("/v1/responses"), encoded), estimates)
 
 
-def reader(body: Any = REQUEST) -> AnswerReader:
-    return API.read_answer(request(body), ESTIMATES)
+def reader(body: Any = REQUEST) -> ResponseReader:
+    return API.read_response(request(body), ESTIMATES)
 
 
 def charge_of(document: Any) -> Charge | None:

@@ -14,6 +14,7 @@ from ducto_redis.middleware import (
     OpenAIResponses,
     OpenAIResponsesTokenCounting,
 )
+from ducto_redis.middleware.api_request import api_request
 from tests.middleware.asgi import scope
 from tests.middleware.responses import REQUEST
 
@@ -23,7 +24,7 @@ ESTIMATES = Estimates()
 
 def request(body: Any = REQUEST, api: OpenAIResponses = API, estimates: Estimates = ESTIMATES) -> MeteredRequest:
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return api.read_request(encoded, scope("/v1/responses"), estimates)
+    return api.read_request(api_request(scope("/v1/responses"), encoded), estimates)
 
 
 @pytest.mark.parametrize(

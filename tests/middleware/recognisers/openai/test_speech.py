@@ -7,11 +7,12 @@ import pytest
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import BadRequestError, Charge, Estimates, OpenAISpeech, ServerSentEvent
+from ducto_redis.middleware.api_request import ApiRequest
 
 
 def speech(*events: Any, document: bytes | None = None, complete: bool = True) -> Charge | None:
     body = json.dumps({"model": "m", "input": "0123456789", "voice": "alloy"}).encode()
-    reader = OpenAISpeech().read_answer(OpenAISpeech().read_request(body, {}, Estimates()), Estimates())
+    reader = OpenAISpeech().read_response(OpenAISpeech().read_request(ApiRequest(body=body), Estimates()), Estimates())
     if document is not None:
         reader.document(document)
     for event in events:
@@ -22,7 +23,7 @@ def speech(*events: Any, document: bytes | None = None, complete: bool = True) -
 def test_the_worst_case() -> None:
     """Characters as they are, a token per byte of text, four tokens of sound for a character."""
     body = {"model": "m", "input": "Grüße", "instructions": "calm", "stream_format": "sse"}
-    request = OpenAISpeech().read_request(json.dumps(body).encode(), {}, Estimates())
+    request = OpenAISpeech().read_request(ApiRequest(body=json.dumps(body).encode()), Estimates())
     assert request.estimate == UsageMetrics(
         model="m",
         input_tokens=7 + 1 + 4,
@@ -40,7 +41,7 @@ def test_the_worst_case() -> None:
 def test_bad_requests(body: bytes) -> None:
     """There must be a text, and a model that can be one."""
     with pytest.raises(BadRequestError):
-        OpenAISpeech().read_request(body, {}, Estimates())
+        OpenAISpeech().read_request(ApiRequest(body=body), Estimates())
 
 
 def test_sound_is_charged_by_its_text() -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ducto_redis.middleware import Estimates, OpenAIChat, OpenAICompletions, Recogniser, ServerSentEvent
+from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.recognisers.openai.choices import ChoicesReader
 
 CHAT = OpenAIChat()
@@ -15,13 +16,13 @@ OPEN = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "mo
 
 
 def application_body(body: bytes, limit: int | None = None, recogniser: Recogniser = CHAT) -> bytes:
-    request = recogniser.read_request(body, {}, Estimates())
+    request = recogniser.read_request(ApiRequest(body=body), Estimates())
     return recogniser.application_body(body, request, limit)
 
 
 def reader(recogniser: Recogniser = CHAT, **request: Any) -> ChoicesReader:
     body = json.dumps({"model": "m", "messages": [], "stream": True, **request}).encode()
-    found = recogniser.read_answer(recogniser.read_request(body, {}, Estimates()), Estimates())
+    found = recogniser.read_response(recogniser.read_request(ApiRequest(body=body), Estimates()), Estimates())
     assert isinstance(found, ChoicesReader)
     return found
 
@@ -98,8 +99,8 @@ class TestAskingForUsage:
     def test_left_alone(self, body: bytes) -> None:
         """Plain requests, those that ask already, and what makes no sense pass as they came, and nothing is hidden."""
         assert application_body(body) == body
-        request = CHAT.read_request(body, {}, Estimates())
-        assert not CHAT.read_answer(request, Estimates()).hides_events
+        request = CHAT.read_request(ApiRequest(body=body), Estimates())
+        assert not CHAT.read_response(request, Estimates()).hides_events
 
     @pytest.mark.parametrize("recogniser", [OpenAIChat(ask_for_usage=False), OpenAICompletions(ask_for_usage=False)])
     def test_turned_off(self, recogniser: Recogniser) -> None:

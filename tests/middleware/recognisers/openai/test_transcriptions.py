@@ -16,6 +16,7 @@ from ducto_redis.middleware import (
     OpenAITranscriptions,
     ServerSentEvent,
 )
+from ducto_redis.middleware.api_request import ApiRequest, Headers
 
 TOKENS = {
     "type": "tokens",
@@ -35,18 +36,18 @@ def wav(seconds: float, rate: int = 32_000) -> bytes:
 
 def read(sound: bytes = b"\xff\xfb" * 8_000, **fields: str) -> MeteredRequest:
     request = httpx.Request("POST", "http://app", data={"model": "m", **fields}, files={"file": ("f.mp3", sound)})
-    scope = {"headers": [(b"content-type", request.headers["content-type"].encode())]}
-    return OpenAITranscriptions().read_request(request.read(), scope, Estimates())
+    headers = Headers([(b"content-type", request.headers["content-type"].encode())])
+    return OpenAITranscriptions().read_request(ApiRequest(headers=headers, body=request.read()), Estimates())
 
 
 def transcript(document: Any, *, complete: bool = True, sound: bytes = b"\xff\xfb" * 8_000) -> Charge | None:
-    reader = OpenAITranscriptions().read_answer(read(sound), Estimates())
+    reader = OpenAITranscriptions().read_response(read(sound), Estimates())
     reader.document(document if isinstance(document, bytes) else json.dumps(document).encode())
     return reader.charge(complete=complete)
 
 
 def streamed(*events: dict[str, Any], complete: bool = True) -> Charge | None:
-    reader = OpenAITranscriptions().read_answer(read(stream="true"), Estimates())
+    reader = OpenAITranscriptions().read_response(read(stream="true"), Estimates())
     for event in events:
         reader.event(ServerSentEvent(b"", json.dumps(event).encode()))
     return reader.charge(complete=complete)
@@ -83,7 +84,9 @@ def test_a_wav_file_says_how_long_it_is() -> None:
 
 def test_json() -> None:
     """A request of another provider gives the sound as base64, or its address."""
-    request = OpenAITranscriptions().read_request(b'{"model": "m", "file": "%b"}' % (b"A" * 5000), {}, Estimates())
+    request = OpenAITranscriptions().read_request(
+        ApiRequest(body=b'{"model": "m", "file": "%b"}' % (b"A" * 5000)), Estimates()
+    )
     assert request.estimate.audio_seconds == 6
 
 

@@ -8,18 +8,23 @@ import pytest
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware import BadRequestError, Charge, Estimates, OpenAIModerations, OpenAIVideos
+from ducto_redis.middleware.api_request import ApiRequest, Headers
 
 JOB = {"id": "video_1", "object": "video", "model": "sora-2", "status": "queued", "progress": 0, "seconds": "8"}
 
 
 def read(**body: Any) -> UsageMetrics:
-    return OpenAIVideos().read_request(json.dumps({"prompt": "otter", **body}).encode(), {}, Estimates()).estimate
+    return (
+        OpenAIVideos()
+        .read_request(ApiRequest(body=json.dumps({"prompt": "otter", **body}).encode()), Estimates())
+        .estimate
+    )
 
 
 def answer(document: Any, **body: Any) -> Charge | None:
     videos = OpenAIVideos()
-    request = videos.read_request(json.dumps({"model": "m", **body}).encode(), {}, Estimates())
-    reader = videos.read_answer(request, Estimates())
+    request = videos.read_request(ApiRequest(body=json.dumps({"model": "m", **body}).encode()), Estimates())
+    reader = videos.read_response(request, Estimates())
     reader.document(json.dumps(document).encode())
     return reader.charge(complete=True)
 
@@ -40,8 +45,11 @@ def test_the_seconds() -> None:
     form = httpx.Request(
         "POST", "http://app", data={"model": "m", "seconds": "8"}, files={"input_reference": b"\x89PNG"}
     )
-    scope = {"headers": [(b"content-type", form.headers["content-type"].encode())]}
-    assert OpenAIVideos().read_request(form.read(), scope, Estimates()).estimate.video_seconds == 8
+    headers = Headers([(b"content-type", form.headers["content-type"].encode())])
+    assert (
+        OpenAIVideos().read_request(ApiRequest(headers=headers, body=form.read()), Estimates()).estimate.video_seconds
+        == 8
+    )
     for body in ({"seconds": "long"}, {"seconds": 0}, {"seconds": 10**6}, {"model": 3}):
         with pytest.raises(BadRequestError):
             read(**body)
