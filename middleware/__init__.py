@@ -8,6 +8,7 @@ if __name__ != "ducto_redis.middleware":
         "`middleware` is a part of ducto_redis: write `from ducto_redis.middleware import MeteringMiddleware`"
     )
 
+from ducto_redis.deprecation import moved_names
 from ducto_redis.middleware.api_request import ApiRequest, Headers
 from ducto_redis.middleware.continuing import meter_background
 from ducto_redis.middleware.counts import MeteringCounts
@@ -105,3 +106,5 @@ __all__ = [
     "meter_of",
     "refusal_for",
 ]
+
+__getattr__ = moved_names(__name__, {"AnswerReader": f"{__name__}:ResponseReader"})

@@ -1,5 +1,6 @@
 """One recogniser an API: what its requests may cost, and what its answers say they used."""
 
+from ducto_redis.deprecation import moved_names
 from ducto_redis.middleware.recognisers.anthropic.messages import AnthropicMessages, AnthropicTokenCounting
 from ducto_redis.middleware.recognisers.base import (
     Charge,
@@ -97,3 +98,5 @@ __all__ = [
     "SocketRecogniser",
     "VertexPredict",
 ]
+
+__getattr__ = moved_names(__name__, {"AnswerReader": f"{__name__}:ResponseReader"})

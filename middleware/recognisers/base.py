@@ -1,11 +1,11 @@
 """The contract between the middleware and an API."""
 
-import warnings
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from ducto_redis.deprecation import warn_renamed
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.api_request import ApiRequest, Headers
 from ducto_redis.middleware.error_responses import Refusal
@@ -180,7 +180,7 @@ class Recogniser(ABC):
 
     def read_answer(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
         """Return the reader for the answer to this request: the name that `read_response` had."""
-        warnings.warn("read_answer is deprecated: call read_response", DeprecationWarning, stacklevel=2)
+        warn_renamed("read_answer", "read_response")
         found: ResponseReader = overridden_read_response(self)(self, request, estimates)
         return found
 

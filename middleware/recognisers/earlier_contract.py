@@ -1,15 +1,15 @@
 """Recognisers written for the contract of the last release, which work for one release more."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
+from ducto_redis.deprecation import warn_renamed
 from ducto_redis.middleware.api_request import ApiRequest, api_request
 
-# Frames between the warning and the class statement: this module, `__init_subclass__`, and the metaclass.
-_CLASS_STATEMENT = 4
+# From the warning up to the class statement: two functions of this module, `__init_subclass__` and the metaclass.
+_CLASS_STATEMENT = 5
 
 
 def adapt_recogniser(recogniser: type[Any], base: type[Any]) -> None:
@@ -56,9 +56,7 @@ def overridden_read_response(recogniser: object) -> Callable[..., Any]:
 
 def _warn(recogniser: type[Any], earlier: str, present: str) -> None:
     name = recogniser.__qualname__
-    warnings.warn(
-        f"{name}.{earlier} is deprecated: define {present}", DeprecationWarning, stacklevel=_CLASS_STATEMENT + 1
-    )
+    warn_renamed(f"{name}.{earlier}", present, stacklevel=_CLASS_STATEMENT)
 
 
 def _positional(method: Callable[..., Any]) -> int:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ducto_redis import AsyncCreditManager, MemoryStore, Payer, UsageMetrics
 from ducto_redis.engine.cause import Cause, decode_cause
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware import MeteringCounts, MeteringMiddleware, OpenAIRealtime
+from ducto_redis.middleware import ApiRequest, MeteringCounts, MeteringMiddleware, OpenAIRealtime
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.middleware.recognisers.openai.realtime import RealtimeReader
@@ -316,7 +316,7 @@ async def test_a_recogniser_that_fails_at_the_end(wrap: Wrap, accounts: Accounts
             raise KeyError("usage")
 
     class Api(OpenAIRealtime):
-        def read_session(self, scope: Scope, estimates: Estimates) -> SessionReader:
+        def read_session(self, request: ApiRequest, estimates: Estimates) -> SessionReader:
             return Failing(UsageMetrics(model="voice", input_tokens=100, output_tokens=10), "whisper-1", estimates)
 
     await Connection().run(wrap(saying(created(), done(), created("resp_2")), sockets=[Api()]))

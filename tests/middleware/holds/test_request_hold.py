@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, Payer, UsageMetrics
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware import MeteredRequest, OpenAIChat
+from ducto_redis.middleware import ApiRequest, MeteredRequest, OpenAIChat
 from ducto_redis.middleware.counts import MeteringCounts
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, streaming, usage_chunk
 from tests.middleware.conftest import Accounts
@@ -135,7 +135,7 @@ async def test_what_has_no_output_has_no_limit(metered: Metered) -> None:
     """A request whose hold no limit bounds is refused without one."""
 
     class Embeddings(OpenAIChat):
-        def read_request(self, body: bytes, scope: Scope, estimates: Any) -> MeteredRequest:
+        def read_request(self, request: ApiRequest, estimates: Any) -> MeteredRequest:
             return MeteredRequest(UsageMetrics(model="m", input_tokens=10**9))
 
     refused = await call(metered(answering(completion()), recognisers=[Embeddings()]))

@@ -6,14 +6,23 @@ from typing import Any
 
 import pytest
 
-from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat, OpenAIRealtime, Recogniser
+from ducto_redis import middleware
+from ducto_redis.middleware import (
+    Charge,
+    Estimates,
+    MeteredRequest,
+    OpenAIChat,
+    OpenAIRealtime,
+    Recogniser,
+    recognisers,
+)
 from ducto_redis.middleware.api_request import ApiRequest, api_request
 from ducto_redis.middleware.recognisers import SessionReader
 from tests.middleware.asgi import scope
 from tests.middleware.sockets import handshake
 
 BODY = json.dumps({"model": "m", "max_tokens": 7, "messages": []}).encode()
-EARLIER = "is deprecated: define read_re"
+EARLIER = "is deprecated: use read_re"
 REQUEST = api_request(scope(headers={"x-limit": "3"}), BODY)
 
 
@@ -56,7 +65,7 @@ def test_methods_of_the_last_release() -> None:
     recogniser = kind()
     request = recogniser.read_request(REQUEST, Estimates())
     assert request.output_limit == 7
-    with pytest.warns(DeprecationWarning, match="call read_response"):
+    with pytest.warns(DeprecationWarning, match="use read_response"):
         reader = recogniser.read_response(request, Estimates())
     charge = reader.charge(complete=True)
     assert isinstance(charge, Charge)
@@ -83,7 +92,7 @@ def test_a_subclass_of_one() -> None:
     for recogniser in (Again(), Present()):
         request = recogniser.read_request(REQUEST, Estimates())
         assert request.output_limit == 7
-        with pytest.warns(DeprecationWarning, match="call read_response"):
+        with pytest.warns(DeprecationWarning, match="use read_response"):
             assert recogniser.read_response(request, Estimates()).charge(complete=True).usage.output_tokens == 2
 
 
@@ -127,3 +136,10 @@ def test_the_present_contract_warns_of_nothing() -> None:
                 return super().read_request(request, estimates)
 
         assert Present().read_request(REQUEST, Estimates()).output_limit == 7
+
+
+@pytest.mark.parametrize("module", [middleware, recognisers])
+def test_names_of_the_last_release(module: Any) -> None:
+    """The class of readers is found under its old name."""
+    with pytest.warns(DeprecationWarning, match="ResponseReader"):
+        assert module.AnswerReader is recognisers.ResponseReader
