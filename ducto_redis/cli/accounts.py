@@ -20,7 +20,7 @@ from ducto_redis.cli.explain import print_why
 from ducto_redis.cli.output import Json, example, format_time, show, show_table
 from ducto_redis.display import counted, format_credits
 from ducto_redis.errors import LedgerError
-from ducto_redis.manager.base import RefundExpired
+from ducto_redis.manager.options import RefundExpired
 from ducto_redis.money import to_micro
 
 credits_app = typer.Typer(help="Give accounts credits.", no_args_is_help=True)

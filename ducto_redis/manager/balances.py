@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Unpack
 
 from msgspec import structs
 
@@ -25,8 +25,9 @@ from ducto_redis.manager.arguments import (
     operation_key,
     split,
 )
-from ducto_redis.manager.base import Durability, ManagerBase
+from ducto_redis.manager.base import ManagerBase
 from ducto_redis.manager.events import tells_added, tells_deducted
+from ducto_redis.manager.options import DeductOptions, Durability
 from ducto_redis.manager.repricing import ANSWERED, Attempt
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.money import Amount, from_micro, to_micro
@@ -227,30 +228,10 @@ class Balances(ManagerBase):
                 await self._repricer.answer(attempt, error)
 
     async def deduct_fixed(
-        self,
-        account: str,
-        job: str,
-        *,
-        idempotency_key: str | None = None,
-        operation_type: str = "default",
-        member: str | None = None,
-        required_feature: str | None = None,
-        billing_mode: BillingMode | None = None,
-        skip_allowance: bool = False,
-        metadata: Mapping[str, Any] | None = None,
+        self, account: str, job: str, *, member: str | None = None, **options: Unpack[DeductOptions]
     ) -> DeductResult:
-        """Charge a job that the pricing document gives a fixed price. Arguments and errors are those of `deduct`."""
-        return await self.deduct(
-            account,
-            UsageMetrics(fixed_job=job),
-            idempotency_key=idempotency_key,
-            operation_type=operation_type,
-            member=member,
-            required_feature=required_feature,
-            billing_mode=billing_mode,
-            skip_allowance=skip_allowance,
-            metadata=metadata,
-        )
+        """Charge a job that the pricing document gives a fixed price. Options and errors are those of `deduct`."""
+        return await self.deduct(account, UsageMetrics(fixed_job=job), member=member, **options)
 
     async def _ledger_is_fed(self) -> bool:
         if not self._ledger_access.exists or not self.store.durable:

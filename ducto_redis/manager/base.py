@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ducto_redis.engine.ids import NAME_BYTES, check_id
 from ducto_redis.engine.operation import Conditions
@@ -23,6 +23,7 @@ from ducto_redis.manager.arguments import check_max_concurrent, floor_to_micro, 
 from ducto_redis.manager.events import Events
 from ducto_redis.manager.ledger_access import LedgerAccess
 from ducto_redis.manager.limits import Limits
+from ducto_redis.manager.options import OnLeaseExpiry, Policy, RefundExpired
 from ducto_redis.manager.outbox import Outbox
 from ducto_redis.manager.pricing_book import PricingBook
 from ducto_redis.manager.repricing import Repricer
@@ -40,39 +41,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("ducto_redis.manager")
 
-Policy: TypeAlias = Literal["strict_prepaid", "overdraft"]
-OnLeaseExpiry: TypeAlias = Literal["release", "charge"]
-Durability: TypeAlias = Literal["fast", "ledger"]
-RefundExpired: TypeAlias = Literal["balance", "nowhere"]
-
 _MODES: dict[str, BillingMode] = {"strict_prepaid": "strict", "overdraft": "overdraft"}
-
-
-class SharedOptions(TypedDict, total=False):
-    """Settings of a manager, see `ManagerBase`."""
-
-    policy: Policy
-    overdraft_floor: Amount | None
-    max_concurrent: int | None
-    low_balance_thresholds: Sequence[Amount] | None
-    on_low_balance: EventHandler | None
-    refund_expired: RefundExpired
-    default_ttl_seconds: float
-    on_lease_expiry: OnLeaseExpiry
-    owner: str | None
-    outbox_limit: int
-
-
-class ManagerOptions(SharedOptions, total=False):
-    """Settings of a manager that is made from URLs."""
-
-    engine: PricingEngine | None
-
-
-class CoreOptions(SharedOptions, total=False):
-    """Settings of a manager that is given a store and an engine."""
-
-    ledger: "Ledger | None"
 
 
 class ManagerBase(Events):

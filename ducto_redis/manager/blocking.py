@@ -1,32 +1,26 @@
 """The blocking face of the manager, for threads."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 from weakref import ref
 
-from ducto_redis.engine.keys import DEFAULT_PARTITIONS
-from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.errors import ConfigError
 from ducto_redis.events.handlers import EventHandler, Handlers
 from ducto_redis.manager.arguments import UsageOrAmount
 from ducto_redis.manager.background import Background, Planned
-from ducto_redis.manager.base import CoreOptions, ManagerOptions
 from ducto_redis.manager.core import ManagerCore
-from ducto_redis.manager.decorating import MeteredWork, OnError, WhenCharged
+from ducto_redis.manager.decorating import MeteredWork
 from ducto_redis.manager.deferred import charge_for
 from ducto_redis.manager.events import EventCounts
 from ducto_redis.manager.ledger_access import ledger_for
-from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, Meter
+from ducto_redis.manager.meter import Meter
+from ducto_redis.manager.options import CoreOptions, MeteredOptions, MeterOptions, UrlOptions, divide
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
-from ducto_redis.metrics import UsageMetrics
-from ducto_redis.payer import Payer
 from ducto_redis.pricing import PricingEngine
-from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import BilledResult
 from ducto_redis.run_sync import drive
 from ducto_redis.store.contract import CreditStore
-from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
 from ducto_redis.store.urls import store_from_url
 
 T = TypeVar("T")
@@ -67,27 +61,21 @@ class CreditManager:
         self._flush: Planned | None = None
 
     @classmethod
-    def from_url(
-        cls,
-        redis_url: str,
-        ledger_url: str | None = None,
-        *,
-        namespace: str = "ducto",
-        partitions: int = DEFAULT_PARTITIONS,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        journal_limit: int = DEFAULT_JOURNAL_LIMIT,
-        **options: Unpack[ManagerOptions],
-    ) -> "CreditManager":
-        """A manager on the store that a URL names; the arguments are those of `AsyncCreditManager.from_url`."""
-        store = store_from_url(
-            redis_url,
-            namespace=namespace,
-            partitions=partitions,
-            blocking=True,
-            timeout_seconds=timeout_seconds,
-            journal_limit=journal_limit,
-        )
-        return cls(store, ledger=ledger_for(redis_url, ledger_url), **options)
+    def from_url(cls, redis_url: str, ledger_url: str | None = None, **options: Unpack[UrlOptions]) -> "CreditManager":
+        """Return a manager on the store that a URL names. Nothing is connected yet.
+
+        Args:
+            redis_url: redis://, rediss://, unix://, embedded:///path or memory://.
+            ledger_url: sqlite:///path or postgresql://...; memory:// and embedded:// have a ledger without it.
+            options: settings of the store (namespace, partitions, timeout_seconds, journal_limit; see `StoreOptions`)
+                and of the manager (see `ManagerBase`).
+
+        Raises:
+            ConfigError: if a URL or a setting is wrong, or an extra is not installed.
+        """
+        of_store, of_manager = divide(options)
+        store = store_from_url(redis_url, blocking=True, **of_store)
+        return cls(store, ledger=ledger_for(redis_url, ledger_url), **of_manager)
 
     open = _blocking(ManagerCore.open)
     add_credits = _blocking(ManagerCore.add_credits)
@@ -211,88 +199,34 @@ class CreditManager:
     ) -> None:
         self.close()
 
-    def meter(
-        self,
-        account: str,
-        estimate: UsageOrAmount,
-        *,
-        operation_type: str = "default",
-        ttl: float = DEFAULT_TTL_SECONDS,
-        member: str | None = None,
-        required_feature: str | None = None,
-        lease_id: str | None = None,
-        billing_mode: BillingMode | None = None,
-        parent: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Meter:
-        """A context manager that holds the estimate and charges what was recorded in it, after an exception too.
+    def meter(self, account: str, estimate: UsageOrAmount, **options: Unpack[MeterOptions]) -> Meter:
+        """Return a context manager that holds the estimate, and charges what is recorded, even after an exception.
 
         Args:
-            account: who pays.
+            account: the account that pays.
             estimate: the most that the work can consume, or credits.
-            operation_type, member, required_feature, lease_id, billing_mode, parent, metadata: as for `reserve`.
-            ttl: seconds; the lease is renewed at half of them for as long as the work runs.
+            options: as for `reserve`. The lease is renewed at half of `ttl`, 120 seconds by default, for as long as the
+                work runs.
         """
-        return Meter(
-            self,
-            account,
-            estimate,
-            operation_type=operation_type,
-            ttl=ttl,
-            member=member,
-            required_feature=required_feature,
-            lease_id=lease_id,
-            billing_mode=billing_mode,
-            parent=parent,
-            metadata=metadata,
-        )
+        return Meter(self, account, estimate, **options)
 
-    def metered(
-        self,
-        *,
-        account: str | Payer | Callable[..., str | Payer],
-        estimate: UsageOrAmount | Callable[..., UsageOrAmount],
-        usage_of: Callable[[Any], UsageMetrics] | None = None,
-        lease_id: Callable[..., str] | None = None,
-        operation_type: str = "default",
-        ttl: float = DEFAULT_TTL_SECONDS,
-        on_error: OnError = "charge",
-        when_charged: WhenCharged = "raise",
-    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """A decorator for functions that hold credits while they run, and charge what they consumed.
+    def metered(self, **options: Unpack[MeteredOptions]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Return a decorator for functions that hold credits while they run, and charge what they consumed.
 
-        What was consumed is recorded with `current_meter().record(...)` inside, or read from the result by `usage_of`.
-        With a `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a queue that
-        delivers twice, is charged once.
+        What a function consumed is recorded with `current_meter().record(...)` inside, or read from its result by
+        `usage_of`. With a `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a
+        queue that delivers twice, is charged once.
 
             @manager.metered(account=lambda user, pages: user, estimate=lambda user, pages: Decimal(2) * pages)
             def render(user, pages): ...
 
         Args:
-            account: who pays: an account id, a Payer, or a function of the arguments that returns one.
-            estimate: the most that a call can consume, or credits; or a function of the arguments.
-            usage_of: what a result consumed, recorded beside what the function records itself.
-            lease_id: the id of the job: a function of the arguments.
-            operation_type: as for `reserve`, where the Payer does not say.
-            ttl: seconds; the lease is renewed at half of them for as long as the function runs.
-            on_error: whether a call that raises is charged what it recorded, or nothing ("release"), so that the job
-                can be begun again under its id.
-            when_charged: what is done with a job that was charged: it raises LeaseClosedError, or runs again and is not
-                charged again.
+            options: `account` and `estimate`, and others; `MeteredOptions` describes them.
 
         Raises:
-            ConfigError: where a setting is wrong, or the function is of another kind.
+            ConfigError: if an option is wrong, or the function is of another kind.
         """
-        work = MeteredWork(
-            account,
-            estimate,
-            usage_of=usage_of,
-            lease_id=lease_id,
-            operation_type=operation_type,
-            ttl=ttl,
-            on_error=on_error,
-            when_charged=when_charged,
-        )
+        work = MeteredWork(**options)
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             return work.decorate(self, function)
@@ -304,13 +238,7 @@ class CreditManager:
         account: str,
         estimate: UsageOrAmount,
         do_work: Callable[[], tuple[T, UsageOrAmount]],
-        *,
-        operation_type: str = "default",
-        member: str | None = None,
-        required_feature: str | None = None,
-        lease_id: str | None = None,
-        parent: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        **options: Unpack[MeterOptions],
     ) -> BilledResult[T]:
         """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
 
@@ -320,21 +248,12 @@ class CreditManager:
             account: who pays.
             estimate: the most that the work can consume, or credits.
             do_work: returns its result, and what it consumed (usage, or credits).
-            operation_type, member, required_feature, lease_id, parent, metadata: as for `reserve`.
+            options: as for `reserve`.
 
         Raises:
             what `reserve` and the work raise, and what `settle` raises besides StoreError.
         """
-        lease = self.reserve(
-            account,
-            estimate,
-            operation_type=operation_type,
-            member=member,
-            required_feature=required_feature,
-            lease_id=lease_id,
-            parent=parent,
-            metadata=metadata,
-        )
+        lease = self.reserve(account, estimate, **options)
         try:
             result, consumed = do_work()
         except BaseException:

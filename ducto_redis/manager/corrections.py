@@ -15,8 +15,9 @@ from ducto_redis.manager.arguments import (
     journal_cause,
     operation_key,
 )
-from ducto_redis.manager.base import ManagerBase, RefundExpired
+from ducto_redis.manager.base import ManagerBase
 from ducto_redis.manager.events import tells_adjusted, tells_refunded
+from ducto_redis.manager.options import RefundExpired
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.results import AccountChange, AdjustResult, RefundResult
 

@@ -4,22 +4,19 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from ducto_redis.errors import ConfigError, LeaseClosedError
-from ducto_redis.manager.arguments import UsageOrAmount, ttl_to_ms
+from ducto_redis.manager.arguments import ttl_to_ms
 from ducto_redis.manager.job_meter import AsyncJobMeter, JobMeter
-from ducto_redis.manager.meter import AsyncMeter, Meter, MeterCore, RunsLater
+from ducto_redis.manager.meter import DEFAULT_TTL_SECONDS, AsyncMeter, Meter, MeterCore, RunsLater
+from ducto_redis.manager.options import MeteredOptions
 from ducto_redis.manager.tasks import TaskManager
-from ducto_redis.metrics import UsageMetrics
 from ducto_redis.payer import Payer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 M = TypeVar("M", bound=MeterCore)
-
-OnError: TypeAlias = Literal["charge", "release"]
-WhenCharged: TypeAlias = Literal["raise", "run"]
 
 _current: ContextVar[MeterCore | None] = ContextVar("ducto_redis.current_meter", default=None)
 
@@ -37,20 +34,15 @@ def current_meter() -> MeterCore:
 
 
 class MeteredWork:
-    """How a function is metered: the arguments of `manager.metered`, where they are described."""
+    """The way in which a function is metered, see `MeteredOptions`.
 
-    def __init__(
-        self,
-        account: str | Payer | Callable[..., str | Payer],
-        estimate: UsageOrAmount | Callable[..., UsageOrAmount],
-        *,
-        usage_of: Callable[[Any], UsageMetrics] | None,
-        lease_id: Callable[..., str] | None,
-        operation_type: str,
-        ttl: float,
-        on_error: OnError,
-        when_charged: WhenCharged,
-    ) -> None:
+    Raises:
+        ConfigError: if an option is wrong.
+    """
+
+    def __init__(self, **options: Unpack[MeteredOptions]) -> None:
+        lease_id, ttl = options.get("lease_id"), options.get("ttl", DEFAULT_TTL_SECONDS)
+        on_error, when_charged = options.get("on_error", "charge"), options.get("when_charged", "raise")
         if lease_id is not None and not callable(lease_id):
             raise ConfigError("lease_id must be a function of the arguments: one id for all calls would charge one")
         if on_error not in ("charge", "release"):
@@ -58,11 +50,11 @@ class MeteredWork:
         if when_charged not in ("raise", "run"):
             raise ConfigError(f"when_charged must be 'raise' or 'run', not {when_charged!r}")
         ttl_to_ms(ttl)
-        self._account = account
-        self._estimate = estimate
-        self._usage_of = usage_of
+        self._account = options["account"]
+        self._estimate = options["estimate"]
+        self._usage_of = options.get("usage_of")
         self._lease_id = lease_id
-        self._operation_type = operation_type
+        self._operation_type = options.get("operation_type", "default")
         self._ttl = ttl
         self._on_error = on_error
         self._when_charged = when_charged

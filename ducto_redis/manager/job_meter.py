@@ -68,10 +68,13 @@ class JobCore(MeterCore):
             _log.warning("job %s was charged for another run of it; this run is not charged", self._job)
         except LeaseClosedError:
             # Another run of the job failed meanwhile, and released the lease that they shared.
-            member = self._member or ""
             self._core.charge_later(
                 structs.replace(
-                    charge, key=self._next_id(), lease=False, operation_type=self._operation_type, member=member
+                    charge,
+                    key=self._next_id(),
+                    lease=False,
+                    operation_type=self._options.get("operation_type", "default"),
+                    member=self._options.get("member") or "",
                 )
             )
         return self.result

@@ -1,7 +1,7 @@
 """Leases: hold credits while work runs, charge what it cost."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from ducto_redis.engine.ids import new_id
 from ducto_redis.engine.operation import LeaseTerms
@@ -44,6 +44,7 @@ from ducto_redis.manager.events import (
     tells_settled,
     tells_swept,
 )
+from ducto_redis.manager.options import ReserveOptions
 from ducto_redis.manager.repricing import ANSWERED, Attempt
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.plans import BillingMode
@@ -193,55 +194,32 @@ class Leases(ManagerBase):
             except ANSWERED as error:
                 await self._repricer.answer(attempt, error)
 
-    async def can_afford(
-        self,
-        account: str,
-        usage_or_amount: UsageOrAmount,
-        *,
-        operation_type: str = "default",
-        member: str | None = None,
-        required_feature: str | None = None,
-        billing_mode: BillingMode | None = None,
-        parent: str | None = None,
-    ) -> bool:
-        """Whether a reserve of it would be admitted now, by balance, allowance, spend caps, limits and plan.
+    async def can_afford(self, account: str, usage_or_amount: UsageOrAmount, **options: Unpack[ReserveOptions]) -> bool:
+        """Return whether `reserve` would admit this hold now, by balance, allowance, spend caps, limits and plan.
 
-        Nothing is held, and nothing is written. Arguments are those of `reserve`.
+        Nothing is held, and nothing is written.
+
+        Args:
+            account: the account that would pay.
+            usage_or_amount: the most that the work can consume, or credits.
+            options: as for `reserve`: operation_type, member, required_feature, billing_mode, parent.
 
         Raises:
             UnpricedModelError, PricingNotLoadedError, JournalFullError, RecoveryNeededError, StoreUnavailableError,
             InvalidAmountError, InvalidUsageError, InvalidIdError
         """
         try:
-            await self.check_affordable(
-                account,
-                usage_or_amount,
-                operation_type=operation_type,
-                member=member,
-                required_feature=required_feature,
-                billing_mode=billing_mode,
-                parent=parent,
-            )
+            await self.check_affordable(account, usage_or_amount, **options)
         except _REFUSALS:
             return False
         return True
 
     async def check_affordable(
-        self,
-        account: str,
-        usage_or_amount: UsageOrAmount,
-        *,
-        operation_type: str = "default",
-        member: str | None = None,
-        required_feature: str | None = None,
-        billing_mode: BillingMode | None = None,
-        parent: str | None = None,
+        self, account: str, usage_or_amount: UsageOrAmount, **options: Unpack[ReserveOptions]
     ) -> None:
-        """Raise what a reserve of it would be refused with now. Otherwise as `can_afford`."""
+        """Raise the error with which `reserve` would refuse this hold now. Otherwise as `can_afford`."""
         await self._ready()
-        attempt = _attempt_to_hold(
-            account, usage_or_amount, operation_type, member, required_feature, billing_mode, parent
-        )
+        attempt = _attempt_to_hold(account, usage_or_amount, **options)
         await self._hold(attempt, new_id(), self._default_ttl_ms, dry_run=True)
 
     async def price_micro(self, account: str, usage: UsageMetrics) -> int:
@@ -435,11 +413,11 @@ class Leases(ManagerBase):
 def _attempt_to_hold(
     account: str,
     usage_or_amount: UsageOrAmount,
-    operation_type: str,
-    member: str | None,
-    required_feature: str | None,
-    billing_mode: BillingMode | None,
-    parent: str | None,
+    operation_type: str = "default",
+    member: str | None = None,
+    required_feature: str | None = None,
+    billing_mode: BillingMode | None = None,
+    parent: str | None = None,
 ) -> Attempt:
     usages, amount = split(usage_or_amount)
     return Attempt(

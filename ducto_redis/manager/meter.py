@@ -4,20 +4,20 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from ducto_redis.engine.ids import new_id
 from ducto_redis.errors import CreditError, StoreError, StoreUnavailableError
 from ducto_redis.manager.arguments import UsageOrAmount, check_lease_id
 from ducto_redis.manager.background import Planned
 from ducto_redis.manager.core import ManagerCore
+from ducto_redis.manager.options import MeterOptions
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.tasks import TaskManager
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import ZERO, ReleaseResult, ReserveResult, SettleResult
 from ducto_redis.run_sync import drive
 
@@ -43,30 +43,19 @@ class MeterCore:
         account: str,
         estimate: UsageOrAmount,
         *,
-        operation_type: str = "default",
-        ttl: float = DEFAULT_TTL_SECONDS,
-        member: str | None = None,
-        required_feature: str | None = None,
-        lease_id: str | None = None,
-        billing_mode: BillingMode | None = None,
-        parent: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
         charges_hold: bool = False,
+        **options: Unpack[MeterOptions],
     ) -> None:
+        lease_id = options.get("lease_id")
         self.account = account
         self.lease_id = new_id() if lease_id is None else check_lease_id(lease_id)
-        self._may_be_asked_again = lease_id is not None
         self.lease: ReserveResult | None = None
         self.result: SettleResult | ReleaseResult | None = None
-        self.ttl = ttl
+        self.ttl = options.setdefault("ttl", DEFAULT_TTL_SECONDS)
         self._core = manager
         self._estimate = estimate
-        self._operation_type = operation_type
-        self._member = member
-        self._required_feature = required_feature
-        self._billing_mode = billing_mode
-        self._parent = parent
-        self._metadata = metadata
+        self._options = options
+        self._may_be_asked_again = lease_id is not None
         self._charges_hold = charges_hold
         self._usages: list[UsageMetrics] = []
         self._flags: list[str] = []
@@ -119,18 +108,8 @@ class MeterCore:
         if self.lease is not None:
             return self.lease
         try:
-            lease = await self._core.reserve(
-                self.account,
-                self._estimate,
-                operation_type=self._operation_type,
-                ttl=self.ttl,
-                member=self._member,
-                required_feature=self._required_feature,
-                billing_mode=self._billing_mode,
-                parent=self._parent,
-                lease_id=self.lease_id,
-                metadata=self._metadata,
-            )
+            self._options["lease_id"] = self.lease_id
+            lease = await self._core.reserve(self.account, self._estimate, **self._options)
         except StoreUnavailableError:
             if not self._may_be_asked_again:
                 self._core.release_later(self.account, self.lease_id)

@@ -1,7 +1,6 @@
 """Teams: accounts whose credits several members spend."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, Unpack
 
 from ducto_redis.engine.ids import check_account, check_id, new_id
 from ducto_redis.engine.operation import OperationKey
@@ -29,10 +28,10 @@ from ducto_redis.manager.arguments import (
 from ducto_redis.manager.balances import Balances
 from ducto_redis.manager.caps import Caps
 from ducto_redis.manager.leases import Leases
+from ducto_redis.manager.options import ChargeOptions, DeductOptions
 from ducto_redis.manager.repricing import Attempt
 from ducto_redis.manager.team_lookup import UNKNOWN, explained, member_of, no_member, team_of
 from ducto_redis.money import Amount, to_micro
-from ducto_redis.pricing.plans import BillingMode
 from ducto_redis.results import AccountChange, DeductResult, PersonalOrTeamCharge, Team, TeamMember
 from ducto_redis.suggestions import did_you_mean
 
@@ -174,14 +173,7 @@ class Teams(Balances, Caps, Leases):
         team: str,
         user: str,
         usage_or_amount: UsageOrAmount,
-        *,
-        idempotency_key: str | None = None,
-        operation_type: str = "default",
-        required_feature: str | None = None,
-        billing_mode: BillingMode | None = None,
-        skip_allowance: bool = False,
-        metadata: Mapping[str, Any] | None = None,
-        flags: Sequence[str] = (),
+        **options: Unpack[DeductOptions],
     ) -> DeductResult:
         """Charge a team for what a member consumed: `deduct` with the member named.
 
@@ -192,31 +184,14 @@ class Teams(Balances, Caps, Leases):
             MemberNotFoundError: if the user is no member of it, or not any more.
             what `deduct` raises
         """
-        return await self.deduct(
-            team,
-            usage_or_amount,
-            member=user,
-            idempotency_key=idempotency_key,
-            operation_type=operation_type,
-            required_feature=required_feature,
-            billing_mode=billing_mode,
-            skip_allowance=skip_allowance,
-            metadata=metadata,
-            flags=flags,
-        )
+        return await self.deduct(team, usage_or_amount, member=user, **options)
 
     async def deduct_personal_then_team(
         self,
         user: str,
         team: str,
         usage_or_amount: UsageOrAmount,
-        *,
-        idempotency_key: str | None = None,
-        operation_type: str = "default",
-        required_feature: str | None = None,
-        billing_mode: BillingMode | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        flags: Sequence[str] = (),
+        **options: Unpack[ChargeOptions],
     ) -> PersonalOrTeamCharge:
         """Charge a user's own account, or, where that cannot pay, their team. Exactly one of the two pays, all of it.
 
@@ -234,25 +209,17 @@ class Teams(Balances, Caps, Leases):
             user: whose own account is asked first; also the member of the team.
             team: who pays otherwise.
             usage_or_amount: what was consumed, or credits; each account at the prices of its own plan.
-            idempotency_key: the same key with the same request charges once; remembered for 24 hours.
-            operation_type, required_feature, billing_mode, metadata, flags: as for `deduct`.
+            options: as for `deduct`. An idempotency key is remembered for 24 hours.
 
         Raises:
             TeamNotFoundError, MemberNotFoundError, and what `deduct` raises of the team where neither can pay.
         """
         if user == team:
             raise ConfigError(f"user and team are two accounts, not both {user!r}; charge a team with `deduct_team`")
-        own_key = key_of_call(idempotency_key)
-        passed: dict[str, Any] = {
-            "operation_type": operation_type,
-            "required_feature": required_feature,
-            "billing_mode": billing_mode,
-            "metadata": metadata,
-            "flags": flags,
-        }
+        own_key = options["idempotency_key"] = key_of_call(options.get("idempotency_key"))
 
         async def personal() -> PersonalOrTeamCharge:
-            charge = await self.deduct(user, usage_or_amount, idempotency_key=own_key, **passed)
+            charge = await self.deduct(user, usage_or_amount, **options)
             return PersonalOrTeamCharge(paid_by="personal", account=user, charge=charge)
 
         with steps_of(own_key):
@@ -267,10 +234,10 @@ class Teams(Balances, Caps, Leases):
                     team,
                     usages,
                     amount,
-                    operation_type=operation_type,
-                    billing_mode=billing_mode,
+                    operation_type=options.get("operation_type", "default"),
+                    billing_mode=options.get("billing_mode"),
                     member=check_member(user),
-                    required_feature=required_feature,
+                    required_feature=options.get("required_feature"),
                 )
                 await self._hold(attempt, new_id(), CALL_KEPT_MS, dry_run=True)
             try:
@@ -278,7 +245,7 @@ class Teams(Balances, Caps, Leases):
             except IdempotencyConflictError:
                 # Charged meanwhile by the same call, made twice; or the key is another request's, and raises.
                 return await personal()
-            charge = await self.deduct_team(team, user, usage_or_amount, idempotency_key=own_key, **passed)
+            charge = await self.deduct_team(team, user, usage_or_amount, **options)
             return PersonalOrTeamCharge(paid_by="team", account=team, charge=charge)
 
     async def _decide_for_team(self, user: str, team: str, own_key: str) -> None:
