@@ -1,4 +1,4 @@
-"""What event workers gave up, for people to read."""
+"""Dead letters of event workers, for people to read."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,14 +13,14 @@ from ducto_redis.store.contract import CreditStore, journalled
 
 
 class EventLetter(Struct, frozen=True, kw_only=True):
-    """Events of one entry that were given up.
+    """The events of one entry that was given up.
 
     Attributes:
-        given_up_at: when.
-        account: whose events; empty where the entry cannot be read.
-        event_types, event_ids: of all events of the entry; not all of them may have failed.
-        reason: why, as the handler said it.
-        attempts: how often it was tried.
+        given_up_at: the time.
+        account: the account of the events; empty if the entry cannot be read.
+        event_types, event_ids: of all events of the entry; some of them may have succeeded.
+        reason: the handler's error.
+        attempts: the number of attempts.
     """
 
     given_up_at: datetime
@@ -32,7 +32,7 @@ class EventLetter(Struct, frozen=True, kw_only=True):
 
 
 def list_event_letters(store: CreditStore, group: str, *, limit: int = 100) -> list[EventLetter]:
-    """The dead letters of a group of event workers, at most `limit` of each stream, oldest first."""
+    """Return the dead letters of a group of event workers, at most `limit` of each stream, oldest first."""
     events = EventStore(journalled(store, "event workers"))
     letters = [_read(events.streams, letter) for letter in DeadLetters(Group(events, group)).oldest(limit)]
     return sorted(letters, key=lambda letter: letter.given_up_at)

@@ -1,7 +1,7 @@
-"""The streams that event workers read: each partition's journal, and beside it the partition's signals.
+"""The streams that event workers read: each partition's journal and its signals.
 
-To a consumer a stream is a stream: the journals have the numbers of their partitions, the signals follow them. So one
-consumer reads both, and what it does for the journal (claims, taking over, dead letters) it does for signals too.
+Journals have the numbers of their partitions, the signals follow. So one consumer reads both, with the same claims,
+takeovers and dead letters.
 """
 
 from collections.abc import Iterator
@@ -25,32 +25,32 @@ class EventStreams(Namespace):
         self.partitions = 2 * namespace.partitions
 
     def key(self, partition: int, rest: bytes) -> bytes:
-        """The key of that name in the partition that a stream belongs to."""
+        """Return the key of a name in the partition of a stream."""
         return super().key(partition % self.journals, rest)
 
     def journal(self, partition: int) -> bytes:
-        """The stream of that number."""
+        """Return the key of a stream by its number."""
         return super().signals(partition) if self.is_signals(partition) else super().journal(partition)
 
     def claim(self, partition: int, group: str) -> bytes:
-        """Who owns the stream for a consumer group."""
+        """Return the key of a consumer group's claim on a stream."""
         return self.signal_claim(partition, group) if self.is_signals(partition) else super().claim(partition, group)
 
     def dead_letters(self, partition: int, group: str) -> bytes:
-        """What a consumer group gave up of the stream."""
+        """Return the key of a consumer group's dead letters of a stream."""
         if self.is_signals(partition):
             return self.signal_letters(partition, group)
         return super().dead_letters(partition, group)
 
     def is_signals(self, partition: int) -> bool:
-        """Whether the stream holds signals."""
+        """Return True for a stream of signals."""
         return partition >= self.journals
 
     def read(self, partition: int, entry_id: str, text: bytes) -> Iterator[CreditEvent]:
-        """The events that an entry of the stream tells. Raises UnreadableEntryError."""
+        """Yield the events of an entry of a stream. Raises UnreadableEntryError."""
         if not self.is_signals(partition):
             yield from entry_events(decode_entry(partition, entry_id, text))
-        elif text:  # a signal that is gone already had to make room
+        elif text:  # empty if the signal was trimmed before it was read
             try:
                 yield CreditEvent.from_json(text)
             except ConfigError as error:
@@ -58,7 +58,7 @@ class EventStreams(Namespace):
 
 
 class EventStore:
-    """A store as a consumer of events needs it."""
+    """The part of a store that a consumer of events needs."""
 
     def __init__(self, store: JournalStore) -> None:
         self.streams = EventStreams(store.namespace)
@@ -71,12 +71,12 @@ class EventStore:
         return self._store.scripts
 
     def redis(self) -> Any:
-        """The store's client."""
+        """Return the store's client."""
         return self._store.redis()
 
 
 def listen(store: JournalStore, seconds: float) -> None:
-    """Have every manager tell refusals for that long."""
+    """Make every manager send refusals for some seconds."""
     client, script = store.redis(), store.scripts["listen"]
     for partition in range(store.namespace.partitions):
         run_script(client, script, (store.namespace.listening(partition),), (int(seconds * 1000),))

@@ -1,4 +1,4 @@
-"""Following events live, without a consumer group that the journal would wait for."""
+"""The tail of events, read live without a consumer group that would keep entries in the journal."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,16 +14,16 @@ _LAST_NUMBER = 2**64 - 1
 
 
 class EventTail:
-    """Reads events as they come.
+    """A reader of events as they come.
 
-    Only what the journal still holds can be read; what all its consumers are done with is in the ledger alone.
+    It reads the entries that are still in the journal; the ledger alone has those that all consumers are done with.
 
     Args:
-        store: whose events they are.
-        since: reads from this time on; by default what comes from now on.
+        store: the store of the events.
+        since: the first time to read; by default, now.
 
     Attributes:
-        unreadable: how many entries could not be read.
+        unreadable: the number of entries that could not be read.
     """
 
     def __init__(self, store: CreditStore, *, since: datetime | None = None) -> None:
@@ -34,9 +34,9 @@ class EventTail:
         self._positions = dict.fromkeys(range(self._streams.partitions), self._first_id(since))
 
     def read_all(self) -> Iterator[CreditEvent]:
-        """The events that came since the last call, those of a partition in order. Raises redis-py's errors.
+        """Yield the events since the last call, those of a partition in order. Raises redis-py's errors.
 
-        What comes while it runs may wait for the next call.
+        Events that come meanwhile may wait for the next call.
         """
         until = self._now_ms()
         reading = list(self._positions)
@@ -46,7 +46,7 @@ class EventTail:
             yield from events
 
     def _read_pages(self, numbers: list[int], until_ms: int) -> tuple[list[CreditEvent], list[int]]:
-        """A page of each stream, and the streams that may hold more of that time."""
+        """Return the events of a page of each stream, and the streams that may have more before `until_ms`."""
         pipeline = self._client.pipeline(transaction=False)
         for number in numbers:
             pipeline.xread({self._streams.journal(number): self._positions[number]}, count=_AT_A_TIME)
@@ -69,7 +69,7 @@ class EventTail:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def listen(self) -> float:
-        """Have refusals told. Returns after how many seconds to call it again."""
+        """Make managers send refusals, and return the seconds until this must be called again."""
         listen(self._store, _LISTENS_SECONDS)
         return _LISTENS_SECONDS / 3
 

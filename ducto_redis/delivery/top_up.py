@@ -1,4 +1,4 @@
-"""Automatic top-ups: a customer's payment and credits for it, once for every time that the balance runs low."""
+"""Automatic top-ups: a payment, and credits for it, once each time that a balance runs low."""
 
 import inspect
 import logging
@@ -27,9 +27,9 @@ class TopUp(Struct, frozen=True, kw_only=True):
     """A payment to ask for.
 
     Attributes:
-        account: who pays, and gets the credits.
-        credits: how many they get.
-        idempotency_key: give it to the payment provider. It is the same for one crossing, however often it is asked.
+        account: the account that pays, and gets the credits.
+        credits: the credits.
+        idempotency_key: the key for the payment provider; the same in every attempt for one event.
         event: the `credits.low_balance` event.
     """
 
@@ -40,27 +40,27 @@ class TopUp(Struct, frozen=True, kw_only=True):
 
 
 ChargeCustomer: TypeAlias = Callable[[TopUp], "Awaitable[bool] | bool"]
-"""Takes the payment, and returns True once it is paid, False where it was declined."""
+"""A function that takes the payment, and returns True if it was paid, False if it was declined."""
 
 
 class AutoTopUp:
     """A handler that tops an account up: `handlers.on("credits.low_balance", AutoTopUp(...))`, in an event worker.
 
-    When a charge takes a balance to `level` or below, your function is asked for the payment, with an idempotency key
-    that is made of that crossing, and the credits are added under the same key. A worker that dies in between, two
-    workers, or an event that comes again repeat the same payment and the same credits: both take effect once, provided
-    that your payment provider takes idempotency keys.
+    When a charge takes a balance to `level` or below, it calls your function for the payment, with an idempotency key
+    made from the event, and adds the credits under the same key. A worker that dies in between, two workers, or a
+    repeated event repeat the same payment and the same credits: both take effect once, provided that your payment
+    provider supports idempotency keys.
 
-    A crossing that nobody began to pay for in time, or whose balance has risen meanwhile, is left alone. One whose
-    payment began longer ago than `within_seconds` and whose outcome is unknown becomes a dead letter, for a person to
-    look at: the provider may have forgotten the key.
+    An event that is too old, or whose balance has risen meanwhile, is ignored. A payment that began longer ago than
+    `within_seconds` and whose outcome is unknown becomes a dead letter, for a person to check: the provider may have
+    forgotten the key.
 
     Args:
         level: credits; one of the managers' `low_balance_thresholds`.
-        amount: credits to add. They should take the balance above the level, which is armed again by that.
-        charge: your function, plain or a coroutine function; see `ChargeCustomer`. What it raises is tried again.
-        type: of the credits.
-        within_seconds: how long a crossing counts, and how long your provider remembers an idempotency key.
+        amount: credits to add. They should take the balance above the level, which arms it again.
+        charge: your function, plain or a coroutine function; see `ChargeCustomer`. An error of it is retried.
+        type: the type of the credits.
+        within_seconds: the time for which an event counts, and your provider remembers an idempotency key.
 
     Raises:
         ConfigError, InvalidAmountError: if a setting is wrong.
@@ -76,7 +76,7 @@ class AutoTopUp:
         within_seconds: float = 23 * 3600,
     ) -> None:
         if not callable(charge):
-            raise ConfigError("charge is a function that takes a TopUp and returns whether it was paid")
+            raise ConfigError("charge must be a function that takes a TopUp and returns True or False")
         if within_seconds <= 0:
             raise ConfigError("within_seconds must be above 0")
         self._level = from_micro(to_micro(level, zero=True))
@@ -91,23 +91,23 @@ class AutoTopUp:
         return f"AutoTopUp(level={self._level}, amount={self._credits})"
 
     def attach(self, store: JournalledStore) -> None:
-        """Called by the worker: these are the accounts."""
+        """Take the store of the accounts; called by the worker."""
         self._store = store
         self._manager = CreditManager(store.blocking_twin())
 
     def detach(self) -> None:
-        """Called by the worker, once it has stopped."""
+        """Let go of the store; called by the worker when it has stopped."""
         manager, self._manager, self._store = self._manager, None, None
         if manager is not None:
             manager.close()
 
     def __call__(self, event: CreditEvent) -> Awaitable[None] | None:
-        """Top up, if the event asks for it.
+        """Top the account up, if the event is that of the level.
 
         Raises:
             ConfigError: if no worker gave it a store, or `charge` returned neither True nor False.
-            GiveUpError: if a payment began too long ago to be asked for again.
-            what `charge` and `CreditManager.add_credits` raise; all of it may be tried again.
+            GiveUpError: if a payment began too long ago to be repeated.
+            Exception: the errors of `charge` and of `CreditManager.add_credits`; all may be retried.
         """
         if not isinstance(event.data, LowBalance) or event.data.level != self._level:
             return None
@@ -126,7 +126,7 @@ class AutoTopUp:
         return None
 
     def _begins(self, top_up: TopUp) -> bool:
-        """Whether the payment is to be asked for, now or again. That it is, is written down before."""
+        """Return True if the payment must be made, now or again. A mark of it is written first."""
         manager, store = self._attached()
         client = store.redis()
         account, event = top_up.account, top_up.event
@@ -146,8 +146,8 @@ class AutoTopUp:
             return False
         if time.time() - int(begun) > self._within_seconds:
             raise GiveUpError(
-                f"whether account {account!r} paid for a top-up is unknown: ask your payment provider for the"
-                f" idempotency key {top_up.idempotency_key!r}, and add the credits with this key if it did"
+                f"it is unknown if account {account!r} paid for a top-up: ask your payment provider for the"
+                f" idempotency key {top_up.idempotency_key!r}, and add the credits with this key if it paid"
             )
         return True
 
@@ -161,7 +161,7 @@ class AutoTopUp:
             logger.warning("the top-up of account %r was declined", top_up.account)
             return
         if paid is not True:
-            raise ConfigError(f"charge returns True once it is paid, False where it was declined, not {paid!r:.40}")
+            raise ConfigError(f"charge must return True if it was paid, False if it was declined, not {paid!r:.40}")
         manager.add_credits(
             top_up.account,
             top_up.credits,

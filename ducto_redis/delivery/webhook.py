@@ -1,4 +1,4 @@
-"""Webhooks: events, sent to a URL as signed JSON."""
+"""Webhooks: events that are sent to a URL as signed JSON."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ _TRIED_AGAIN_SECONDS = 30.0
 
 
 class WebhookError(CreditError):
-    """The endpoint did not take an event."""
+    """An endpoint that did not accept an event."""
 
     code = "webhook_failed"
 
@@ -33,17 +33,18 @@ class WebhookError(CreditError):
 class Webhook:
     """A handler that sends events to a URL, signed: `handlers.on("credits.low_balance", Webhook(url))`.
 
-    An answer of 2xx is success. 410 says that nothing more is wanted: nothing more is sent until the process is started
-    again. Anything else, a redirect too, and no answer in time is a failure: the worker sends the event again, after a
-    growing delay, and gives it up after its `max_attempts`. An endpoint that has failed eight times in a row is down:
-    it gets one attempt every 30 seconds, and what comes in between are dead letters at once, so that neither the
-    journal nor other handlers wait for it.
+    A 2xx response is success. 410 ends the webhook: this process sends nothing more to it. Any other response, a
+    redirect included, and a missing one are failures: the worker sends the event again, after a growing delay, and
+    gives it up after its `max_attempts`. An endpoint that has failed eight times in a row is down: it gets one attempt
+    every 30 seconds, and the events in between become dead letters at once, so that neither the journal nor other
+    handlers wait for it.
 
     Args:
         url: https:// or http://, without a user and password.
-        secret: returns the secret, or several while they are replaced; called for each message. By default the
-            environment variable DUCTO_WEBHOOK_SECRET, several separated by spaces. It is never shown or logged.
-        timeout_seconds: for an attempt, from connecting to the answer's first line.
+        secret: a function that returns the secret, or several while they are replaced; called for each message. By
+            default the environment variable DUCTO_WEBHOOK_SECRET, several separated by spaces. It is never shown or
+            logged.
+        timeout_seconds: the limit of an attempt, from connecting to the first line of the response.
 
     Raises:
         ConfigError: if the URL or the secret cannot be used.
@@ -54,7 +55,7 @@ class Webhook:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError("a webhook's URL begins with https:// or http:// and names a host")
         if parts.username is not None or parts.password is not None:
-            raise ConfigError("a webhook's URL holds no user and password: the signature says who sends")
+            raise ConfigError("a webhook's URL must not hold a user and password: the signature proves the sender")
         if timeout_seconds <= 0:
             raise ConfigError("timeout_seconds must be above 0")
         self.name = f"{parts.scheme}://{parts.netloc}{parts.path}"
@@ -77,9 +78,9 @@ class Webhook:
         """Send an event.
 
         Raises:
-            WebhookError: if the endpoint did not take it; it may be sent again.
-            GiveUpError: if the endpoint is down and it is not to be tried now.
-            ConfigError: if the secret is none any more.
+            WebhookError: if the endpoint did not accept it; it may be sent again.
+            GiveUpError: if the endpoint is down, and its next attempt is not due.
+            ConfigError: if the secret is malformed.
         """
         if self._gone:
             return
@@ -98,7 +99,7 @@ class Webhook:
         if was_down:
             raise GiveUpError(f"webhook {self.name} is still down: {failure}")
         if self._is_down:
-            logger.error("webhook %s is down, what comes meanwhile are dead letters: %s", self.name, failure)
+            logger.error("webhook %s is down, further events become dead letters: %s", self.name, failure)
         raise WebhookError(f"webhook {self.name} {failure}")
 
     @property
@@ -106,7 +107,7 @@ class Webhook:
         return self._failures >= _FAILURES_UNTIL_DOWN
 
     def _send(self, headers: dict[str, str], body: bytes) -> str | None:
-        """Send once. Returns what went wrong, or None."""
+        """Send once, and return the failure, or None."""
         begun = time.monotonic()
         try:
             status = self._post(headers, body)
@@ -124,7 +125,7 @@ class Webhook:
 
     def _post(self, headers: dict[str, str], body: bytes) -> int:
         connection = self._connect()
-        # The connection's own timeout is for each packet; an endpoint that sends a byte at a time must not pass it.
+        # The connection's own timeout is for each packet: an endpoint that sends a byte at a time would never reach it.
         late = threading.Timer(self._timeout_seconds, _shut, (connection,))
         late.daemon = True
         late.start()
@@ -142,12 +143,11 @@ class Webhook:
 
 
 def secret_of_environment() -> list[str]:
-    """The secrets that the environment variable DUCTO_WEBHOOK_SECRET holds. Raises ConfigError where it is not set."""
+    """Return the secrets in the environment variable DUCTO_WEBHOOK_SECRET. Raises ConfigError if it is not set."""
     secrets = os.environ.get(SECRET_VARIABLE, "").split()
     if not secrets:
         raise ConfigError(
-            f"{SECRET_VARIABLE} is not set: it holds the secret that webhooks are signed with; `ducto events secret`"
-            " makes one"
+            f"{SECRET_VARIABLE} is not set: it holds the secret that signs webhooks; `ducto events secret` makes one"
         )
     return secrets
 
@@ -155,5 +155,5 @@ def secret_of_environment() -> list[str]:
 def _shut(connection: HTTPConnection) -> None:
     if connection.sock is not None:
         with suppress(OSError):
-            # Not TLS's own: another thread reads just now.
+            # The plain socket's method: another thread may be reading through TLS.
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)

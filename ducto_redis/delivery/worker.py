@@ -1,4 +1,4 @@
-"""The worker that tells events to handlers: at least once, in order for each account, never in the charge's way."""
+"""The worker that calls handlers with events: at least once, in order for each account, apart from any charge."""
 
 import logging
 import time
@@ -25,32 +25,31 @@ _LISTENS_AGAIN_SECONDS = 600.0
 
 @runtime_checkable
 class StoreHandler(Protocol):
-    """A handler that changes accounts, and is given the store whose events it gets."""
+    """A handler that changes accounts, and gets the store of its events."""
 
     def attach(self, store: JournalledStore) -> None:
-        """Called before the first event."""
+        """Take the store, before the first event."""
 
     def detach(self) -> None:
-        """Called after the last event."""
+        """Let go of the store, after the last event."""
 
     def __call__(self, event: CreditEvent) -> object: ...
 
 
 class EventWorker:
-    """Calls handlers with the events of a namespace's journal, and with its refusals, until it is stopped.
+    """A worker that calls handlers with the events and refusals of a namespace until it is stopped.
 
-    Several may run, in as many processes: those of one group share the work, and take over what a dead one left. A
-    handler that raises is called with the event again, after a growing delay, before anything later of the same
-    partition; those that had succeeded are not called again meanwhile. After `max_attempts` the entry goes to the
-    group's dead letters. A handler that raises RetryLaterError is called again without a limit; GiveUpError makes a
-    dead letter at once.
+    Several may run, in as many processes: those of one group share the work, and take over the work of a dead one. A
+    handler that raises is called with the event again, after a growing delay and before any later event of the same
+    partition; handlers that succeeded are not called again meanwhile. After `max_attempts` the entry goes to the
+    group's dead letters. RetryLaterError is retried without a limit; GiveUpError makes a dead letter at once.
 
     Args:
-        store: whose events they are.
-        handlers: which functions are called with which events.
-        group: the consumer group. Groups do not wait for each other: give a slow endpoint one of its own.
-        worker_id: another one for every worker; made up by default.
-        claim_seconds: within which the partitions of a worker that died are taken over. A handler should take less.
+        store: the store of the events.
+        handlers: the functions to call, by type of event.
+        group: the consumer group. Groups do not wait for each other: give a slow endpoint its own.
+        worker_id: a different one for every worker; random by default.
+        claim_seconds: the time after which the partitions of a dead worker are taken over. A handler should take less.
         max_attempts: calls of a handler before an event becomes a dead letter.
         backoff_seconds: the first delay before another attempt; it doubles with each, up to 10 seconds.
 
@@ -85,11 +84,11 @@ class EventWorker:
 
     @property
     def worker_id(self) -> str:
-        """Which worker this is."""
+        """The id of this worker."""
         return self.consumer.worker_id
 
     def run(self) -> None:
-        """Work until `stop` is called. While the server is away it is tried again.
+        """Work until `stop` is called. An unreachable server is retried.
 
         Raises:
             ConsumerGroupLostError: if the group was removed meanwhile.
@@ -99,28 +98,28 @@ class EventWorker:
             self.consumer.run()
 
     def run_until_idle(self) -> None:
-        """Work until there is nothing left to tell. Raises as `run` does, and redis-py's errors."""
+        """Work until no event is left. Raises as `run` does, and redis-py's errors."""
         with self._attached():
             self.consumer.run_until_idle()
 
     def stop(self) -> None:
-        """Let `run` return, once the event that is being handled is done; from another thread."""
+        """Make `run` return after the current event; called from another thread."""
         self.consumer.stop()
 
     def lag(self) -> int:
-        """How many journal entries and signals the group has not done yet."""
+        """Return the number of journal entries and signals that the group has not done yet."""
         return sum(self.consumer.lag().values())
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """Entries that were given up, at most `limit` of each partition, oldest first."""
+        """Return entries that were given up, at most `limit` of each partition, oldest first."""
         return self.consumer.dead_letters(limit=limit)
 
     def count_dead_letters(self) -> int:
-        """How many entries were given up."""
+        """Return the number of entries that were given up."""
         return self.consumer.count_dead_letters()
 
     def retry_dead_letters(self) -> RetryReport:
-        """Call the handlers with what was given up, all of them; what succeeds is removed. Raises as `run` does."""
+        """Call the handlers with all dead letters, and remove those that succeed. Raises as `run` does."""
         with self._attached():
             return self.consumer.retry_dead_letters()
 
@@ -172,7 +171,7 @@ class _EventConsumer(JournalConsumer):
             del self._under_way[partition]
 
     def _tell(self, under_way: "_UnderWay", events: Sequence[CreditEvent]) -> None:
-        """Tell events of one entry to whoever has not had them yet, and then raise what failed."""
+        """Call the handlers that have not had the events of an entry yet, then raise a failure."""
         failures: list[Exception] = []
         for handler in dict.fromkeys(handler for event in events for handler in self._handlers.of(event.type)):
             for event in events:
@@ -186,10 +185,10 @@ class _EventConsumer(JournalConsumer):
                 except Exception as error:
                     error.add_note(f"raised by the handler {name_of(handler)} of {event.type} {event.event_id}")
                     failures.append(error)
-                    break  # what comes later must wait for it
+                    break  # later events must wait for this one
                 under_way.told.add(told)
         if failures:
-            # What is only away comes first: its own attempts must not be used up by what is broken.
+            # RetryLaterError comes first: the attempts of a broken handler must not count for it.
             raise next((error for error in failures if isinstance(error, RetryLaterError)), failures[0])
         if under_way.given_up:
             raise GiveUpError("; ".join(under_way.given_up))
@@ -207,11 +206,11 @@ class _EventConsumer(JournalConsumer):
 
 
 def _unused(_: JournalEntry) -> None:
-    """A consumer needs a handler; this one hands over in its own way."""
+    """Do nothing: this consumer calls handlers itself."""
 
 
 class _UnderWay:
-    """How far an entry is: who was told which event, and who gave up on it."""
+    """The progress of an entry: the events each handler was told, and those given up."""
 
     __slots__ = ("entry_id", "given_up", "told")
 

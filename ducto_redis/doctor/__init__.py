@@ -1,1 +1,1 @@
-"""Examinations of server, namespace and ledger: findings, each with its advice."""
+"""Examinations of server, namespace and ledger. Each gives findings with advice."""

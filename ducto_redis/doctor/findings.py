@@ -1,4 +1,4 @@
-"""What the doctor found."""
+"""The findings of an examination."""
 
 from typing import Literal, TypeAlias
 
@@ -8,13 +8,13 @@ Status: TypeAlias = Literal["ok", "warning", "error"]
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        check: what it was.
-        status: `error` is for what loses money or stops the work, `warning` for what may.
-        detail: what was found.
-        advice: what to do about it; empty where all is well.
+        check: the name of the check.
+        status: `error` if it loses money or stops the work, `warning` if it may, else `ok`.
+        detail: the facts that were found.
+        advice: the remedy; empty if all is well.
     """
 
     check: str

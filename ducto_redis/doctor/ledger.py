@@ -1,4 +1,4 @@
-"""What the doctor finds in the SQL ledger: whether it can be used, and how it stands to the journal."""
+"""The examination of the SQL ledger: if it can be used, and if it has what was journalled."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def examine_ledger(ledger: "Ledger | None", store: JournalledStore | None) -> Iterator[Finding]:
-    """Whether it answers and was migrated, and how far it is beside each partition's journal.
+    """Yield if the ledger answers and is migrated, and how its entries compare with each partition's journal.
 
     Args:
-        ledger: the ledger, or None where none is set.
-        store: the engine, or None where it cannot be reached.
+        ledger: the ledger, or None if none is set.
+        store: the engine, or None if it is not reachable.
     """
     if ledger is None:
-        yield Finding("ledger", "warning", "DUCTO_LEDGER_URL is not set", "set it, so that the ledger is looked at too")
+        yield Finding("ledger", "warning", "DUCTO_LEDGER_URL is not set", "set it, so that the ledger is examined too")
         return
     name = store.namespace.name if store is not None else ""
     try:
@@ -40,14 +40,14 @@ def _head(ledger: "Ledger", store: JournalledStore, empty: bool) -> Finding:
     try:
         state = drive(store.read_namespace())
     except CreditError as error:
-        return Finding("ledger and engine", "warning", f"not compared: {error}", "mend the namespace first")
+        return Finding("ledger and engine", "warning", f"not compared: {error}", "repair the namespace first")
     if state is NamespaceState.MISSING:
         if empty:
             return Finding("ledger and engine", "ok", "neither knows the namespace")
         return Finding(
             "ledger and engine",
             "error",
-            "the ledger knows the namespace and Redis does not: it lost its memory",
+            "the ledger knows the namespace, but Redis does not: it lost its data",
             "restore its data (AOF, RDB or a replica)",
         )
     ends = store.journal_ends()
@@ -68,5 +68,5 @@ def _head(ledger: "Ledger", store: JournalledStore, empty: bool) -> Finding:
             "restore newer data (AOF, RDB or a replica)",
         )
     if behind:
-        return Finding("ledger and engine", "ok", f"{counted(len(behind), 'partition')} with entries not written yet")
+        return Finding("ledger and engine", "ok", f"{counted(len(behind), 'partition')} with unwritten entries")
     return Finding("ledger and engine", "ok", "the ledger has everything that was journalled")

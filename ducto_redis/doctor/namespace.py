@@ -1,4 +1,4 @@
-"""What the doctor finds in the namespace: its partitions, the consumer groups, the pricing document."""
+"""The examination of the namespace: its partitions, the consumer groups, the pricing document."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,11 @@ _GROUP_FIELD = "group/"
 
 
 def examine_namespace(store: JournalledStore, journal_limit: int) -> Iterator[Finding]:
-    """The namespace's own records, each group's lag and dead letters, and the active pricing document.
+    """Yield findings on the namespace's records, each group's lag and dead letters, and the active pricing document.
 
     Args:
-        store: whose namespace.
-        journal_limit: entries of a partition's journal above which managers admit nothing new.
+        store: the store of the namespace.
+        journal_limit: the length of a partition's journal above which managers admit nothing new.
     """
     records = [_record(store, partition) for partition in store.partitions()]
     partitions = _partitions(store, records)
@@ -64,7 +64,7 @@ def _partitions(store: JournalledStore, records: list[dict[str, str]]) -> Findin
         return Finding(
             "namespace",
             "error",
-            f"{name!r} lacks the records of partition {', '.join(lost)}: a server lost its memory",
+            f"{name!r} lacks the records of partition {', '.join(lost)}: a server lost its data",
             "restore its data (AOF, RDB or a replica)",
         )
     epochs = sorted({int(record["epoch"]) for record in records})
@@ -95,7 +95,7 @@ def _group(store: JournalledStore, name: str, journal_limit: int) -> Iterator[Fi
     elif not workers and not store.local:
         yield Finding(check, "error" if behind else "warning", detail, start)
     elif behind > _LAG_IN_ORDER:
-        yield Finding(check, "warning", detail, "start more workers, or find out what slows them down")
+        yield Finding(check, "warning", detail, "start more workers, or find the cause of the delay")
     else:
         yield Finding(check, "ok", detail)
     yield from _letters(store, group)
@@ -103,17 +103,17 @@ def _group(store: JournalledStore, name: str, journal_limit: int) -> Iterator[Fi
 
 def _letters(store: JournalledStore, group: Group) -> Iterator[Finding]:
     entries = DeadLetters(group).count()
-    # Event workers read refusals too, which are in streams of their own; their group counts both.
+    # Event workers also read refusals, from streams of their own; their group counts both.
     signals = DeadLetters(Group(EventStore(store), group.name)).count() - entries
     if not entries and not signals:
         return
     given_up = [counted(entries, "entry", "entries")] if entries else []
     given_up += [counted(signals, "refusal")] if signals else []
     if group.name == LEDGER_GROUP:
-        advice = "read their reasons (JournalConsumer.dead_letters), mend the cause, and hand them over again"
+        advice = "read their reasons (JournalConsumer.dead_letters), repair the cause, and retry them"
         advice += " (retry_dead_letters)"
     else:
-        advice = f"read their reasons: ducto events dead-letters --group {group.name}; mend the cause, then: ducto"
+        advice = f"read their reasons: ducto events dead-letters --group {group.name}; repair the cause, then: ducto"
         advice += f" events retry --group {group.name} with its handlers; a consumer of your own: retry_dead_letters"
     yield Finding(
         f"dead letters {group.name}",

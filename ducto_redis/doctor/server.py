@@ -1,4 +1,4 @@
-"""What the doctor asks the Redis or Valkey servers themselves. INFO and TIME are allowed where CONFIG often is not."""
+"""The examination of the Redis or Valkey servers. It uses INFO and TIME: CONFIG is often not allowed."""
 
 import re
 import time
@@ -20,7 +20,7 @@ _MEMORY_SHARE = 0.9
 
 
 def examine_server(store: JournalledStore) -> Iterator[Finding]:
-    """Version, role, memory, persistence, scripts and clock; of a cluster, those of every node."""
+    """Yield findings on version, role, memory, persistence, scripts and clock; of a cluster, on those of every node."""
     client = store.redis()
     if isinstance(client, ClusterClient):
         yield from examine_cluster(client)
@@ -30,7 +30,7 @@ def examine_server(store: JournalledStore) -> Iterator[Finding]:
 
 
 def examine_node(client: Any) -> Iterator[Finding]:
-    """Version, role, memory, persistence and clock of one server."""
+    """Yield findings on version, role, memory, persistence and clock of one server."""
     info: Mapping[str, Any] = client.info()
     yield _version(info)
     if not info.get("cluster_enabled"):
@@ -42,9 +42,9 @@ def examine_node(client: Any) -> Iterator[Finding]:
 
 
 def examine_cluster(client: ClusterClient) -> Iterator[Finding]:
-    """Whether the cluster serves, whether each primary has a replica, and what `examine_node` says of each node.
+    """Yield findings on the cluster's state, the replicas of its primaries, and each node.
 
-    What is well on all nodes is one finding.
+    A check that all nodes pass is one finding.
     """
     nodes = client.nodes()
     yield _cluster_state(client)
@@ -55,11 +55,11 @@ def examine_cluster(client: ClusterClient) -> Iterator[Finding]:
             for finding in examine_node(node_client):
                 by_check.setdefault(finding.check, {})[str(node)] = finding
         except RedisError as error:
-            yield Finding(f"node {node}", "error", str(error), "see that it runs, and the server's log")
+            yield Finding(f"node {node}", "error", str(error), "check that it runs, and read the server's log")
     for check, found in by_check.items():
         if all(finding.status == "ok" for finding in found.values()):
             details = {finding.detail for finding in found.values()}
-            detail = details.pop() if len(details) == 1 else f"well on all {counted(len(found), 'node')}"
+            detail = details.pop() if len(details) == 1 else f"ok on all {counted(len(found), 'node')}"
             yield Finding(check, "ok", detail)
             continue
         for name, finding in found.items():
@@ -71,7 +71,7 @@ def _cluster_state(client: ClusterClient) -> Finding:
     state: Mapping[str, str] = client.execute_command("CLUSTER INFO")
     if state["cluster_state"] != "ok":
         return Finding(
-            "cluster", "error", f"its state is {state['cluster_state']}", "see that every slot has a primary that runs"
+            "cluster", "error", f"its state is {state['cluster_state']}", "check that every slot has a running primary"
         )
     return Finding("cluster", "ok", f"{counted(len(client.primaries()), 'primary', 'primaries')} serve all slots")
 
@@ -83,12 +83,12 @@ def _replicas(client: ClusterClient, nodes: int) -> Iterator[Finding]:
             "replicas", "warning", f"{', '.join(alone)} has none: its accounts depend on one server", "add replicas"
         )
     else:
-        yield Finding("replicas", "ok", f"every primary has one, {counted(nodes, 'node')} in all")
+        yield Finding("replicas", "ok", f"every primary has one, {counted(nodes, 'node')} in total")
 
 
 def _version(info: Mapping[str, Any]) -> Finding:
     name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
-    # Valkey 7.2 was the first, and says so under Redis' name only.
+    # Valkey 7.2, the first version, has its number only in Redis' field.
     text = str(info.get("valkey_version") or info.get("redis_version", "0"))
     version = tuple(map(int, re.findall(r"\d+", text)[:2]))
     oldest = _OLDEST[name]
@@ -100,14 +100,14 @@ def _version(info: Mapping[str, Any]) -> Finding:
 
 def _role(info: Mapping[str, Any]) -> Finding:
     if info.get("role") == "slave":
-        return Finding("role", "error", "a replica, which takes no writes", "let DUCTO_REDIS_URL name the primary")
+        return Finding("role", "error", "a replica, which takes no writes", "set DUCTO_REDIS_URL to the primary")
     return Finding("role", "ok", f"primary, {counted(info.get('connected_slaves', 0), 'replica')}")
 
 
 def _memory_policy(info: Mapping[str, Any]) -> Finding:
     policy = info.get("maxmemory_policy")
     if policy is None:
-        return Finding("eviction", "warning", "the server does not say its policy", "see that it is noeviction")
+        return Finding("eviction", "warning", "the server does not report its policy", "check that it is noeviction")
     if policy != "noeviction":
         return Finding(
             "eviction",
@@ -131,10 +131,13 @@ def _memory(info: Mapping[str, Any]) -> Finding:
 def _persistence(info: Mapping[str, Any]) -> Finding:
     if not info.get("aof_enabled"):
         return Finding(
-            "append-only file", "warning", "off: a restart loses what the last snapshot lacks", "set appendonly yes"
+            "append-only file",
+            "warning",
+            "off: a restart loses changes after the last snapshot",
+            "set appendonly yes",
         )
     if info.get("aof_last_write_status", "ok") != "ok":
-        return Finding("append-only file", "error", "the last write to it failed", "see the server's log and its disk")
+        return Finding("append-only file", "error", "the last write to it failed", "check the server's log and disk")
     return Finding("append-only file", "ok", "on")
 
 
@@ -156,8 +159,8 @@ def _clock(client: Any) -> Finding:
         return Finding(
             "clock",
             "warning",
-            f"the server's is {abs(difference):.1f} s {way} this machine's",
-            "leases follow the server's clock; let both follow a time server",
+            f"the server's clock is {abs(difference):.1f} s {way} this machine's",
+            "leases follow the server's clock; synchronise both with a time server",
         )
     return Finding("clock", "ok", f"{abs(difference) * 1000:.0f} ms apart from this machine's")
 

@@ -231,7 +231,7 @@ def test_what_charge_returns_is_checked(credits: CreditManager, provider: Provid
     worker = worker_of(credits, top_up_of(provider, charge=lambda top_up: None), max_attempts=2)
     worker.run_until_idle()
     (letter,) = worker.dead_letters()
-    assert "charge returns True once it is paid" in letter.reason
+    assert "charge must return True once it is paid" in letter.reason
     assert credits.get_balance("u1").balance == 10
 
 
@@ -239,7 +239,7 @@ def test_settings_are_checked(credits: CreditManager, provider: Provider) -> Non
     """A setting that makes no sense, and a use outside of a worker, are errors."""
     with pytest.raises(InvalidAmountError):
         top_up_of(provider, amount=0)
-    with pytest.raises(ConfigError, match="charge is a function"):
+    with pytest.raises(ConfigError, match="charge must be a function"):
         top_up_of(provider, charge=None)
     with pytest.raises(ConfigError, match="within_seconds"):
         top_up_of(provider, within_seconds=0)

@@ -259,7 +259,7 @@ def test_a_secret_is_never_shown(
         ("ftp://example.com", "begins with https://"),
         ("example.com/hook", "begins with https://"),
         ("https:///hook", "names a host"),
-        ("https://user:pw@example.com", "holds no user and password"),
+        ("https://user:pw@example.com", "must not hold a user and password"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(url: str, message: str) -> None:
