@@ -47,7 +47,7 @@ local function come_in()
   -- include lib/credit_model
   local conditions = parse_conditions(ARGV[8])
   begin(account, conditions)
-  local refused = take_terms(account, conditions)
+  local refused = apply_plan_terms(account, conditions)
   if refused then
     return refused
   end

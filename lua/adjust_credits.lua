@@ -31,7 +31,7 @@ local account = open_account(conditions)
 if not account then
   return 'recovery_needed'
 end
-local refused = take_terms(account, conditions)
+local refused = apply_plan_terms(account, conditions)
 if refused then
   return refused
 end

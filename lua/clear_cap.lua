@@ -36,5 +36,5 @@ local full = journal_full(tonumber(ARGV[7]))
 if full then
   return full
 end
-cap.used, cap.crossed, cap.buckets = 0, '0', ''
+cap.used, cap.exceeded, cap.buckets = 0, '0', ''
 return commit_cap(account, scope, 'clear_cap', ARGV[4], ARGV[5], fingerprint, ARGV[8])

@@ -34,7 +34,7 @@ local full = journal_full(tonumber(ARGV[7]))
 if full then
   return full
 end
-set_extra(account, 'team', ARGV[2])
+set_extended(account, 'team', ARGV[2])
 if owner ~= '' then
   save_member(account, {id = owner, role = 'owner', joined = integer(account.time or now()), spent = 0})
 end

@@ -40,15 +40,15 @@ local function charge()
   -- include lib/credit_model
   local conditions = parse_conditions(ARGV[11])
   begin(account, conditions)
-  local counted = counted_scopes(amount, conditions.member, conditions.models)
-  local refused = refuse(account, conditions, counted, amount, floor, activation) or journal_full(journal_limit)
+  local scope_amounts = amounts_by_scope(amount, conditions.member, conditions.models)
+  local refused = refuse(account, conditions, scope_amounts, amount, floor, activation) or journal_full(journal_limit)
   if refused then
     return refused
   end
   local before, allowance = account.balance, from_allowance(account, conditions, amount)
   spend_allowance(account, allowance)
   spend_balance(account, amount - allowance, false)
-  count_charge(account, counted)
+  count_charge(account, scope_amounts)
   count_spent(account, conditions.member, amount)
   note_plan(account, account.plan.id)
   fire_low_levels(account, conditions.low_levels, before)

@@ -6,7 +6,7 @@
 -- ARGV[2] conditions, see lib/conditions
 --
 -- Reply: {ok, now (ms), balance, held, seq, allowance left, name, text, name, text, ...}: the fields of the account's hash
---   that only some accounts have, see lib/extras; grants in spending order
+--   that only some accounts have, see lib/extended; grants in spending order
 -- Errors, in order: {recovery_needed}; {stale, activation}; {terms, plan, assigned (ms), its time zone, now (ms),
 --   windows}
 
@@ -18,7 +18,7 @@ if not account then
   return {'recovery_needed'}
 end
 account.time = account.time or now()
-local flat, members = account.extras and redis.call('HGETALL', KEYS[1]) or {}, {}
+local flat, members = account.extended and redis.call('HGETALL', KEYS[1]) or {}, {}
 for index = 1, #flat, 2 do
   local name = flat[index]
   local scope = scope_of_field(name)
@@ -44,7 +44,7 @@ load_scopes(account, shown)
 for _, scope in pairs(account.scopes) do
   scope.read_for_due = nil
 end
-local refused = take_terms(account, conditions)
+local refused = apply_plan_terms(account, conditions)
 if refused then
   return split(refused, '\t')
 end

@@ -40,27 +40,27 @@ local lease, refused = open_lease(account, lease_id)
 if not lease then
   return refused
 end
-local grounds = lease.grounds
-if not priced_alike(lease, ARGV[4], grounds.plan) then
-  return 'reprice\t' .. lease.version .. '\t' .. grounds.plan
+local terms = lease.terms
+if not priced_alike(lease, ARGV[4], terms.plan) then
+  return 'reprice\t' .. lease.version .. '\t' .. terms.plan
 end
 local parent
-if grounds.parents then
+if terms.parents then
   parent, refused = open_parent(account, parents_of(account, lease)[1], 'closed')
   if not parent then
     return refused
   end
 end
 if conditions ~= NO_CONDITIONS then
-  conditions.member = grounds.member
+  conditions.member = terms.member
   -- A lease rests on one period's allowance, also where all of it was taken by leases inside of it: what began in an older
   -- one is extended from the balance.
   local period = account.period
-  local runs = period and period.number == grounds.period and account.time < period.finish
-  conditions.skip_allowance = not parent and grounds.period ~= 0 and not runs
+  local runs = period and period.number == terms.period and account.time < period.finish
+  conditions.skip_allowance = not parent and terms.period ~= 0 and not runs
 end
-local counted = counted_scopes(amount, grounds.member, conditions.models)
-refused = refuse(account, conditions, counted, amount, lease.floor, 0, nil, parent)
+local scope_amounts = amounts_by_scope(amount, terms.member, conditions.models)
+refused = refuse(account, conditions, scope_amounts, amount, lease.floor, 0, nil, parent)
 if refused then
   return refused
 end
@@ -72,21 +72,21 @@ if refused then
   return refused
 end
 
-local allowance, period, caps, lent
+local allowance, period, caps, inherited
 if parent then
-  allowance, caps, lent = hold_inside(account, parent, counted, amount, false, grounds.caps, grounds.lent)
-  period = parent.lease.grounds.period
+  allowance, caps, inherited = hold_inside(account, parent, scope_amounts, amount, false, terms.caps, terms.inherited)
+  period = parent.lease.terms.period
 else
   allowance = from_allowance(account, conditions, amount)
   take_hold(account, amount, allowance)
-  caps, period = count_hold(account, counted, grounds.caps), account.period and account.period.number
+  caps, period = count_hold(account, scope_amounts, terms.caps), account.period and account.period.number
 end
 lease.amount = lease.amount + amount
-lease.grounds = with_grounds(grounds, {
-  allowance = grounds.allowance + allowance, period = allowance > 0 and period or grounds.period, caps = caps, lent = lent,
+lease.terms = with_terms(terms, {
+  allowance = terms.allowance + allowance, period = allowance > 0 and period or terms.period, caps = caps, inherited = inherited,
 })
-if account.extras then
-  lease.grounds.models = format_models(add_models(parse_models(grounds.models), conditions.models))
+if account.extended then
+  lease.terms.models = format_models(add_models(parse_models(terms.models), conditions.models))
   save_scopes(account)
 end
 local details = take_details(account)
@@ -95,4 +95,4 @@ local entry_id = commit(account, {
   lease_id = lease_id, lease = format_lease(lease),
 })
 return answer_and_remember(fingerprint, ARGV[6], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
-  '\t' .. integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.grounds.allowance) .. '\t' .. details)
+  '\t' .. integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.terms.allowance) .. '\t' .. details)

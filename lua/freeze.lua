@@ -27,14 +27,14 @@ local account = open_account(conditions)
 if not account then
   return 'recovery_needed'
 end
-local refused = account.created and take_terms(account, conditions)
+local refused = account.created and apply_plan_terms(account, conditions)
 if refused then
   return refused
 end
 if (account.frozen == '') == (reason == '') then
   return 'replayed\t' .. account.epoch .. '\t'
 end
-set_extra(account, 'frozen', reason)
+set_extended(account, 'frozen', reason)
 local operation = 'freeze'
 if reason == '' then
   operation = 'unfreeze'

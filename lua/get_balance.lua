@@ -22,7 +22,7 @@ local function bring_up()
   -- include lib/credit_model
   local conditions = parse_conditions(ARGV[2])
   begin(account, conditions)
-  return take_terms(account, conditions), allowance_left(account)
+  return apply_plan_terms(account, conditions), allowance_left(account)
 end
 
 local refused, allowance = nil, 0

@@ -45,6 +45,6 @@ local entry_id = commit(account, {
   balance_change = account.balance - before, version = lease.version, cause = ARGV[3], details = take_details(account),
   lease_id = lease_id, lease = '',
 })
-expire_rests(account)
+expire_unheld_grants(account)
 return answer_and_close('released', '', account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
   integer(account.held) .. '\t' .. integer(released))

@@ -46,7 +46,7 @@ local due = account.due
 
 local function answer(status, entry_id, lease, details)
   return status .. '\t' .. account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
-    integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.grounds.allowance) .. '\t' .. details ..
+    integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.terms.allowance) .. '\t' .. details ..
     '\t' .. integer(lease.expires) .. '\t' .. lease.version
 end
 
@@ -81,15 +81,15 @@ local function hold()
   local its = parent and parent.lease
   if its then
     -- At the parent's prices, where it was promised any: its plan is what a call that was told of them names.
-    if not priced_alike(its, version, activation == 0 and its.grounds.plan or conditions.plan) then
-      return 'reprice\t' .. its.version .. '\t' .. its.grounds.plan
+    if not priced_alike(its, version, activation == 0 and its.terms.plan or conditions.plan) then
+      return 'reprice\t' .. its.version .. '\t' .. its.terms.plan
     end
     floor = its.floor
     version = version ~= '0' and version or its.version
-    conditions.member = conditions.member ~= '' and conditions.member or its.grounds.member
+    conditions.member = conditions.member ~= '' and conditions.member or its.terms.member
   end
-  local counted = counted_scopes(amount, conditions.member, conditions.models)
-  refused = refuse(account, conditions, counted, amount, floor, activation, operation_type, parent)
+  local scope_amounts = amounts_by_scope(amount, conditions.member, conditions.models)
+  refused = refuse(account, conditions, scope_amounts, amount, floor, activation, operation_type, parent)
   if refused then
     return refused
   end
@@ -100,32 +100,32 @@ local function hold()
   if refused then
     return refused
   end
-  local grounds = {
-    plan = account.plan.id, member = conditions.member, models = account.extras and format_models(conditions.models) or '', paid = '',
+  local terms = {
+    plan = account.plan.id, member = conditions.member, models = account.extended and format_models(conditions.models) or '', paid = '',
   }
   if its then
-    grounds.parents = parent.id .. '\29' .. its.created .. (its.grounds.parents and '\29' .. its.grounds.parents or '')
-    grounds.allowance, grounds.caps, grounds.lent =
-      hold_inside(account, parent, counted, amount, conditions.skip_allowance, '', '')
-    grounds.period = grounds.allowance > 0 and its.grounds.period or 0
-    grounds.plan = its.version ~= '0' and its.grounds.plan or grounds.plan
+    terms.parents = parent.id .. '\29' .. its.created .. (its.terms.parents and '\29' .. its.terms.parents or '')
+    terms.allowance, terms.caps, terms.inherited =
+      hold_inside(account, parent, scope_amounts, amount, conditions.skip_allowance, '', '')
+    terms.period = terms.allowance > 0 and its.terms.period or 0
+    terms.plan = its.version ~= '0' and its.terms.plan or terms.plan
   else
-    grounds.allowance = from_allowance(account, conditions, amount)
-    take_hold(account, amount, grounds.allowance)
-    grounds.period = grounds.allowance > 0 and account.period.number or 0
-    grounds.caps = count_hold(account, counted, '')
+    terms.allowance = from_allowance(account, conditions, amount)
+    take_hold(account, amount, terms.allowance)
+    terms.period = terms.allowance > 0 and account.period.number or 0
+    terms.caps = count_hold(account, scope_amounts, '')
   end
   save_scopes(account)
-  return nil, grounds, take_details(account)
+  return nil, terms, take_details(account)
 end
 
-local refused, grounds, details = nil, NO_GROUNDS, ''
+local refused, terms, details = nil, NO_LEASE_TERMS, ''
 if is_plain(account, ARGV[15], time) then
   refused = earlier_lease() or stale(account, activation) or short_of(account, amount, floor, 0) or
     (account.held + amount > MAX_MICRO and 'over_limit') or journal_full(tonumber(ARGV[13]))
   account.held = account.held + amount
 else
-  refused, grounds, details = hold()
+  refused, terms, details = hold()
 end
 if refused then
   return refused
@@ -133,7 +133,7 @@ end
 
 local lease = {
   state = 'open', amount = amount, charged = 0, created = integer(time), expires = time + tonumber(ARGV[7]), floor = floor,
-  version = version, on_expiry = ARGV[8], fingerprint = fingerprint, grounds = grounds,
+  version = version, on_expiry = ARGV[8], fingerprint = fingerprint, terms = terms,
   rest = operation_type .. '\31' .. ARGV[11] .. '\31' .. ARGV[12] .. '\31*',
 }
 account.due = math.min(account.due or lease.expires, lease.expires)

@@ -46,12 +46,12 @@ end
 if not cap then
   cap = {
     id = '', source = 'own', window = window, rolling = rolling, action = ARGV[5], zone = zone, used = 0, held = 0, start = 0, finish = 0,
-    raised = '', raised_until = 0, crossed = '0', buckets = '',
+    raised = '', raised_until = 0, exceeded = '0', buckets = '',
   }
   caps[#caps + 1] = cap
 end
 cap.limit = tonumber(ARGV[7])
-local refused = take_terms(account, conditions)
+local refused = apply_plan_terms(account, conditions)
 if refused then
   return refused
 end

@@ -38,9 +38,9 @@ account.time = account.time or now()
 if conditions.activation ~= 0 and conditions.activation < account.plan.activation then
   return 'stale\t' .. integer(account.plan.activation)
 end
-local terms = conditions.terms and parse_terms(conditions.terms) or NO_TERMS
+local terms = conditions.terms and parse_plan_terms(conditions.terms) or NO_PLAN_TERMS
 if id ~= '' and not (terms.plan == id and runs(terms, account.time)) then
-  return ask_terms(account, id, '0', zone)
+  return ask_plan_terms(account, id, '0', zone)
 end
 local full = journal_full(tonumber(ARGV[7]))
 if full then
@@ -50,17 +50,17 @@ end
 open_with_bonus(account, conditions)
 if id == '' then
   account.plan = NO_PLAN
-  take_period(account, {finish = 0})
+  apply_period(account, {finish = 0})
 else
   account.plan = {
     id = id, assigned = integer(account.time), zone = zone, activation = terms.activation, scopes = scopes_of(terms),
   }
-  take_period(account, terms)
+  apply_period(account, terms)
 end
 save_plan(account)
 load_all_scopes(account, account.created and {} or redis.call('HGETALL', KEYS[1]))
 for name, scope in pairs(account.scopes) do
-  take_plan_caps(account, scope, terms, caps_activation(account.plan, name))
+  apply_plan_caps(account, scope, terms, caps_activation(account.plan, name))
 end
 save_scopes(account)
 local entry_id = commit(account, {operation = 'set_plan', key = ARGV[4], cause = ARGV[8]})

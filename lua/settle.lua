@@ -50,16 +50,16 @@ local function pay()
   if not lease then
     return 'not_found'
   end
-  local grounds = lease.grounds
+  local terms = lease.terms
   if not priced_alike(lease, version, conditions.plan) then
-    return 'reprice\t' .. lease.version .. '\t' .. grounds.plan
+    return 'reprice\t' .. lease.version .. '\t' .. terms.plan
   end
 
   -- What pays first is its own: what it holds, or what its expiry charged already.
   local open = lease.state == 'open'
   local own = open and lease.amount or lease.charged
-  local own_allowance = own > 0 and grounds.allowance or 0
-  local payable = grounds.parents and math.min(cost, own + reach(account, lease)) or cost
+  local own_allowance = own > 0 and terms.allowance or 0
+  local payable = terms.parents and math.min(cost, own + reach(account, lease)) or cost
   local left = conditions.skip_allowance and -own_allowance or allowance_left(account)
   local spendable = above_floor(account, lease.floor)
   -- Leases that have expired and were not applied yet still hold what could pay. Its own record must outlast the wait.
@@ -74,25 +74,25 @@ local function pay()
   elseif lease.charged > 0 then
     return_charge(account, lease)
   end
-  local from_balance, of_rests = 0, 0
+  local from_balance, of_expired_holds = 0, 0
   if holder then
     local back, back_allowance = open and 0 or own, open and 0 or own_allowance
-    allowance, from_balance, of_rests =
+    allowance, from_balance, of_expired_holds =
       charge_holder(account, lease, holder, payable, back, back_allowance, conditions.skip_allowance)
   else
     if conditions.skip_allowance then
       allowance = 0
     elseif own_allowance > 0 and not of_this_period(account, lease) then
       allowance = math.min(payable, own_allowance)
-      note_old_allowance(account, grounds.period, allowance)
+      note_old_allowance(account, terms.period, allowance)
     else
       allowance = math.min(payable, math.max(own_allowance, allowance_left(account)))
       spend_allowance(account, allowance)
     end
     from_balance = math.min(payable - allowance, own - own_allowance + spendable)
-    of_rests = math.max(0, allowance + from_balance - (open and 0 or own))
+    of_expired_holds = math.max(0, allowance + from_balance - (open and 0 or own))
   end
-  change_rests(account, lease, -of_rests)
+  change_expired_holds(account, lease, -of_expired_holds)
   charged = allowance + from_balance
   spend_balance(account, from_balance, true)
   -- In one step: in between, the balance may have been more than a double holds.
@@ -101,24 +101,24 @@ local function pay()
     return 'over_limit'
   end
 
-  local counted = counted_scopes(charged, grounds.member, charged_models(lease, conditions.models, charged))
-  load_counted(account, counted)
+  local scope_amounts = amounts_by_scope(charged, terms.member, charged_models(lease, conditions.models, charged))
+  load_scopes_of(account, scope_amounts)
   if holder then
-    release_charged(account, holder, counted)
+    release_charged(account, holder, scope_amounts)
   end
-  count_charge(account, counted)
-  count_spent(account, grounds.member, charged)
-  note_plan(account, grounds.plan)
+  count_charge(account, scope_amounts)
+  count_spent(account, terms.member, charged)
+  note_plan(account, terms.plan)
   fire_low_levels(account, conditions.low_levels, before)
   save_scopes(account)
   details = take_details(account)
-  return nil, expire_rests
+  return nil, expire_unheld_grants
 end
 
 local refused, finish
-local record = not account.extras and ARGV[7] == '' and redis.call('HGET', KEYS[2], lease_id)
+local record = not account.extended and ARGV[7] == '' and redis.call('HGET', KEYS[2], lease_id)
 lease = record and parse_lease(record)
-if lease and lease.state == 'open' and lease.grounds == NO_GROUNDS and is_plain(account, '') then
+if lease and lease.state == 'open' and lease.terms == NO_LEASE_TERMS and is_plain(account, '') then
   if not priced_alike(lease, version, '') then
     return 'reprice\t' .. lease.version .. '\t'
   end

@@ -15,7 +15,7 @@ if not account then
   return 'recovery_needed'
 end
 account.read_only = ARGV[2] == '1'
-load_extras(account)
+load_extended(account)
 account.time = now()
 local leases, grants, credits, more = 0, 0, 0, '0'
 if account.due and account.due <= account.time then

@@ -1,4 +1,4 @@
-"""Conditions as scripts take them, see `lua/lib/conditions.lua` and `lua/lib/terms.lua`."""
+"""Conditions as scripts take them, see `lua/lib/conditions.lua` and `lua/lib/plan_terms.lua`."""
 
 from ducto_redis.engine.operation import PLAIN, Conditions, Terms
 

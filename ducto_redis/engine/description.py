@@ -1,6 +1,6 @@
 """An account's extra fields, as the script `describe` gives them, read as a description of the account.
 
-Their form is that of `lua/lib/extras.lua` and the pieces that it names.
+Their form is that of `lua/lib/extended.lua` and the pieces that it names.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 -- The account's hot state, read once and written once per operation.
 --   KEYS[1] account hash: epoch, seq, balance, held, due (when the first thing of it falls due), activation (the highest
 --           activation of a pricing document that it was charged under); a number that is missing is 0. extras says
---           that it has some of what only some accounts have, see lib/extras.
+--           that it has some of what only some accounts have, see lib/extended.
 --   KEYS[2] the account's leases, see lib/lease
 --   KEYS[3] journal of the partition
 --   KEYS[4] due: sorted set of the partition's accounts by the time at which something of theirs falls due
@@ -21,7 +21,7 @@ local function load_account()
     local balance, held, due, activation = tonumber(raw[3]) or 0, tonumber(raw[4]) or 0, tonumber(raw[5]), tonumber(raw[6]) or 0
     return {
       epoch = raw[1], seq = tonumber(raw[2]), balance = balance, held = held, due = due, activation = activation,
-      stored_balance = balance, stored_held = held, stored_due = due, stored_activation = activation, extras = raw[7],
+      stored_balance = balance, stored_held = held, stored_due = due, stored_activation = activation, extended = raw[7],
     }
   end
   local meta = redis.call('HMGET', KEYS[5], 'state', 'epoch')
@@ -51,9 +51,9 @@ local function set_field(account, name, text)
 end
 
 -- Something of what only some accounts have.
-local function set_extra(account, name, text)
-  if not account.extras then
-    account.extras = '1'
+local function set_extended(account, name, text)
+  if not account.extended then
+    account.extended = '1'
     set_field(account, 'extras', '1')
   end
   set_field(account, name, text)

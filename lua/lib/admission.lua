@@ -3,7 +3,7 @@
 -- include lib/lease
 -- include lib/members
 -- include lib/parents
--- include lib/terms
+-- include lib/plan_terms
 
 -- What stands before every reserve, deduct and extend, in this order, and the words of the refusals.
 
@@ -23,7 +23,7 @@ local function too_many_leases(account, operation_type, limit)
   for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
     local lease = parse_lease(record)
     if lease.state == 'open' and lease.expires > account.time and lease.operation_type == operation_type and
-      not lease.grounds.parents then
+      not lease.terms.parents then
       running = running + 1
     end
   end
@@ -47,25 +47,25 @@ local function short_of_parent(account, parent, amount, skip_allowance)
 end
 
 -- Whether the account may be charged, or hold, an amount: everything but the journal's limit. Returns nil, or the refusal.
---   counted         see lib/caps
+--   scope_amounts         see lib/caps
 --   operation_type  of a lease that is to be opened, or nil
 --   parent          that its hold is to be taken out of, or nil
-local function refuse(account, conditions, counted, amount, floor, activation, operation_type, parent)
+local function refuse(account, conditions, scope_amounts, amount, floor, activation, operation_type, parent)
   local allowance, refused = 0, stale(account, activation)
   if refused then
     return refused
   end
-  load_counted(account, counted)
-  if account.extras or conditions ~= NO_CONDITIONS then
+  load_scopes_of(account, scope_amounts)
+  if account.extended or conditions ~= NO_CONDITIONS then
     if conditions == NO_CONDITIONS then
-      return ask_terms(account, account.plan.id, account.plan.assigned)
+      return ask_plan_terms(account, account.plan.id, account.plan.assigned)
     end
-    refused = take_terms(account, conditions) or frozen(account) or not_a_member(account, conditions.member) or
+    refused = apply_plan_terms(account, conditions) or frozen(account) or not_a_member(account, conditions.member) or
       (operation_type and not parent and too_many_leases(account, operation_type, conditions.max_concurrent))
     if refused then
       return refused
     end
-    refused = cap_reached(account, counted, parent and held_in_caps(parent.lease.grounds))
+    refused = cap_reached(account, scope_amounts, parent and held_in_caps(parent.lease.terms))
     allowance = conditions.skip_allowance and 0 or allowance_left(account)
   end
   if not refused then

@@ -22,7 +22,7 @@ end
 
 local function save_period(account)
   local period = account.period
-  set_extra(account, 'period', period and integer(period.number) .. '\31' .. integer(period.start) .. '\31' ..
+  set_extended(account, 'period', period and integer(period.number) .. '\31' .. integer(period.start) .. '\31' ..
     integer(period.finish) .. '\31' .. integer(period.limit) .. '\31' .. integer(period.rolled) .. '\31' ..
     integer(period.used) .. '\31' .. integer(period.held) or '')
 end

@@ -1,4 +1,4 @@
--- include lib/extras
+-- include lib/extended
 -- include lib/conditions
 -- include lib/details
 
@@ -17,7 +17,7 @@
 --   start, finish  of the window, milliseconds. finish 0: it ended and what was used since is known, but not the bounds
 --            of the window that runs; start is then the latest charge
 --   raised, raised_until  another limit until that time, '' and 0 for none
---   crossed  1 where a charge has passed the limit in this window
+--   exceeded 1 where a charge has passed the limit in this window
 --   buckets  of a rolling window: number:amount, separated by spaces
 local CAP = '^([^\31]*)\31(%a+)\31(%a+)\31(%d)\31(%a+)\31([^\31]*)\31(%d+)\31(%d+)\31(%d+)\31(%d+)\31(%d+)\31(%d*)\31(%d+)\31(%d)\31([^\31]*)$'
 local CAPS_A_SCOPE = 16
@@ -25,12 +25,12 @@ local ROLLING = {minute = 60000, hour = 3600000, day = 86400000, week = 60480000
 local BUCKETS = 60
 
 local function parse_cap(record)
-  local id, source, window, rolling, action, zone, limit, used, held, start, finish, raised, raised_until, crossed, buckets =
+  local id, source, window, rolling, action, zone, limit, used, held, start, finish, raised, raised_until, exceeded, buckets =
     string.match(record, CAP)
   return {
     id = id, source = source, window = window, rolling = rolling, action = action, zone = zone, limit = tonumber(limit),
     used = tonumber(used), held = tonumber(held), start = tonumber(start), finish = tonumber(finish), raised = raised,
-    raised_until = tonumber(raised_until), crossed = crossed, buckets = buckets,
+    raised_until = tonumber(raised_until), exceeded = exceeded, buckets = buckets,
   }
 end
 
@@ -38,7 +38,7 @@ local function format_cap(cap)
   return cap.id .. '\31' .. cap.source .. '\31' .. cap.window .. '\31' .. cap.rolling .. '\31' .. cap.action .. '\31' ..
     cap.zone .. '\31' .. integer(cap.limit) .. '\31' .. integer(cap.used) .. '\31' .. integer(cap.held) .. '\31' ..
     integer(cap.start) .. '\31' .. integer(cap.finish) .. '\31' .. cap.raised .. '\31' .. integer(cap.raised_until) ..
-    '\31' .. cap.crossed .. '\31' .. cap.buckets
+    '\31' .. cap.exceeded .. '\31' .. cap.buckets
 end
 
 local function scope_field(scope)
@@ -60,7 +60,7 @@ end
 
 -- Reads the caps of scopes that were not read yet. Those that only what fell due has read are the call's own by it.
 local function load_scopes(account, scopes)
-  if not account.extras then
+  if not account.extended then
     for _, scope in ipairs(scopes) do
       account.scopes[scope] = account.scopes[scope] or {name = scope, activation = 0, caps = {}}
     end
@@ -102,26 +102,26 @@ local function save_scopes(account)
         items[#items + 1] = format_cap(cap)
       end
       local empty = not loaded.caps[1] and loaded.activation == 0
-      set_extra(account, scope_field(scope), empty and '' or table.concat(items, '\30'))
+      set_extended(account, scope_field(scope), empty and '' or table.concat(items, '\30'))
     end
   end
 end
 
 -- What a charge of that amount by that member and those models counts towards: pairs of scope and amount.
-local function counted_scopes(amount, member, models)
-  local counted = {{scope = 'account', amount = amount}}
+local function amounts_by_scope(amount, member, models)
+  local scope_amounts = {{scope = 'account', amount = amount}}
   if member ~= '' then
-    counted[2] = {scope = 'member/' .. member, amount = amount}
+    scope_amounts[2] = {scope = 'member/' .. member, amount = amount}
   end
   for _, model in ipairs(models) do
-    counted[#counted + 1] = {scope = 'model/' .. model.name, amount = model.amount}
+    scope_amounts[#scope_amounts + 1] = {scope = 'model/' .. model.name, amount = model.amount}
   end
-  return counted
+  return scope_amounts
 end
 
-local function load_counted(account, counted)
+local function load_scopes_of(account, scope_amounts)
   local scopes = {}
-  for index, each in ipairs(counted) do
+  for index, each in ipairs(scope_amounts) do
     scopes[index] = each.scope
   end
   load_scopes(account, scopes)
@@ -156,7 +156,7 @@ local function roll_window(cap, time, bounds)
     local window = bounds[window_name(cap)]
     if window and window.start <= time and time < window.finish then
       if cap.finish ~= 0 or cap.start < window.start then
-        cap.used, cap.crossed = 0, '0'
+        cap.used, cap.exceeded = 0, '0'
       end
       cap.start, cap.finish = window.start, window.finish
     end
@@ -180,8 +180,8 @@ local function uncovered(covered, scope, cap, amount)
 end
 
 -- Refuses what would pass a limit that denies.
-local function cap_reached(account, counted, covered)
-  for _, each in ipairs(counted) do
+local function cap_reached(account, scope_amounts, covered)
+  for _, each in ipairs(scope_amounts) do
     for _, cap in ipairs(account.scopes[each.scope].caps) do
       local limit, needed = limit_in_force(cap, account.time), uncovered(covered, each.scope, cap, each.amount)
       if cap.action == 'deny' and cap.used + cap.held + needed > limit and not (covered and needed == 0) then
@@ -193,13 +193,13 @@ local function cap_reached(account, counted, covered)
   end
 end
 
-local function note_crossing(account, scope, cap)
+local function note_exceeded(account, scope, cap)
   local over = cap.used + cap.held > limit_in_force(cap, account.time)
-  if over and cap.crossed == '0' and cap.action ~= 'deny' then
-    cap.crossed = '1'
+  if over and cap.exceeded == '0' and cap.action ~= 'deny' then
+    cap.exceeded = '1'
     note(account, 'crossed/' .. cap.id, cap.action .. ' ' .. scope)
   elseif not over and cap.rolling == '1' then
-    cap.crossed = '0'
+    cap.exceeded = '0'
   end
 end
 
@@ -218,7 +218,7 @@ local function use_cap(account, cap, amount)
     end
   elseif window_ended(cap, time) then
     if cap.finish ~= 0 then
-      cap.used, cap.crossed, cap.finish = 0, '0', 0
+      cap.used, cap.exceeded, cap.finish = 0, '0', 0
     end
     cap.start = time
   end
@@ -226,8 +226,8 @@ local function use_cap(account, cap, amount)
 end
 
 -- Takes back what a rolling window counted at a time, where it still does.
-local function uncount_bucket(cap, amount, counted_at)
-  local number = integer(math.floor(counted_at / (ROLLING[cap.window] / BUCKETS)))
+local function uncount_bucket(cap, amount, charged_at)
+  local number = integer(math.floor(charged_at / (ROLLING[cap.window] / BUCKETS)))
   local before = string.match(' ' .. cap.buckets .. ' ', ' ' .. number .. ':(%-?%d+) ')
   if before then
     local taken = math.max(0, math.min(tonumber(before), amount))
@@ -237,14 +237,14 @@ local function uncount_bucket(cap, amount, counted_at)
 end
 
 -- Counts a charge in all caps that it counts towards.
-local function count_charge(account, counted)
-  for _, each in ipairs(counted) do
+local function count_charge(account, scope_amounts)
+  for _, each in ipairs(scope_amounts) do
     local scope = account.scopes[each.scope]
     if each.amount ~= 0 then
       for _, cap in ipairs(scope.caps) do
         use_cap(account, cap, each.amount)
         note(account, 'cap/' .. cap.id, integer(each.amount) .. ' ' .. each.scope)
-        note_crossing(account, each.scope, cap)
+        note_exceeded(account, each.scope, cap)
         scope.changed = true
       end
     end
@@ -252,9 +252,9 @@ local function count_charge(account, counted)
 end
 
 -- Counts a hold, and returns what was recorded: scope, cap id, amount, ...; separated by \29.
-local function count_hold(account, counted, recorded, covered)
+local function count_hold(account, scope_amounts, recorded, covered)
   local items = split(recorded, '\29')
-  for _, each in ipairs(counted) do
+  for _, each in ipairs(scope_amounts) do
     local scope = account.scopes[each.scope]
     for _, cap in ipairs(scope.caps) do
       local amount = uncovered(covered, each.scope, cap, each.amount)
@@ -262,7 +262,7 @@ local function count_hold(account, counted, recorded, covered)
         cap.held = cap.held + amount
         local count = #items
         items[count + 1], items[count + 2], items[count + 3] = each.scope, cap.id, integer(amount)
-        note_crossing(account, each.scope, cap)
+        note_exceeded(account, each.scope, cap)
         scope.changed = true
       end
     end

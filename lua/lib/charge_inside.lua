@@ -28,11 +28,11 @@ end
 -- Returns what the allowance pays, what the balance is to pay, and what both took of the holder's hold.
 local function charge_holder(account, lease, holder, amount, own, own_allowance, skip_allowance)
   local its, period = holder.lease, account.period
-  local from_allowance = skip_allowance and 0 or math.min(amount, own_allowance + its.grounds.allowance)
+  local from_allowance = skip_allowance and 0 or math.min(amount, own_allowance + its.terms.allowance)
   local from_balance = math.min(amount - from_allowance, own - own_allowance + balance_part(its))
   local held_allowance = math.max(0, from_allowance - own_allowance)
   local held_balance = math.max(0, from_balance - (own - own_allowance))
-  local number = lease.grounds.period ~= 0 and lease.grounds.period or its.grounds.period
+  local number = lease.terms.period ~= 0 and lease.terms.period or its.terms.period
   if period and period.number == number then
     period.held = period.held - held_allowance
     spend_allowance(account, from_allowance)
@@ -45,7 +45,7 @@ local function charge_holder(account, lease, holder, amount, own, own_allowance,
 end
 
 -- What the holder held of a charge in spend caps, it holds there no more.
-local function release_charged(account, holder, counted)
-  release_hold(account, take_from_caps(account, holder, counted))
+local function release_charged(account, holder, scope_amounts)
+  release_hold(account, take_from_caps(account, holder, scope_amounts))
   save_parent(account, holder)
 end

@@ -9,7 +9,7 @@
 --   low_levels  micro-credits, separated by spaces
 --   skip_allowance  1 where the allowance is left alone
 --   parent      the lease that a new one is to be opened inside of, '' for none
---   terms       what the plan means now, see lib/terms; '' unless the script asked for them
+--   terms       what the plan means now, see lib/plan_terms; '' unless the script asked for them
 local CONDITIONS = '^(%d)\30(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30(%d*)\30([^\30]*)\30(%d)\30([^\30]*)\30(.*)$'
 local NO_CONDITIONS = {
   opens = false, bonus = 0, activation = 0, plan = '', member = '', models = {}, low_levels = '', skip_allowance = false,

@@ -16,27 +16,27 @@
 local DUE_A_CALL = 64
 
 local function expire_lease(account, id, lease)
-  local before, grounds = account.balance, lease.grounds
+  local before, terms = account.balance, lease.terms
   lease.state = 'expired'
   if lease.on_expiry == 'charge' then
     undo_hold(account, lease)
     lease.charged = lease.amount
     local of_balance = balance_part(lease)
     if of_this_period(account, lease) then
-      spend_allowance(account, grounds.allowance)
-    elseif grounds.allowance > 0 then
-      note(account, 'allowance', integer(grounds.allowance) .. ' ' .. integer(grounds.period))
+      spend_allowance(account, terms.allowance)
+    elseif terms.allowance > 0 then
+      note(account, 'allowance', integer(terms.allowance) .. ' ' .. integer(terms.period))
     end
     spend_balance(account, of_balance, true)
-    local models = parts_within(parse_models(grounds.models), lease.amount)
-    local counted = counted_scopes(lease.amount, grounds.member, models)
-    load_counted(account, counted)
-    count_charge(account, counted)
-    count_spent(account, grounds.member, lease.amount)
-    note_plan(account, grounds.plan)
+    local models = parts_within(parse_models(terms.models), lease.amount)
+    local scope_amounts = amounts_by_scope(lease.amount, terms.member, models)
+    load_scopes_of(account, scope_amounts)
+    count_charge(account, scope_amounts)
+    count_spent(account, terms.member, lease.amount)
+    note_plan(account, terms.plan)
     if account.details then
       local paid = string.gsub(account.details, '\31', '\29')
-      lease.grounds = with_grounds(grounds, {paid = 'at\29' .. integer(account.time) .. '\29' .. paid})
+      lease.terms = with_terms(terms, {paid = 'at\29' .. integer(account.time) .. '\29' .. paid})
     end
     if lease.operation_type ~= 'default' then
       note(account, 'operation_type', lease.operation_type)
@@ -140,7 +140,7 @@ local function apply_due(account, first)
   end
   apply_leases(time)
   if leases > 0 then
-    credits = credits + expire_rests(account)
+    credits = credits + expire_unheld_grants(account)
   end
   for _, scope in pairs(account.scopes) do
     scope.read_for_due = true

@@ -40,5 +40,5 @@ end
 -- nearly all accounts are nearly always. Then what the others need is not even defined, see lib/credit_model.
 --   time  the server's, or nil where nothing can be due
 local function is_plain(account, conditions, time)
-  return not account.extras and conditions == '' and not (account.due and account.due <= (time or now()))
+  return not account.extended and conditions == '' and not (account.due and account.due <= (time or now()))
 end

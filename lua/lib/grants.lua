@@ -1,4 +1,4 @@
--- include lib/extras
+-- include lib/extended
 -- include lib/details
 -- include lib/pool
 
@@ -78,7 +78,7 @@ local function save_grants(account)
   for _, grant in ipairs(grants) do
     if grant.changed then
       grant.changed = false
-      set_extra(account, 'grant/' .. grant.number, grant.remaining == 0 and '' or format_grant(grant))
+      set_extended(account, 'grant/' .. grant.number, grant.remaining == 0 and '' or format_grant(grant))
     end
     if grant.remaining > 0 then
       live[#live + 1] = grant
@@ -89,7 +89,7 @@ local function save_grants(account)
   local text = table.concat(numbers, ' ')
   if text ~= account.grants_text then
     account.grants_text = text
-    set_extra(account, 'grants', text)
+    set_extended(account, 'grants', text)
   end
 end
 
@@ -192,7 +192,7 @@ local function expire_part(account, grant, part, key)
 end
 
 -- After a lease closed: what no lease rests on any more of the grants that expired under leases goes too. Returns how much.
-local function expire_rests(account)
+local function expire_unheld_grants(account)
   if account.grants_text == '' then
     return 0
   end

@@ -15,7 +15,7 @@ local function held_inside(account, parent)
       leases[id] = parse_lease(flat[index + 1])
     end
     local lease = leases[id]
-    if lease and lease.state == 'open' and lease.grounds.parents then
+    if lease and lease.state == 'open' and lease.terms.parents then
       for _, each in ipairs(parents_of(account, lease)) do
         if each.lease == parent.lease then
           held = held + lease.amount

@@ -6,12 +6,12 @@
 -- in spend caps.
 
 local function balance_part(lease)
-  return lease.amount - lease.grounds.allowance
+  return lease.amount - lease.terms.allowance
 end
 
 -- Whether the allowance that a lease rests on, or was charged from, belongs to the account's present period.
 local function of_this_period(account, lease)
-  return account.period ~= nil and lease.grounds.allowance > 0 and account.period.number == lease.grounds.period
+  return account.period ~= nil and lease.terms.allowance > 0 and account.period.number == lease.terms.period
 end
 
 local function take_hold(account, amount, allowance)
@@ -26,11 +26,11 @@ end
 local function undo_hold(account, lease)
   account.held = account.held - balance_part(lease)
   if of_this_period(account, lease) then
-    account.period.held = account.period.held - lease.grounds.allowance
+    account.period.held = account.period.held - lease.terms.allowance
     save_period(account)
   end
-  release_hold(account, lease.grounds.caps)
-  release_hold(account, lease.grounds.lent or '')
+  release_hold(account, lease.terms.caps)
+  release_hold(account, lease.terms.inherited or '')
 end
 
 -- Of each model's part what there is of an amount, the first model first.
@@ -47,7 +47,7 @@ end
 -- What each model's part of a lease's charge is. Without models of its own the charge is for those of the lease.
 local function charged_models(lease, models, charged)
   if not models[1] then
-    models = parse_models(lease.grounds.models)
+    models = parse_models(lease.terms.models)
     if models[1] then
       models[#models].amount = charged
     end
@@ -55,10 +55,10 @@ local function charged_models(lease, models, charged)
   return parts_within(models, charged)
 end
 
--- The grounds of a lease, with some of them changed.
-local function with_grounds(grounds, changes)
+-- The terms of a lease, with some of them changed.
+local function with_terms(terms, changes)
   local changed = {}
-  for name, value in pairs(grounds) do
+  for name, value in pairs(terms) do
     changed[name] = value
   end
   for name, value in pairs(changes) do

@@ -1,4 +1,4 @@
--- include lib/extras
+-- include lib/extended
 -- include lib/details
 
 -- Low-balance levels: each fires once when a charge takes the balance to it or below, and is armed again by credits that
@@ -17,7 +17,7 @@ local function fire_low_levels(account, levels, balance_before)
   end
   if fired ~= account.low then
     account.low = fired
-    set_extra(account, 'low', fired)
+    set_extended(account, 'low', fired)
   end
 end
 
@@ -31,6 +31,6 @@ local function arm_low_levels(account)
   local text = table.concat(fired, ' ')
   if text ~= account.low then
     account.low = text
-    set_extra(account, 'low', text)
+    set_extended(account, 'low', text)
   end
 end

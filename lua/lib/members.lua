@@ -1,4 +1,4 @@
--- include lib/extras
+-- include lib/extended
 -- include lib/details
 
 -- A team is an account with members. `team` holds its name; one field a member, separated by \31:
@@ -12,7 +12,7 @@ local function load_member(account, id)
   local members = account.members or {}
   account.members = members
   if not members[id] then
-    local record = account.extras and redis.call('HGET', KEYS[1], 'member/' .. id)
+    local record = account.extended and redis.call('HGET', KEYS[1], 'member/' .. id)
     if not record then
       return nil
     end
@@ -27,7 +27,7 @@ local function format_member(member)
 end
 
 local function save_member(account, member)
-  set_extra(account, 'member/' .. member.id, format_member(member))
+  set_extended(account, 'member/' .. member.id, format_member(member))
 end
 
 -- Whether a team would be without an owner if that one went.

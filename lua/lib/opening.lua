@@ -6,8 +6,8 @@
 --   conditions  see lib/conditions
 --   first       a lease id that is applied before others, or nil
 local function begin(account, conditions, first)
-  load_extras(account)
-  if account.due or account.extras or first or conditions ~= NO_CONDITIONS then
+  load_extended(account)
+  if account.due or account.extended or first or conditions ~= NO_CONDITIONS then
     account.time = now()
     if account.due and account.due <= account.time then
       apply_due(account, first)

@@ -9,7 +9,7 @@
 local function existing_cap(account, scope, id, conditions)
   account.time = account.time or now()
   load_scopes(account, {scope})
-  local question = conditions ~= NO_CONDITIONS and take_terms(account, conditions)
+  local question = conditions ~= NO_CONDITIONS and apply_plan_terms(account, conditions)
   if question then
     return nil, question
   end

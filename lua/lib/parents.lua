@@ -24,7 +24,7 @@ end
 
 -- The leases that a lease is inside of: id, when it was created, and the lease itself where it is known.
 local function parents_of(account, lease)
-  local items, parents = split(lease.grounds.parents or '', '\29'), {}
+  local items, parents = split(lease.terms.parents or '', '\29'), {}
   for index = 1, #items, 2 do
     local parent = find_lease(account, items[index])
     parents[#parents + 1] = {id = items[index], lease = parent and parent.created == items[index + 1] and parent or nil}
@@ -75,7 +75,7 @@ end
 local function change_hold(account, parent, amount, allowance)
   local lease = parent.lease
   lease.amount = lease.amount + amount
-  lease.grounds = with_grounds(lease.grounds, {allowance = lease.grounds.allowance + allowance})
+  lease.terms = with_terms(lease.terms, {allowance = lease.terms.allowance + allowance})
   save_parent(account, parent)
 end
 
@@ -103,9 +103,9 @@ local function format_held(held)
   return table.concat(items, '\29')
 end
 
--- What a lease holds in spend caps, of its own and lent.
-local function held_in_caps(grounds)
-  return parse_held(grounds.caps, parse_held(grounds.lent or ''))
+-- What a lease holds in spend caps, of its own and inherited.
+local function held_in_caps(terms)
+  return parse_held(terms.caps, parse_held(terms.inherited or ''))
 end
 
 -- Takes up to an amount off what is recorded. Returns how much.
@@ -118,40 +118,40 @@ local function take_held(held, name, amount)
 end
 
 -- Takes what an amount counts towards off what a parent holds in spend caps. Returns what was taken, as it is recorded.
-local function take_from_caps(account, parent, counted)
-  local grounds, taken = parent.lease.grounds, {}
-  local lent, caps = parse_held(grounds.lent or ''), parse_held(grounds.caps)
-  for _, each in ipairs(counted) do
+local function take_from_caps(account, parent, scope_amounts)
+  local terms, taken = parent.lease.terms, {}
+  local inherited, caps = parse_held(terms.inherited or ''), parse_held(terms.caps)
+  for _, each in ipairs(scope_amounts) do
     for _, cap in ipairs(account.scopes[each.scope].caps) do
       local name = each.scope .. '\29' .. cap.id
-      local part = take_held(lent, name, each.amount)
+      local part = take_held(inherited, name, each.amount)
       taken[#taken + 1], taken[name] = name, part + take_held(caps, name, each.amount - part)
     end
   end
-  parent.lease.grounds = with_grounds(grounds, {lent = grounds.parents and format_held(lent), caps = format_held(caps)})
+  parent.lease.terms = with_terms(terms, {inherited = terms.parents and format_held(inherited), caps = format_held(caps)})
   return format_held(taken)
 end
 
 -- Takes a hold out of a parent's. Returns what of it rests on the allowance, what it holds in spend caps of its own, and
--- what is lent to it there.
---   caps, lent  what the lease holds there before
-local function hold_inside(account, parent, counted, amount, skip_allowance, caps, lent)
-  local allowance = skip_allowance and 0 or math.min(amount, parent.lease.grounds.allowance)
-  caps = count_hold(account, counted, caps, held_in_caps(parent.lease.grounds))
-  lent = format_held(parse_held(take_from_caps(account, parent, counted), parse_held(lent)))
+-- what is inherited to it there.
+--   caps, inherited  what the lease holds there before
+local function hold_inside(account, parent, scope_amounts, amount, skip_allowance, caps, inherited)
+  local allowance = skip_allowance and 0 or math.min(amount, parent.lease.terms.allowance)
+  caps = count_hold(account, scope_amounts, caps, held_in_caps(parent.lease.terms))
+  inherited = format_held(parse_held(take_from_caps(account, parent, scope_amounts), parse_held(inherited)))
   change_hold(account, parent, -amount, -allowance)
-  return allowance, caps, lent
+  return allowance, caps, inherited
 end
 
 -- What leases that have expired could still be charged for those inside of them changes, up to the first that is open.
-local function change_rests(account, lease, amount)
+local function change_expired_holds(account, lease, amount)
   for _, parent in ipairs(parents_of(account, lease)) do
     local its = parent.lease
     if its and its.state == 'open' then
       return
     elseif its and its.charged == 0 then
       its.amount = math.max(0, its.amount + amount)
-      its.grounds = with_grounds(its.grounds, {allowance = math.min(its.grounds.allowance, its.amount)})
+      its.terms = with_terms(its.terms, {allowance = math.min(its.terms.allowance, its.amount)})
       save_parent(account, parent)
     end
   end
@@ -168,15 +168,15 @@ end
 
 -- A lease that is open holds nothing any more: its holder has it back, else the account.
 local function give_up_hold(account, lease)
-  local grounds, holder = lease.grounds, holder_of(account, lease)
+  local terms, holder = lease.terms, holder_of(account, lease)
   if not holder then
     undo_hold(account, lease)
   else
-    local its = holder.lease.grounds
-    local name = its.parents and 'lent' or 'caps'
-    release_hold(account, grounds.caps)
-    holder.lease.grounds = with_grounds(its, {[name] = format_held(parse_held(grounds.lent, parse_held(its[name])))})
-    change_hold(account, holder, lease.amount, grounds.allowance)
+    local its = holder.lease.terms
+    local name = its.parents and 'inherited' or 'caps'
+    release_hold(account, terms.caps)
+    holder.lease.terms = with_terms(its, {[name] = format_held(parse_held(terms.inherited, parse_held(its[name])))})
+    change_hold(account, holder, lease.amount, terms.allowance)
   end
-  change_rests(account, lease, lease.amount)
+  change_expired_holds(account, lease, lease.amount)
 end

@@ -21,7 +21,7 @@ end
 
 local function save_plan(account)
   local plan = account.plan
-  set_extra(account, 'plan', plan.id ~= '' and plan.id .. '\31' .. plan.assigned .. '\31' .. plan.zone .. '\31' ..
+  set_extended(account, 'plan', plan.id ~= '' and plan.id .. '\31' .. plan.assigned .. '\31' .. plan.zone .. '\31' ..
     integer(plan.activation) .. '\31' .. plan.scopes or '')
 end
 

@@ -167,16 +167,16 @@ end
 
 -- What the expiry of a lease charged goes back, before its settle charges what the work cost, or its release nothing.
 local function return_charge(account, lease)
-  local sources = parse_sources(lease.grounds.paid, '\29')
+  local sources = parse_sources(lease.terms.paid, '\29')
   uncount(account, sources, lease.charged, 0, lease.charged, sources.at)
-  count_spent(account, lease.grounds.member, -lease.charged)
+  count_spent(account, lease.terms.member, -lease.charged)
   local of_balance = lease.charged - sources.allowance
   sources.allowance = 0
   give_back(account, sources, of_balance, 0, of_balance, true)
   await_grants(account)
   take_details(account)
   if of_this_period(account, lease) then
-    account.period.used = account.period.used - lease.grounds.allowance
+    account.period.used = account.period.used - lease.terms.allowance
     save_period(account)
   end
 end

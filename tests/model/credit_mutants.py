@@ -10,14 +10,14 @@ MUTANTS = [
     Mutant("lib/admission", " and lease.operation_type == operation_type", "", "test_operation_types_count_apart"),
     Mutant(
         "lib/admission",
-        "take_terms(account, conditions) or frozen(account)",
+        "apply_plan_terms(account, conditions) or frozen(account)",
         "frozen(account)",
         "test_a_newer_document",
     ),
     Mutant("lib/admission", " or not_a_member(account, conditions.member)", " or nil", "test_only_members_spend"),
     Mutant(
         "lib/admission",
-        "refused = cap_reached(account, counted, parent and held_in_caps(parent.lease.grounds))",
+        "refused = cap_reached(account, scope_amounts, parent and held_in_caps(parent.lease.terms))",
         "",
         "test_a_new_window_begins_at_nothing",
         {"window": "minute"},
@@ -65,14 +65,14 @@ MUTANTS = [
         "test_lease_over_the_end_of_a_period",
     ),
     # Plans and their terms.
-    Mutant("lib/terms", "or newer or conditions.terms then", "or conditions.terms then", "test_a_newer_document"),
-    Mutant("lib/terms", "elseif period_ended or newer", "elseif newer", "test_the_period_has_ended"),
-    Mutant("lib/terms", "conditions.activation < plan.activation", "false", "test_a_newer_document"),
-    Mutant("lib/terms", "account.balance = account.balance + conditions.bonus", "", "test_entry_of_the_opening"),
-    Mutant("lib/terms", "scope.activation ~= activation or", "false or", "test_caps_of_plans"),
-    Mutant("lib/terms", "cap = known", "cap = nil", "test_caps_of_plans"),
+    Mutant("lib/plan_terms", "or newer or conditions.terms then", "or conditions.terms then", "test_a_newer_document"),
+    Mutant("lib/plan_terms", "elseif period_ended or newer", "elseif newer", "test_the_period_has_ended"),
+    Mutant("lib/plan_terms", "conditions.activation < plan.activation", "false", "test_a_newer_document"),
+    Mutant("lib/plan_terms", "account.balance = account.balance + conditions.bonus", "", "test_entry_of_the_opening"),
+    Mutant("lib/plan_terms", "scope.activation ~= activation or", "false or", "test_caps_of_plans"),
+    Mutant("lib/plan_terms", "cap = known", "cap = nil", "test_caps_of_plans"),
     Mutant("set_plan", "account.plan.id == id and", "false and", "test_same_plan_again_changes_nothing"),
-    Mutant("set_plan", "  take_plan_caps(account, scope, terms, ", "  local _ = tostring(", "test_caps_of_plans"),
+    Mutant("set_plan", "  apply_plan_caps(account, scope, terms, ", "  local _ = tostring(", "test_caps_of_plans"),
     Mutant(
         "set_plan",
         "open_with_bonus(account, conditions)",
@@ -82,8 +82,8 @@ MUTANTS = [
     ),
     Mutant(
         "set_plan",
-        "  take_period(account, terms)",
-        "  account.period = nil take_period(account, terms)",
+        "  apply_period(account, terms)",
+        "  account.period = nil apply_period(account, terms)",
         "test_change_with_a_lease_open",
     ),
     # Grants.
@@ -182,7 +182,7 @@ MUTANTS = [
     ),
     Mutant(
         "lib/spending",
-        "  count_spent(account, lease.grounds.member, -lease.charged)\n",
+        "  count_spent(account, lease.terms.member, -lease.charged)\n",
         "",
         "test_expiry_counts_for_the_member",
     ),
@@ -239,15 +239,15 @@ MUTANTS = [
     ),
     Mutant(
         "lib/holds",
-        "account.period.held = account.period.held - lease.grounds.allowance",
+        "account.period.held = account.period.held - lease.terms.allowance",
         "",
         "test_expired_lease_and_its_allowance",
         {"on_expiry": "release"},
     ),
-    Mutant("lib/holds", "account.period.number == lease.grounds.period", "true", "test_lease_over_the_end_of_a_period"),
+    Mutant("lib/holds", "account.period.number == lease.terms.period", "true", "test_lease_over_the_end_of_a_period"),
     Mutant(
         "lib/holds",
-        "release_hold(account, lease.grounds.caps)",
+        "release_hold(account, lease.terms.caps)",
         "local _ = nil",
         "test_expiry_frees_or_uses_a_cap",
         {"on_expiry": "release", "used": 0},
@@ -275,9 +275,9 @@ MUTANTS = [
     ),
     Mutant("lib/caps", "cap.action == 'deny' and cap.used", "cap.used", "test_replay_warns_as_it_did"),
     Mutant(
-        "lib/caps", "cap.crossed == '0' and cap.action", "cap.action", "test_soft_caps_let_pass", {"action": "warn"}
+        "lib/caps", "cap.exceeded == '0' and cap.action", "cap.action", "test_soft_caps_let_pass", {"action": "warn"}
     ),
-    Mutant("lib/caps", "    cap.crossed = '0'\n  end\nend", "  end\nend", "test_it_warns_again"),
+    Mutant("lib/caps", "    cap.exceeded = '0'\n  end\nend", "  end\nend", "test_it_warns_again"),
     Mutant("lib/caps", "tonumber(number) >= oldest", "true", "test_holds_count_until_they_close"),
     Mutant(
         "lib/caps",
@@ -300,7 +300,7 @@ MUTANTS = [
     ),
     Mutant(
         "lib/caps",
-        "      cap.used, cap.crossed, cap.finish = 0, '0', 0\n",
+        "      cap.used, cap.exceeded, cap.finish = 0, '0', 0\n",
         "      cap.finish = 0\n",
         "test_held_over_the_end_of_a_window",
     ),
@@ -327,13 +327,13 @@ MUTANTS = [
     ),
     Mutant(
         "lib/caps",
-        "amount = model.amount}\n  end\n  return counted",
-        "amount = amount}\n  end\n  return counted",
+        "amount = model.amount}\n  end\n  return scope_amounts",
+        "amount = amount}\n  end\n  return scope_amounts",
         "test_models_have_caps",
     ),
     Mutant(
         "clear_cap",
-        "cap.used, cap.crossed, cap.buckets = 0, '0', ''",
+        "cap.used, cap.exceeded, cap.buckets = 0, '0', ''",
         "cap.used, cap.buckets = 0, ''",
         "test_clear_arms_its_warning",
     ),

@@ -48,7 +48,11 @@ MUTANTS = [
     ),
     Mutant("deduct", "  spend_allowance(account, allowance)\n", "", "test_allowance_counts_for_admission"),
     Mutant(
-        "deduct", "  count_charge(account, counted)\n", "", "test_a_new_window_begins_at_nothing", {"window": "minute"}
+        "deduct",
+        "  count_charge(account, scope_amounts)\n",
+        "",
+        "test_a_new_window_begins_at_nothing",
+        {"window": "minute"},
     ),
     Mutant("deduct", "  count_spent(account, conditions.member, amount)\n", "", "test_members_spend"),
     Mutant(
@@ -88,27 +92,29 @@ MUTANTS = [
         "account.due or lease.expires",
         "test_leases_expire_each_at_its_time",
     ),
-    Mutant("reserve", "caps = count_hold(account, counted, '')", "caps = ''", "test_held_over_the_end_of_a_window"),
+    Mutant(
+        "reserve", "caps = count_hold(account, scope_amounts, '')", "caps = ''", "test_held_over_the_end_of_a_window"
+    ),
     Mutant(
         "reserve",
-        "grounds.period = grounds.allowance > 0 and account.period.number or 0",
-        "grounds.allowance, grounds.period = 0, 0",
+        "terms.period = terms.allowance > 0 and account.period.number or 0",
+        "terms.allowance, terms.period = 0, 0",
         "test_expired_lease_and_its_allowance",
         {"on_expiry": "release"},
     ),
     # Extending.
     Mutant("extend", "lease.floor, 0, nil", "0, 0, nil", "test_extend"),
-    Mutant("extend", "not priced_alike(lease, ARGV[4], grounds.plan)", "false", "test_settle_at_the_lease_s_prices"),
+    Mutant("extend", "not priced_alike(lease, ARGV[4], terms.plan)", "false", "test_settle_at_the_lease_s_prices"),
     Mutant(
         "extend",
-        "allowance = grounds.allowance + allowance",
-        "allowance = grounds.allowance",
+        "allowance = terms.allowance + allowance",
+        "allowance = terms.allowance",
         "test_extend_takes_allowance",
     ),
     Mutant(
         "extend",
-        "caps, period = count_hold(account, counted, grounds.caps)",
-        "caps, period = grounds.caps",
+        "caps, period = count_hold(account, scope_amounts, terms.caps)",
+        "caps, period = terms.caps",
         "test_what_is_reserved_counts",
     ),
     # Releasing.
@@ -121,7 +127,7 @@ MUTANTS = [
         "test_every_step_in_every_state",
         {"step": "reserve", "state": "released"},
     ),
-    Mutant("release", "expire_rests(account)", "local _ = nil", "test_new_credits_do_not_expire_with_old_ones"),
+    Mutant("release", "expire_unheld_grants(account)", "local _ = nil", "test_new_credits_do_not_expire_with_old_ones"),
     Mutant(
         "release",
         "how == 'settled'",
@@ -218,9 +224,9 @@ MUTANTS = [
         "test_late_settle_and_the_allowance",
         {"on_expiry": "release", "cost": 60, "balance": 50, "used": 60},
     ),
-    Mutant("settle", "return nil, expire_rests", "return nil", "test_soonest_expiry_first"),
-    Mutant("settle", "  count_charge(account, counted)\n", "", "test_entries_say_what_was_counted"),
-    Mutant("settle", "  count_spent(account, grounds.member, charged)\n", "", "test_expiry_counts_for_the_member"),
+    Mutant("settle", "return nil, expire_unheld_grants", "return nil", "test_soonest_expiry_first"),
+    Mutant("settle", "  count_charge(account, scope_amounts)\n", "", "test_entries_say_what_was_counted"),
+    Mutant("settle", "  count_spent(account, terms.member, charged)\n", "", "test_expiry_counts_for_the_member"),
     Mutant("settle", "  fire_low_levels(account, conditions.low_levels, before)\n", "", "test_settle_fires"),
     Mutant("settle", "    give_up_hold(account, lease)\n", "", "test_entries_say_what_was_counted"),
     # Renewing.
@@ -242,7 +248,7 @@ MUTANTS = [
         {"step": "renew", "state": "expired"},
     ),
     Mutant("lib/lease", "= 86400000", "= 86300000", "test_expired_leases_are_forgotten_after_a_day"),
-    Mutant("lib/lease", "and plan == lease.grounds.plan", "", "test_lease_is_priced_under_its_own_plan"),
+    Mutant("lib/lease", "and plan == lease.terms.plan", "", "test_lease_is_priced_under_its_own_plan"),
     # What falls due.
     Mutant("lib/due", "local DUE_A_CALL = 64", "local DUE_A_CALL = 65", "test_more_is_due_than_a_call_applies"),
     Mutant("lib/due", "    due_leases[index] = nil\n", "", "test_more_is_due_than_a_call_applies"),
@@ -266,20 +272,20 @@ MUTANTS = [
     Mutant("lib/due", "    spend_balance(account, of_balance, true)\n", "", "test_expiry_with_charge"),
     Mutant(
         "lib/due",
-        "      spend_allowance(account, grounds.allowance)\n",
+        "      spend_allowance(account, terms.allowance)\n",
         "",
         "test_expired_lease_and_its_allowance",
         {"on_expiry": "charge"},
     ),
     Mutant(
         "lib/due",
-        "    count_charge(account, counted)\n",
+        "    count_charge(account, scope_amounts)\n",
         "",
         "test_expiry_frees_or_uses_a_cap",
         {"on_expiry": "charge", "used": 60},
     ),
     Mutant(
-        "lib/due", "    count_spent(account, grounds.member, lease.amount)\n", "", "test_expiry_counts_for_the_member"
+        "lib/due", "    count_spent(account, terms.member, lease.amount)\n", "", "test_expiry_counts_for_the_member"
     ),
     Mutant(
         "lib/due",
@@ -295,7 +301,7 @@ MUTANTS = [
     ),
     Mutant(
         "lib/due",
-        "credits = credits + expire_rests(account)",
+        "credits = credits + expire_unheld_grants(account)",
         "",
         "test_what_closes_expires_the_rest",
         {"end": "expiry"},

@@ -9,7 +9,7 @@
 --   start, finish           of the running period, 0 and 0 for a plan without an allowance
 --   the number of the plan's caps, then of each: scope, window, rolling, action, zone, limit
 --   bounds of windows: window@zone, start, finish, ...
-local function parse_terms(text)
+local function parse_plan_terms(text)
   local items = split(text, '\31')
   local terms = {
     plan = items[1], activation = tonumber(items[2]), zone = items[3], allowance = tonumber(items[4]),
@@ -29,10 +29,10 @@ local function parse_terms(text)
   return terms
 end
 
-local NO_TERMS = {caps = {}, bounds = {}}
+local NO_PLAN_TERMS = {caps = {}, bounds = {}}
 
 -- Asks for the terms of a plan, and for the bounds of the windows that have ended in the scopes that were read.
-local function ask_terms(account, plan, assigned, zone)
+local function ask_plan_terms(account, plan, assigned, zone)
   local windows, seen = {}, {}
   for _, scope in pairs(account.scopes) do
     for _, cap in ipairs(scope.read_for_due and {} or scope.caps) do
@@ -54,7 +54,7 @@ end
 
 -- Without an allowance what runs is kept until it ends, with nothing left of it: what was used stays used when an
 -- allowance is assigned again.
-local function take_period(account, terms)
+local function apply_period(account, terms)
   local period, time = account.period, account.time
   if terms.finish == 0 then
     if period and period.finish <= time then
@@ -86,7 +86,7 @@ end
 
 -- The plan's caps in a scope become those of the terms, and stand before the account's own; what the same cap had counted
 -- stays. One that comes back has an id of its own: what leases recorded of the one before is not taken off it.
-local function take_plan_caps(account, scope, terms, activation)
+local function apply_plan_caps(account, scope, terms, activation)
   local kept, from_plan, own = {}, {}, {}
   for _, cap in ipairs(scope.caps) do
     local its = cap.source == 'own' and own or from_plan
@@ -106,7 +106,7 @@ local function take_plan_caps(account, scope, terms, activation)
         id = 'plan-' .. wanted.window .. (wanted.rolling == '1' and '-rolling-' or '-') .. wanted.action .. '-' ..
           integer(next_seq(account)),
         source = 'plan', window = wanted.window, rolling = wanted.rolling, action = wanted.action, zone = wanted.zone,
-        used = 0, held = 0, start = 0, finish = 0, raised = '', raised_until = 0, crossed = '0', buckets = '',
+        used = 0, held = 0, start = 0, finish = 0, raised = '', raised_until = 0, exceeded = '0', buckets = '',
       }
       cap.limit = wanted.limit
       kept[#kept + 1] = cap
@@ -130,39 +130,39 @@ local function open_with_bonus(account, conditions)
 end
 
 -- Brings the caps of a scope up to now. Returns the question where something is missing.
-local function take_caps(account, scope, conditions, terms)
+local function update_caps(account, scope, conditions, terms)
   local plan, time = account.plan, account.time
   local activation = caps_activation(plan, scope.name)
   if scope.activation ~= activation or (activation ~= 0 and terms.plan == plan.id and conditions.activation == 0) then
     if activation ~= 0 and terms.plan ~= plan.id then
-      return ask_terms(account, plan.id, plan.assigned)
+      return ask_plan_terms(account, plan.id, plan.assigned)
     end
-    take_plan_caps(account, scope, terms, activation)
+    apply_plan_caps(account, scope, terms, activation)
   end
   for _, cap in ipairs(scope.caps) do
     local start = cap.start
     roll_window(cap, time, terms.bounds)
     scope.changed = scope.changed or cap.start ~= start
     if window_ended(cap, time) then
-      return ask_terms(account, plan.id, plan.assigned)
+      return ask_plan_terms(account, plan.id, plan.assigned)
     end
   end
 end
 
 -- Brings plan, allowance and the scopes that were read up to now, and opens a new account with its bonus and plan.
 -- Returns the question where something is missing; then nothing that was changed here may be written.
-local function take_terms(account, conditions)
+local function apply_plan_terms(account, conditions)
   local plan, time = account.plan, account.time
-  local terms = conditions.terms and parse_terms(conditions.terms) or NO_TERMS
+  local terms = conditions.terms and parse_plan_terms(conditions.terms) or NO_PLAN_TERMS
   if account.created and conditions.opens and plan.id == '' and not account.opened then
     plan = {id = conditions.plan, assigned = '0', zone = '', activation = 0, scopes = ''}
     if plan.id ~= '' and not (terms.plan == plan.id and runs(terms, time)) then
-      return ask_terms(account, plan.id, '0')
+      return ask_plan_terms(account, plan.id, '0')
     end
     plan.assigned = integer(time)
     account.plan, account.opened = plan, true
   elseif plan.id ~= conditions.plan then
-    return ask_terms(account, plan.id, plan.assigned)
+    return ask_plan_terms(account, plan.id, plan.assigned)
   end
   if plan.id ~= '' then
     if conditions.activation ~= 0 and conditions.activation < plan.activation then
@@ -171,21 +171,21 @@ local function take_terms(account, conditions)
     local period_ended = account.period and account.period.finish <= time
     local newer = conditions.activation > plan.activation
     if terms.plan == plan.id and runs(terms, time) then
-      take_period(account, terms)
+      apply_period(account, terms)
       local scopes = scopes_of(terms)
       if plan.scopes ~= scopes or plan.activation ~= math.max(plan.activation, terms.activation) or account.opened then
         plan.scopes, plan.activation = scopes, math.max(plan.activation, terms.activation)
         save_plan(account)
       end
     elseif period_ended or newer or conditions.terms then
-      return ask_terms(account, plan.id, plan.assigned)
+      return ask_plan_terms(account, plan.id, plan.assigned)
     end
   end
   if account.opened then
     open_with_bonus(account, conditions)
   end
   for _, scope in pairs(account.scopes) do
-    local question = not scope.read_for_due and take_caps(account, scope, conditions, terms)
+    local question = not scope.read_for_due and update_caps(account, scope, conditions, terms)
     if question then
       return question
     end

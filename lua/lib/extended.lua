@@ -10,9 +10,9 @@
 --   team, member/<member>   see lib/members
 --   frozen   who froze it and why, '' where it is not
 --   low      low-balance levels that have fired, see lib/low_balance
-local function load_extras(account)
+local function load_extended(account)
   account.scopes = {}
-  if not account.extras then
+  if not account.extended then
     account.plan, account.frozen, account.low, account.grants_text = NO_PLAN, '', '', ''
     return
   end
