@@ -231,7 +231,7 @@ def test_what_charge_returns_is_checked(credits: CreditManager, provider: Provid
     worker = worker_of(credits, top_up_of(provider, charge=lambda top_up: None), max_attempts=2)
     worker.run_until_idle()
     (letter,) = worker.dead_letters()
-    assert "charge must return True once it is paid" in letter.reason
+    assert "charge must return True if it was paid" in letter.reason
     assert credits.get_balance("u1").balance == 10
 
 
