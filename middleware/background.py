@@ -70,7 +70,7 @@ async def find_work(manager: ManagerCore, work_id: str) -> OpenWork | None:
     Raises:
         RecoveryNeededError, StoreUnavailableError
     """
-    kept = await manager.kept(None, _name(work_id))
+    kept = await manager.get_value(None, _name(work_id))
     return None if kept is None else _decoder.decode(kept)
 
 
@@ -116,7 +116,7 @@ async def try_to_leave_open(manager: ManagerCore, work_id: str, work: OpenWork, 
     """`leave_open`, once. Returns False where the engine is away."""
     kept_seconds = min(ttl_seconds + _LATE_SECONDS, _LONGEST_SECONDS)
     try:
-        await manager.keep(None, _name(work_id), msgspec.json.encode(work), ttl=kept_seconds)
+        await manager.put_value(None, _name(work_id), msgspec.json.encode(work), ttl=kept_seconds)
         if work.leased:
             await manager.renew(work.account, work.lease_id, ttl=ttl_seconds)
     except StoreError:

@@ -130,7 +130,7 @@ class KeyedRequest:
             CreditError, HTTPException: what `reserve` raises.
         """
         give_up_at = monotonic() + self._wait_seconds
-        self._note(await self._manager.kept(self._account, self._outcome_name))
+        self._note(await self._manager.get_value(self._account, self._outcome_name))
         for _ in range(_TRIES):
             meter.share_lease(self._lease_id, self._metadata)
             try:
@@ -233,7 +233,7 @@ class KeyedRequest:
             attempt = self._attempt
             # In this order: what is kept about a run is there before its lease is closed.
             lease = await self._manager.find_lease(self._account, self._lease_id)
-            outcome = self._note(await self._manager.kept(self._account, self._outcome_name))
+            outcome = self._note(await self._manager.get_value(self._account, self._outcome_name))
             if lease is None or self._attempt != attempt:
                 return None
             answered = outcome.request if outcome is not None and outcome.attempt == attempt else b""
@@ -264,15 +264,15 @@ class KeyedRequest:
     async def _replace(self, outcome: Outcome) -> bool:
         """Keep an outcome, unless another one has come in between. Returns whether it is kept."""
         new = _encoder.encode(outcome)
-        kept = await self._manager.keep(
-            self._account, self._outcome_name, new, ttl=_REMEMBERED_SECONDS, replaces=self._kept
+        kept = await self._manager.put_value(
+            self._account, self._outcome_name, new, ttl=_REMEMBERED_SECONDS, if_equals=self._kept
         )
         self._note(kept)
         return kept == new
 
     async def _stored_answer(self, earlier: LeaseStatus) -> Answer:
         stored = self._stored_answers
-        kept = None if stored is None else await self._manager.kept(self._account, self._answer_name)
+        kept = None if stored is None else await self._manager.get_value(self._account, self._answer_name)
         answer = None if stored is None or kept is None else stored.open(kept, self._place)
         if answer is None:
             raise AlreadyChargedError(self._account, self._key, earlier.transaction_id)
@@ -282,7 +282,7 @@ class KeyedRequest:
         stored = self._stored_answers
         assert stored is not None
         sealed = stored.seal(answer, self._place)
-        await self._manager.keep(self._account, self._answer_name, sealed, ttl=stored.ttl_seconds)
+        await self._manager.put_value(self._account, self._answer_name, sealed, ttl=stored.ttl_seconds)
 
 
 class _WaitingClient:

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 from weakref import ref
 
+from ducto_redis.deprecation import renamed_method
 from ducto_redis.errors import ConfigError
 from ducto_redis.events.handlers import EventHandler, Handlers
 from ducto_redis.manager.arguments import UsageOrAmount
@@ -17,6 +18,7 @@ from ducto_redis.manager.ledger_access import ledger_for
 from ducto_redis.manager.meter import Meter
 from ducto_redis.manager.options import CoreOptions, MeteredOptions, MeterOptions, UrlOptions, divide
 from ducto_redis.manager.outbox import PendingCharge, PendingWork
+from ducto_redis.manager.values import keep_by_old_name
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.results import BilledResult
 from ducto_redis.run_sync import drive
@@ -134,8 +136,10 @@ class CreditManager:
     list_user_transactions = _blocking(ManagerCore.list_user_transactions)
     usage = _blocking(ManagerCore.usage)
     anomalies = _blocking(ManagerCore.anomalies)
-    keep = _blocking(ManagerCore.keep)
-    kept = _blocking(ManagerCore.kept)
+    put_value = _blocking(ManagerCore.put_value)
+    get_value = _blocking(ManagerCore.get_value)
+    keep = keep_by_old_name
+    kept = renamed_method("kept", "get_value")
     wait_for_ledger = _blocking(ManagerCore.wait_for_ledger)
     explain = _blocking(ManagerCore.explain)
     explain_balance = _blocking(ManagerCore.explain_balance)

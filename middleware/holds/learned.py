@@ -159,13 +159,13 @@ class Learning:
                 logger.debug("what was learned of holds is shared later: %s", error)
 
     async def _merge(self, name: str, new: Sequence[int]) -> list[int]:
-        kept = await self._manager.kept(None, name) or b""
+        kept = await self._manager.get_value(None, name) or b""
         for _ in range(_MERGE_ATTEMPTS):
             merged = _faded(_sum(_read(kept), new))
             if not any(new):
                 return merged
             value = msgspec.json.encode(merged)
-            found = await self._manager.keep(None, name, value, ttl=_KEPT_SECONDS, replaces=kept)
+            found = await self._manager.put_value(None, name, value, ttl=_KEPT_SECONDS, if_equals=kept)
             if found == value:
                 return merged
             kept = found
