@@ -8,7 +8,7 @@ from rich.text import Text
 from ducto_redis.cli.environment import find_ledger, open_store
 from ducto_redis.cli.output import Json, example, print_json
 from ducto_redis.doctor.findings import Finding
-from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
+from ducto_redis.engine.operations import DEFAULT_JOURNAL_LIMIT
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 

@@ -230,7 +230,6 @@ class Operation(Generic[R]):
         keys: tuple[bytes, ...],
         args: tuple[str | bytes | int, ...],
         read: "Callable[[Operation[R], Any], R]",
-        *,
         account: str = "",
         operation_key: str | None = None,
         lease_id: str = "",

@@ -6,10 +6,11 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS, Namespace
+from ducto_redis.engine.operations import DEFAULT_JOURNAL_LIMIT
 from ducto_redis.engine.scripts import Script, Scripts, load_scripts, run_script
 from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.store.redis_journal import RedisJournal
-from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT, ScriptStore
+from ducto_redis.store.script_store import ScriptStore
 
 
 class MemoryStore(ScriptStore, RedisJournal):

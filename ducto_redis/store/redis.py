@@ -1,7 +1,7 @@
 """The store on Redis or Valkey servers."""
 
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import redis
 
@@ -10,11 +10,12 @@ from ducto_redis.engine.blocking_link import BlockingLink
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS, Namespace
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
 from ducto_redis.engine.operation import Operation
+from ducto_redis.engine.operations import DEFAULT_JOURNAL_LIMIT, Operations
 from ducto_redis.engine.scripts import Scripts, load_scripts
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.store.clients import client_from_url
 from ducto_redis.store.redis_journal import RedisJournal
-from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT, OperationStore
+from ducto_redis.store.script_store import OperationStore
 
 R = TypeVar("R")
 
@@ -49,14 +50,17 @@ class RedisStore(OperationStore, RedisJournal):
         journal_limit: int = DEFAULT_JOURNAL_LIMIT,
         scripts: Scripts | None = None,
     ) -> None:
-        super().__init__(Namespace(namespace, partitions), scripts or load_scripts(), journal_limit=journal_limit)
+        operations = Operations(
+            Namespace(namespace, partitions), scripts or load_scripts(), journal_limit=journal_limit
+        )
+        super().__init__(operations)
         self.link = (BlockingLink if blocking else AsyncLink)(read_topology(url), timeout_seconds=timeout_seconds)
         self.blocking = blocking
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._client: redis.Redis | None = None
 
-    def run(self, operation: Operation[R]) -> Awaitable[R]:
+    def run(self, operation: Operation[R]) -> Coroutine[Any, Any, R]:
         return self.link.run(operation)
 
     def blocking_twin(self) -> "RedisStore":
@@ -66,7 +70,7 @@ class RedisStore(OperationStore, RedisJournal):
             partitions=self.namespace.partitions,
             blocking=True,
             timeout_seconds=self._timeout_seconds,
-            journal_limit=self.journal_limit,
+            journal_limit=self.operations.journal_limit,
             scripts=self.scripts,
         )
 

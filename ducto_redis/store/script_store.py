@@ -2,74 +2,50 @@
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ducto_redis.engine.entry import JournalEntry
 from ducto_redis.engine.keys import Namespace
-from ducto_redis.engine.operation import (
-    PLAIN,
-    CapRule,
-    Charge,
-    Conditions,
-    LeaseTerms,
-    NewGrant,
-    Operation,
-    OperationKey,
-    Page,
-    PartitionRecord,
-    Price,
-    PricingState,
-)
-from ducto_redis.engine.operations import Operations
+from ducto_redis.engine.operation import Operation, PartitionRecord
+from ducto_redis.engine.operations import DEFAULT_JOURNAL_LIMIT, Operations
 from ducto_redis.engine.refusals import MoreIsDue
 from ducto_redis.engine.scripts import Script, Scripts
 from ducto_redis.errors import CreditError, PartitionMismatchError, RecoveryNeededError, StoreUnavailableError
 from ducto_redis.money import from_micro
-from ducto_redis.results import (
-    AccountChange,
-    AccountDescription,
-    AddResult,
-    AdjustResult,
-    Balance,
-    DeductResult,
-    ExtendResult,
-    LeaseStatus,
-    PricingVersion,
-    RefundResult,
-    ReleaseResult,
-    RenewResult,
-    ReserveResult,
-    SettleResult,
-    SweepResult,
-)
+from ducto_redis.results import SweepResult
 from ducto_redis.store.contract import CreditStore, NamespaceState
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_JOURNAL_LIMIT = 1_000_000
-"""Entries in a partition's journal above which nothing new is admitted."""
-
-_SIGNALS_KEPT = 1000
 _OPEN = "open"
 _CREATING = "creating"
+
+
+def _runs(
+    make: Callable[Concatenate[Operations, P], Operation[R]],
+) -> Callable[Concatenate["OperationStore", P], Coroutine[Any, Any, R]]:
+    """Return the method of a store that runs an operation, with the operation's own arguments."""
+
+    def method(self: "OperationStore", /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        return self.run(make(self.operations, *args, **kwargs))
+
+    return method
 
 
 class OperationStore(CreditStore):
     """A store whose methods are operations: a script, its keys, its arguments, and how its reply is read.
 
-    Attributes:
-        journal_limit: entries in a partition's journal above which nothing new is admitted.
-        operations: makes the operations of its namespace.
+    Args:
+        operations: the operations of its namespace.
     """
 
-    def __init__(self, namespace: Namespace, scripts: Scripts, *, journal_limit: int = DEFAULT_JOURNAL_LIMIT) -> None:
-        self.namespace = namespace
-        self.journal_limit = journal_limit
-        self.operations = Operations(namespace, scripts)
+    def __init__(self, operations: Operations) -> None:
+        self.operations = operations
+        self.namespace = operations.namespace
 
     @abstractmethod
-    def run(self, operation: Operation[R]) -> Awaitable[R]:
+    def run(self, operation: Operation[R]) -> Coroutine[Any, Any, R]:
         """Run an operation as one atomic step, again as long as more is due, and return its result.
 
         Raises:
@@ -124,222 +100,34 @@ class OperationStore(CreditStore):
                 f" {self.namespace.partitions}: their number is fixed; connect with partitions={record.partitions}"
             )
 
-    async def add_credits(
-        self, account: str, grant: NewGrant, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> AddResult:
-        return await self.run(
-            self.operations.add_credits(
-                account, grant, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
-            )
-        )
-
-    async def adjust_credits(
-        self, account: str, amount: int, key: OperationKey, *, force: bool, conditions: Conditions, cause: bytes
-    ) -> AdjustResult:
-        return await self.run(
-            self.operations.adjust_credits(
-                account,
-                amount,
-                key,
-                force=force,
-                conditions=conditions,
-                cause=cause,
-                journal_limit=self.journal_limit,
-            )
-        )
-
-    async def refund(
-        self,
-        account: str,
-        charge: Charge,
-        amount: int | None,
-        key: OperationKey,
-        *,
-        expired_to_balance: bool,
-        cause: bytes,
-    ) -> RefundResult:
-        return await self.run(
-            self.operations.refund(
-                account,
-                charge,
-                amount,
-                key,
-                expired_to_balance=expired_to_balance,
-                cause=cause,
-                journal_limit=self.journal_limit,
-            )
-        )
-
-    async def read_entry(self, partition: int, entry_id: str) -> JournalEntry | None:
-        return await self.run(self.operations.read_entry(partition, entry_id))
-
-    async def get_balance(self, account: str, *, conditions: Conditions) -> Balance:
-        return await self.run(self.operations.get_balance(account, conditions=conditions))
-
-    async def describe(self, account: str, *, conditions: Conditions) -> AccountDescription:
-        return await self.run(self.operations.describe(account, conditions=conditions))
-
-    async def deduct(
-        self, account: str, price: Price, key: OperationKey, *, floor: int, conditions: Conditions, cause: bytes
-    ) -> DeductResult:
-        return await self.run(
-            self.operations.deduct(
-                account,
-                price,
-                key,
-                floor=floor,
-                conditions=conditions,
-                cause=cause,
-                journal_limit=self.journal_limit,
-            )
-        )
-
-    async def reserve(
-        self,
-        account: str,
-        lease_id: str,
-        price: Price,
-        terms: LeaseTerms,
-        *,
-        conditions: Conditions,
-        cause: bytes,
-        dry_run: bool = False,
-    ) -> ReserveResult:
-        return await self.run(
-            self.operations.reserve(
-                account,
-                lease_id,
-                price,
-                terms,
-                conditions=conditions,
-                cause=cause,
-                journal_limit=self.journal_limit,
-                dry_run=dry_run,
-            )
-        )
-
-    async def settle(
-        self, account: str, lease_id: str, price: Price, *, conditions: Conditions, fingerprint: str, cause: bytes
-    ) -> SettleResult:
-        return await self.run(
-            self.operations.settle(
-                account, lease_id, price, conditions=conditions, fingerprint=fingerprint, cause=cause
-            )
-        )
-
-    async def release(self, account: str, lease_id: str, *, cause: bytes) -> ReleaseResult:
-        return await self.run(self.operations.release(account, lease_id, cause=cause))
-
-    async def renew(self, account: str, lease_id: str, key: OperationKey, *, ttl_ms: int) -> RenewResult:
-        return await self.run(self.operations.renew(account, lease_id, key, ttl_ms=ttl_ms))
-
-    async def extend(
-        self, account: str, lease_id: str, price: Price, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> ExtendResult:
-        return await self.run(
-            self.operations.extend(
-                account,
-                lease_id,
-                price,
-                key,
-                conditions=conditions,
-                cause=cause,
-                journal_limit=self.journal_limit,
-            )
-        )
-
-    async def set_plan(
-        self, account: str, plan: str, time_zone: str, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> AccountChange:
-        return await self.run(
-            self.operations.set_plan(
-                account, plan, time_zone, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
-            )
-        )
-
-    async def set_cap(
-        self, account: str, rule: CapRule, key: OperationKey, *, conditions: Conditions, cause: bytes
-    ) -> AccountChange:
-        return await self.run(
-            self.operations.set_cap(
-                account, rule, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
-            )
-        )
-
-    async def remove_cap(
-        self, account: str, scope: str, cap_id: str, key: OperationKey, *, cause: bytes
-    ) -> AccountChange:
-        return await self.run(
-            self.operations.remove_cap(account, scope, cap_id, key, cause=cause, journal_limit=self.journal_limit)
-        )
-
-    async def raise_cap(
-        self,
-        account: str,
-        scope: str,
-        cap_id: str,
-        limit: int,
-        until_ms: int,
-        key: OperationKey,
-        *,
-        conditions: Conditions = PLAIN,
-        cause: bytes,
-    ) -> AccountChange:
-        return await self.run(
-            self.operations.raise_cap(
-                account,
-                scope,
-                cap_id,
-                limit,
-                until_ms,
-                key,
-                conditions=conditions,
-                cause=cause,
-                journal_limit=self.journal_limit,
-            )
-        )
-
-    async def clear_cap(
-        self, account: str, scope: str, cap_id: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
-    ) -> AccountChange:
-        return await self.run(
-            self.operations.clear_cap(
-                account, scope, cap_id, key, conditions=conditions, cause=cause, journal_limit=self.journal_limit
-            )
-        )
-
-    async def freeze(
-        self, account: str, reason: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
-    ) -> AccountChange:
-        return await self.run(self.operations.freeze(account, reason, key, conditions=conditions, cause=cause))
-
-    async def create_team(
-        self, account: str, name: str, owner: str, key: OperationKey, *, cause: bytes
-    ) -> AccountChange:
-        return await self.run(
-            self.operations.create_team(account, name, owner, key, cause=cause, journal_limit=self.journal_limit)
-        )
-
-    async def set_member(
-        self, account: str, member: str, role: str, key: OperationKey, *, cause: bytes
-    ) -> AccountChange:
-        return await self.run(
-            self.operations.set_member(account, member, role, key, cause=cause, journal_limit=self.journal_limit)
-        )
-
-    async def list_leases(self, account: str, *, cursor: int = 0, count: int = 100) -> Page:
-        return await self.run(self.operations.list_leases(account, cursor=cursor, count=count))
-
-    async def find_lease(self, account: str, lease_id: str) -> LeaseStatus | None:
-        return await self.run(self.operations.find_lease(account, lease_id))
-
-    async def keep_value(
-        self, account: str | None, name: str, value: bytes, *, ttl_ms: int, replaces: bytes | None = None
-    ) -> bytes:
-        return await self.run(self.operations.keep_value(account, name, value, ttl_ms=ttl_ms, replaces=replaces))
-
-    async def kept_value(self, account: str | None, name: str) -> bytes | None:
-        return await self.run(self.operations.kept_value(account, name))
+    add_credits = _runs(Operations.add_credits)
+    adjust_credits = _runs(Operations.adjust_credits)
+    refund = _runs(Operations.refund)
+    read_entry = _runs(Operations.read_entry)
+    get_balance = _runs(Operations.get_balance)
+    describe = _runs(Operations.describe)
+    deduct = _runs(Operations.deduct)
+    reserve = _runs(Operations.reserve)
+    settle = _runs(Operations.settle)
+    release = _runs(Operations.release)
+    renew = _runs(Operations.renew)
+    extend = _runs(Operations.extend)
+    set_plan = _runs(Operations.set_plan)
+    set_cap = _runs(Operations.set_cap)
+    remove_cap = _runs(Operations.remove_cap)
+    raise_cap = _runs(Operations.raise_cap)
+    clear_cap = _runs(Operations.clear_cap)
+    freeze = _runs(Operations.freeze)
+    create_team = _runs(Operations.create_team)
+    set_member = _runs(Operations.set_member)
+    list_leases = _runs(Operations.list_leases)
+    find_lease = _runs(Operations.find_lease)
+    keep_value = _runs(Operations.keep_value)
+    kept_value = _runs(Operations.kept_value)
+    publish_pricing = _runs(Operations.publish_pricing)
+    activate_pricing = _runs(Operations.activate_pricing)
+    read_pricing = _runs(Operations.read_pricing)
+    signal = _runs(Operations.signal)
 
     async def sweep_partition(
         self, partition: int, *, limit: int = 100, dry_run: bool = False, skip: int = 0
@@ -369,18 +157,6 @@ class OperationStore(CreditStore):
             credits_expired=from_micro(credits),
         )
 
-    async def publish_pricing(self, document: str, key: OperationKey, *, cause: bytes) -> PricingVersion:
-        return await self.run(self.operations.publish_pricing(document, key, cause=cause))
-
-    async def activate_pricing(self, version: int, *, cause: bytes) -> PricingVersion:
-        return await self.run(self.operations.activate_pricing(version, cause=cause))
-
-    async def read_pricing(self, version: int = 0, *, known: int = 0) -> PricingState:
-        return await self.run(self.operations.read_pricing(version, known=known))
-
-    async def signal(self, account: str, event: bytes, *, unheard: bool = False) -> bool:
-        return await self.run(self.operations.signal(account, event, _SIGNALS_KEPT, unheard=unheard))
-
 
 class ScriptStore(OperationStore):
     """A store that brings its own storage for the scripts: what a store for another database begins with.
@@ -392,6 +168,9 @@ class ScriptStore(OperationStore):
         scripts: of `load_scripts`.
         journal_limit: entries in a partition's journal above which nothing new is admitted.
     """
+
+    def __init__(self, namespace: Namespace, scripts: Scripts, *, journal_limit: int = DEFAULT_JOURNAL_LIMIT) -> None:
+        super().__init__(Operations(namespace, scripts, journal_limit=journal_limit))
 
     async def run(self, operation: Operation[R]) -> R:
         while True:

@@ -2,12 +2,12 @@
 
 from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.engine.link import DEFAULT_TIMEOUT_SECONDS
+from ducto_redis.engine.operations import DEFAULT_JOURNAL_LIMIT
 from ducto_redis.engine.urls import SCHEMES
 from ducto_redis.errors import ConfigError
 from ducto_redis.store.contract import JournalledStore
 from ducto_redis.store.memory import MemoryStore
 from ducto_redis.store.redis import RedisStore
-from ducto_redis.store.script_store import DEFAULT_JOURNAL_LIMIT
 
 
 class EmbeddedStore(RedisStore):

@@ -114,9 +114,7 @@ async def test_unknown_outcome(store: RedisStore, proxy: Proxy) -> None:
     proxy.hold_replies()
     price, operation_key = Price(10), key("a charge")
     with pytest.raises(StoreUnavailableError) as unknown:
-        charge = store.operations.deduct(
-            ACCOUNT, price, operation_key, floor=0, conditions=PLAIN, cause=b"", journal_limit=100
-        )
+        charge = store.operations.deduct(ACCOUNT, price, operation_key, floor=0, conditions=PLAIN, cause=b"")
         await store.link.run(charge, timeout_seconds=0.2)
     assert unknown.value.operation_key == "a charge"
     await asyncio.to_thread(proxy.wait_for_replies)

@@ -46,7 +46,7 @@ class TestMemoryStore(StoreConformance):
             store = copy.copy(first)
             store.namespace = Namespace(namespace, partitions)
             store.operations = Operations(store.namespace, scripts_at(clock_offset_ms, shebang=False))
-            store.journal_limit = journal_limit
+            store.operations.journal_limit = journal_limit
             return store
 
         return make
