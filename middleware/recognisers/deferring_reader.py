@@ -3,7 +3,7 @@
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest
-from ducto_redis.middleware.recognisers.usage_reader import UsageReader
+from ducto_redis.middleware.recognisers.usage_reader import LONGEST_NAME, UsageReader
 from ducto_redis.middleware.sse import ServerSentEventParser
 
 # What a stream may keep unparsed in memory, in bytes; a longer one is counted piece by piece.
@@ -19,12 +19,13 @@ class DeferringReader(UsageReader):
     to be kept.
     """
 
+    _tier_reported = False
+    _skipped_bytes = 0
+    _skipped_before_report = 0
+
     def __init__(self, request: MeteredRequest, estimates: Estimates) -> None:
         super().__init__(request, estimates)
-        self._tier_reported = False
         self._skipped: list[bytes] = []
-        self._skipped_bytes = 0
-        self._skipped_before_report = 0
 
     def take_plain_text(self, events: bytes) -> bool:
         """Read, the quick way, what is one event with text and nothing else. Returns whether it was."""
@@ -32,14 +33,17 @@ class DeferringReader(UsageReader):
 
     def take_report(self, usage: UsageMetrics, *, whole: bool = True) -> None:
         """Take what the answer reports: totals so far. `whole` is False where a part of the report made no sense."""
-        super().take_report(usage, whole=whole)
+        self.reported = usage
+        self.invalid = not whole
+        self.delivered_since_report = False
         self._tier_reported = False
         self._skipped_before_report = len(self._skipped)
 
     def take_tier(self, tier: object, *, reported: bool = True) -> None:
         """Take the service tier that served the request, if it is one. `reported`: it stands beside the last report."""
         if isinstance(tier, str):
-            super().take_tier(tier)
+            if 1 <= len(tier.encode(errors="replace")) <= LONGEST_NAME:
+                self.service_tier = tier
             self._tier_reported = self._tier_reported or reported
 
     def skipped(self, events: bytes) -> None:

@@ -1,6 +1,7 @@
 """Bodies of requests: read as JSON, checked, and changed in one field."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +21,8 @@ NOTHING = Raw(b"")
 def decode_request(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Return what a body holds. Raises BadRequestError."""
     try:
-        body.decode()
+        if not body.isascii():
+            body.decode()  # the decoder does not look into what it skips
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         message = str(error)
@@ -30,8 +32,12 @@ def decode_request(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise BadRequestError(f"the body is not JSON: {error}", code="invalid_json") from None
 
 
+@lru_cache(1024)
 def check_name(value: str | None, param: str) -> None:
-    """Check a name, such as that of a model, that goes into the ledger. Raises BadRequestError."""
+    """Check a name, such as that of a model, that goes into the ledger. Raises BadRequestError.
+
+    Names that passed are remembered: an application uses few of them.
+    """
     try:
         if value is not None:
             check_id(value, param)

@@ -1,14 +1,16 @@
 """What a prompt may cost, and what it is charged where no answer says so: text, and media inside it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import Raw, Struct
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import MAX_COUNT
 from ducto_redis.middleware.error_responses import BadRequestError
-from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.estimates import BYTES_PER_TOKEN, Estimates
 
 # Sound takes at most 32 tokens a second, and no encoding less than 1,333 base64 characters for one.
 BASE64_BYTES_PER_SOUND_TOKEN = 32
@@ -33,7 +35,7 @@ FindMedium: TypeAlias = Callable[[dict[str, Any]], Medium | None]
 """Returns the medium that an object in a request is; None for any other object."""
 
 
-class Prompt(NamedTuple):
+class Prompt(Struct, frozen=True, gc=False):
     """A prompt's tokens.
 
     Attributes:
@@ -49,7 +51,7 @@ def measure_prompt(
     estimates: Estimates,
     model: str | None,
     body: bytes,
-    parts: Sequence[bytes],
+    parts: Sequence[bytes | Raw],
     find_medium: FindMedium | None = None,
     marks: Sequence[bytes] = (),
 ) -> Prompt:
@@ -59,33 +61,47 @@ def measure_prompt(
         estimates: how tokens are counted.
         model: whose tokens.
         body: the whole request. It bounds every field that an application may put into its prompt.
-        parts: what of it is the prompt, as JSON. None of them: all of the body.
+        parts: the prompt as JSON: fields of the body as they were sent, or bytes made of them. All of them empty: the
+            prompt is the body.
         find_medium: finds what in `parts` is no text.
         marks: what a part must contain, one of these, to be searched for media.
 
     Raises:
         BadRequestError: where media can't be counted.
     """
-    texts: list[bytes] = []
-    media_size = most = 0
+    texts: list[bytes | memoryview] = []
+    media_size = most = likely_size = 0
+    searched = False
+    if find_medium is not None:
+        for mark in marks:
+            if mark in body:
+                searched = True
+                break
     for part in parts:
-        if find_medium is not None and any(mark in part for mark in marks):
-            without, size, tokens = _without_media(part, find_medium)
-            media_size += size
-            most += tokens
-            texts.append(without)
-        elif part:
-            texts.append(part)
+        # A field of the body has no mark where the body has none; its bytes are looked at in place.
+        text: bytes | memoryview = memoryview(part) if isinstance(part, Raw) else part
+        if find_medium is not None and (searched or isinstance(part, bytes)):
+            text = bytes(part)
+            for mark in marks:
+                if mark in text:
+                    text, size, tokens = _without_media(text, find_medium)
+                    media_size += size
+                    most += tokens
+                    break
+        if text:
+            texts.append(text)
+            likely_size += len(text)
+    if not likely_size:
+        likely_size = len(body)
     if most > MAX_COUNT:
         raise BadRequestError("the media in the request are too large")
-
-    def text() -> str:
-        return "\n".join(text.decode() for text in texts or [body])
-
-    likely_size = sum(map(len, texts)) if texts else len(body)
-    held = estimates.held_tokens(model, len(body) - media_size, text) + most
-    likely = estimates.charged_tokens(model, likely_size, text) + -(-most // _LIKELY_PART)
-    return Prompt(held, likely)
+    if estimates.count_tokens is None:
+        held, likely = len(body) - media_size, -(-likely_size // BYTES_PER_TOKEN)
+    else:
+        text_of = partial(_text_of, texts or [body])
+        held = estimates.held_tokens(model, len(body) - media_size, text_of)
+        likely = estimates.charged_tokens(model, likely_size, text_of)
+    return Prompt(held + most, likely - (-most // _LIKELY_PART))
 
 
 def check_settings(**settings: int) -> None:
@@ -93,6 +109,10 @@ def check_settings(**settings: int) -> None:
     for name, value in settings.items():
         if type(value) is not int or not 0 <= value <= MAX_COUNT:
             raise ConfigError(f"{name} must be a whole number, 0 or more, not {value!r}")
+
+
+def _text_of(texts: Sequence[bytes | memoryview]) -> str:
+    return "\n".join(str(text, "utf-8") for text in texts)
 
 
 def _without_media(part: bytes, find_medium: FindMedium) -> tuple[bytes, int, int]:

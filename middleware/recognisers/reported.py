@@ -32,7 +32,7 @@ def count(value: object) -> int | None:
 
 def total(value: object) -> int:
     """Return a reported total. Raises InvalidReportError where it is missing, or is no count."""
-    found = count(value)
+    found = value if type(value) is int and 0 <= value <= _MOST else count(value)
     if found is None:
         raise InvalidReportError("a total is missing, or is no count")
     return found
@@ -58,7 +58,8 @@ def take_parts(details: object, names: Mapping[str, str], parts: dict[str, int])
         value = details.get(theirs)
         if value is None:
             continue
-        found = count(value)
+        # Nearly all are plain numbers, for which no call is made.
+        found = value if type(value) is int and 0 <= value <= _MOST else count(value)
         if found is None:
             whole = False
         elif found:
@@ -74,6 +75,8 @@ def usage_of(input_tokens: int, output_tokens: int, parts: dict[str, int]) -> tu
     >>> usage_of(10, 5, {"cache_read_tokens": 4, "reasoning_tokens": 9})
     (UsageMetrics(input_tokens=10, output_tokens=5, cache_read_tokens=4), False)
     """
+    if not parts:
+        return UsageMetrics(input_tokens=input_tokens, output_tokens=output_tokens), True
     named = len(parts)
     for most, names in ((input_tokens, _INPUT_PARTS), (output_tokens, _OUTPUT_PARTS)):
         for name in names:

@@ -11,7 +11,8 @@ from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.estimates import Estimates, most_tokens
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, ResponseReader
 
-_LONGEST_NAME = 128
+LONGEST_NAME = 128
+"""The bytes of a service tier's name, at most."""
 
 _decoder = msgspec.json.Decoder()
 
@@ -23,23 +24,24 @@ class UsageReader(ResponseReader):
     `deliver`. Reports are cumulative: the last one counts.
     """
 
+    reported: UsageMetrics | None = None
+    invalid = False
+    failed = False
+    done = False
+    of_another_shape = False
+    delivered_since_report = False
+    _delivered_bytes = 0
+    _delivered_beyond_ascii = 0
+    _delivered_pieces = 0
+    _pieces_to_cover = 0
+    _counted_to_cover = 0
+    _report_to_cover: UsageMetrics | None = None
+    _counted_at_report = 0
+
     def __init__(self, request: MeteredRequest, estimates: Estimates) -> None:
         self.request = request
         self.estimates = estimates
-        self.reported: UsageMetrics | None = None
-        self.invalid = False
-        self.failed = False
-        self.done = False
-        self.of_another_shape = False
         self.service_tier = request.estimate.service_tier
-        self.delivered_since_report = False
-        self._delivered_bytes = 0
-        self._delivered_beyond_ascii = 0
-        self._delivered_pieces = 0
-        self._pieces_to_cover = 0
-        self._counted_to_cover = 0
-        self._report_to_cover: UsageMetrics | None = None
-        self._counted_at_report = 0
         self._delivered_text: list[str] | None = None if estimates.count_tokens is None else []
 
     def take_report(self, usage: UsageMetrics, *, whole: bool = True) -> None:
@@ -50,7 +52,7 @@ class UsageReader(ResponseReader):
 
     def take_tier(self, tier: object) -> None:
         """Take the service tier that served the request, if it is one."""
-        if isinstance(tier, str) and 1 <= len(tier.encode(errors="replace")) <= _LONGEST_NAME:
+        if isinstance(tier, str) and 1 <= len(tier.encode(errors="replace")) <= LONGEST_NAME:
             self.service_tier = tier
 
     def deliver(self, text: str) -> None:

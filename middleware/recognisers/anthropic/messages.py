@@ -89,14 +89,16 @@ class AnthropicMessages(Recogniser):
     def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, what tools bring in, and the most output."""
         body = decode_request(request.body, _decoder)
-        check_limit(body.max_tokens, "max_tokens", least=0)
+        if body.max_tokens is not None:
+            check_limit(body.max_tokens, "max_tokens", least=0)
         model = body.model or self.model_in_path(request.path) or self._default_model
         check_name(model, "model")
-        prompt_parts = [bytes(body.messages), bytes(body.system)]
+        prompt_parts: list[bytes | Raw] = [body.messages, body.system]
+        uses = searches = 0
         if body.tools:
             prompt_parts.append(msgspec.json.encode(body.tools))
+            uses, searches = self._server_tools(body.tools)
         prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
-        uses, searches = self._server_tools(body.tools or [])
         input_tokens = prompt.most_tokens + uses * self._server_tool_tokens
         if input_tokens > MAX_COUNT:
             raise BadRequestError("the tools may be used too often", param="tools")

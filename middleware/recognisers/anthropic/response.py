@@ -147,7 +147,7 @@ class MessageReader(DeferringReader):
     def charge(self, *, complete: bool) -> Charge | None:
         """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
         charge = super().charge(complete=complete)
-        if charge is not None and has_advisor(self._report):
+        if charge is not None and "iterations" in self._report and has_advisor(self._report):
             return Charge(charge.usage, (*charge.flags, "advisor_not_charged"))
         return charge
 
@@ -155,14 +155,18 @@ class MessageReader(DeferringReader):
         """Take a report of totals so far: what it leaves out stays as it was."""
         if not isinstance(report, dict):
             return False
-        self._report.update((name, value) for name, value in report.items() if value is not None)
+        for name, value in report.items():
+            if value is not None:
+                self._report[name] = value
         try:
             usage, whole = read_usage(self._report)
         except InvalidReportError:
             self.invalid = True
             return False
         self.take_report(usage, whole=whole)
-        self.take_tier("fast" if self._report.get("speed") == "fast" else self._report.get("service_tier"))
+        tier = "fast" if self._report.get("speed") == "fast" else self._report.get("service_tier")
+        if tier is not None:
+            self.take_tier(tier)
         return True
 
     def _take_block(self, block: object) -> None:

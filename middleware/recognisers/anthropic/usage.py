@@ -13,6 +13,7 @@ _CACHE = {
 _CACHE_CREATION = {"ephemeral_1h_input_tokens": "cache_write_1h_tokens"}
 _OUTPUT_PARTS = {"thinking_tokens": "reasoning_tokens"}
 _SERVER_TOOLS = {"web_search_requests": "web_search_calls", "code_execution_requests": "code_exec_calls"}
+_DETAILS = (("output_tokens_details", _OUTPUT_PARTS), ("server_tool_use", _SERVER_TOOLS))
 
 
 def read_usage(report: object) -> tuple[UsageMetrics, bool]:
@@ -27,10 +28,13 @@ def read_usage(report: object) -> tuple[UsageMetrics, bool]:
     if not isinstance(report, Mapping):
         raise InvalidReportError("the usage is not an object")
     parts: dict[str, int] = {}
-    whole = take_parts(report.get("output_tokens_details"), _OUTPUT_PARTS, parts)
-    whole &= take_parts(report.get("server_tool_use"), _SERVER_TOOLS, parts)
+    whole = True
+    for field, names in _DETAILS:
+        if (details := report.get(field)) is not None:
+            whole &= take_parts(details, names, parts)
     fresh = output = 0
-    for counts in (report, *_iterations(report, "compaction")):
+    on_the_way = _iterations(report, "compaction") if "iterations" in report else ()
+    for counts in (report, *on_the_way):
         fresh += total(counts.get("input_tokens"))
         output += total(counts.get("output_tokens"))
         whole &= take_parts(counts, _CACHE, parts)

@@ -104,36 +104,48 @@ class OpenAIChat(Recogniser):
     def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, and the most output, for each of `n` choices."""
         body = decode_request(request.body, _decoder)
-        _check(body)
-        model = model_of(body.model, request.path, self._default_model)
+        model, tier, limit = body.model, body.service_tier, body.max_tokens
+        if limit is not None:
+            check_limit(limit, "max_tokens")
+        if (other := body.max_completion_tokens) is not None:
+            check_limit(other, "max_completion_tokens")
+            limit = other if limit is None else max(limit, other)
+        answers = 1 if body.n is None else body.n
+        if not 1 <= answers <= _MOST_CHOICES:
+            raise BadRequestError(f"n must be between 1 and {_MOST_CHOICES}", param="n")
+        if tier is not None:
+            check_name(tier, "service_tier")
+        if model is None:
+            model = model_of(None, request.path, self._default_model)
+        else:
+            check_name(model, "model")
         parts = (body.messages, body.tools, body.functions, body.response_format)
-        texts = [text for part in parts if (text := bytes(part))]
-        prompt = measure_prompt(estimates, model, request.body, texts, self._media.find, MARKS)
-        answers = body.n or 1
-        limits = [limit for limit in (body.max_completion_tokens, body.max_tokens) if limit is not None]
-        limit = max(limits) if limits else None
+        prompt = measure_prompt(estimates, model, request.body, parts, self._media.find, MARKS)
         # Rejected tokens of a predicted output are charged as output, beside the limit.
         prediction = 0 if (predicted := bytes(body.prediction)) == b"null" else len(predicted)
         most_output = (estimates.output(limit) + prediction) * answers
-        if max(prompt.most_tokens, most_output) > MAX_COUNT:
+        if prompt.most_tokens > MAX_COUNT or most_output > MAX_COUNT:
             raise BadRequestError("the limits on tokens are too large", param="max_tokens")
         streams = body.stream is True
+        searches = body.web_search_options is not None or is_one_of(model, self._searching_models)
+        effort = body.reasoning_effort
+        reasons = is_one_of(model, self._reasoning_models) if effort is None else effort != "none"
         return StreamRequest(
             UsageMetrics(
                 model=model,
                 input_tokens=prompt.most_tokens,
                 output_tokens=most_output,
-                web_search_calls=1 if self._searches(model, body) else 0,
+                web_search_calls=1 if searches else 0,
                 operation=self.operation_type,
-                service_tier=body.service_tier,
+                service_tier=tier,
             ),
             counted_input_tokens=prompt.likely_tokens,
             streams=streams,
             answers=answers,
             output_limit=limit,
-            may_reason_hidden=self._may_reason(model, body.reasoning_effort),
+            may_reason_hidden=reasons,
             # Sound, pictures and what is rejected of a prediction can't be counted as they come.
-            holds_worst_case=bool(prediction) or body.modalities not in (None, ["text"]),
+            holds_worst_case=bool(prediction) or (body.modalities is not None and body.modalities != ["text"]),
             adds_usage=self._ask_for_usage and streams and not asks_for_usage(body.stream_options),
             has_stream_options=body.stream_options is not UNSET,
         )
@@ -149,21 +161,3 @@ class OpenAIChat(Recogniser):
             name = "max_completion_tokens" if request.may_reason_hidden else "max_tokens"
             body = with_lower_limit(body, ("max_completion_tokens", "max_tokens"), output_limit, name)
         return with_usage_asked(body, request)
-
-    def _may_reason(self, model: str | None, effort: object) -> bool:
-        if effort is not None:
-            return effort != "none"
-        return is_one_of(model, self._reasoning_models)
-
-    def _searches(self, model: str | None, request: _ChatRequest) -> bool:
-        if request.web_search_options is not None:
-            return True
-        return is_one_of(model, self._searching_models)
-
-
-def _check(request: _ChatRequest) -> None:
-    check_limit(request.max_tokens, "max_tokens")
-    check_limit(request.max_completion_tokens, "max_completion_tokens")
-    if request.n is not None and not 1 <= request.n <= _MOST_CHOICES:
-        raise BadRequestError(f"n must be between 1 and {_MOST_CHOICES}", param="n")
-    check_name(request.service_tier, "service_tier")

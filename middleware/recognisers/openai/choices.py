@@ -67,8 +67,16 @@ class ChoicesReader(DeferringReader):
 
     def document(self, body: bytes) -> None:
         """Take the whole answer. What is of another shape counts as delivered text."""
-        if not self._take_report_only(body):
-            self._take(decode(body), body)
+        try:
+            # Where there is a usable report, the rest, and so all text, is only skipped over.
+            answer = _report_decoder.decode(body)
+            if answer.usage is not None and self._read_report(answer.usage):
+                if answer.service_tier is not None:
+                    self.take_tier(answer.service_tier)
+                return
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        self._take(decode(body), body)
 
     def event(self, event: ServerSentEvent) -> None:
         """Take one chunk."""
@@ -107,17 +115,6 @@ class ChoicesReader(DeferringReader):
     def counted_usage(self) -> UsageMetrics:
         """Return the usage of an answer that reports none."""
         return structs.replace(super().counted_usage(), web_search_calls=self.request.estimate.web_search_calls)
-
-    def _take_report_only(self, body: bytes) -> bool:
-        """Read the report of a whole document and nothing else of it. Returns whether that was enough."""
-        try:
-            answer = _report_decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        if answer.usage is None or not self._read_report(answer.usage):
-            return False
-        self.take_tier(answer.service_tier)
-        return True
 
     def _take(self, answer: object, text: bytes) -> None:
         if not isinstance(answer, dict) or _KNOWN.isdisjoint(answer):

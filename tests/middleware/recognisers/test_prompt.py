@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import MAX_COUNT
 from ducto_redis.middleware import BadRequestError, Estimates
+from ducto_redis.middleware.recognisers.json_request import NOTHING
 from ducto_redis.middleware.recognisers.prompt import Medium, Prompt, check_settings, measure_prompt
 
 MARKS = (b'"picture"',)
@@ -35,6 +38,17 @@ def test_media() -> None:
     assert prompt.likely_tokens == -(-len(part.replace(b" ", b"").replace(b"x", b"")) // 4) + 250
     assert measure(part, part, marks=()).most_tokens == len(part)
     assert measure(b'{"picture"', b'{"picture"').most_tokens == 10
+
+
+@pytest.mark.parametrize("tokeniser", [None, lambda model, text: len(text)])
+@pytest.mark.parametrize("fields", [{}, {"a": [{"picture": "x" * 90}], "b": "ü"}, {"a": None, "b": "text"}])
+def test_fields_as_they_were_sent(fields: dict[str, Any], tokeniser: Any) -> None:
+    """A field of the body counts as the same bytes do, and one that is missing as nothing."""
+    body = json.dumps(fields, ensure_ascii=False).encode()
+    raw = [msgspec.json.decode(body, type=dict[str, Raw]).get(name, NOTHING) for name in ("a", "b", "c")]
+    estimates = Estimates(count_tokens=tokeniser)
+    measured = measure_prompt(estimates, "m", body, raw, find, MARKS)
+    assert measured == measure(body, *map(bytes, raw), estimates=estimates)
 
 
 def test_a_tokeniser_gets_the_text() -> None:
