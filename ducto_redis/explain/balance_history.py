@@ -17,7 +17,7 @@ from ducto_redis.money import from_micro, to_signed_micro
 from ducto_redis.results import AccountDescription, Lease
 
 if TYPE_CHECKING:
-    from ducto_redis.ledger.entry_queries import TracedEntry
+    from ducto_redis.ledger.entry_queries import DerivedEntry
 
 KINDS = ("earlier", "opened", "added", "adjusted", "charged", "returned", "refunded", "expired", "other", "due")
 """The kinds of lines, in their order."""
@@ -201,11 +201,11 @@ def read_history(history: BalanceHistory, reader: HistoryReader, changes: Iterab
         history.take(_of_journal(entry))
 
 
-def of_ledger(pages: Iterable[Iterable["TracedEntry"]]) -> Iterator[Change]:
+def of_ledger(pages: Iterable[Iterable["DerivedEntry"]]) -> Iterator[Change]:
     """Yield the entries of the ledger, one by one."""
     for page in pages:
-        for traced in page:
-            yield Change(traced.entry, traced.model, traced.type, traced.allowance)
+        for derived in page:
+            yield Change(derived.entry, derived.model, derived.type, derived.allowance)
 
 
 def _of_journal(entry: JournalEntry) -> Change:

@@ -78,7 +78,7 @@ class HistoryReader:
 
         found = {entry.transaction_id: entry}
         if self._ledger is not None:
-            for each in self._ledger.trace_lease(self._namespace.name, self._account, lease_id):
+            for each in self._ledger.lease_entries(self._namespace.name, self._account, lease_id):
                 found[each.transaction_id] = each
         else:
             for each in self._journal_before(entry):

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from ducto_redis.analytics_results import (
     AggregateStats,
@@ -20,22 +20,24 @@ from ducto_redis.analytics_results import (
     UsageGroup,
     UserSpend,
 )
-from ducto_redis.errors import ConfigError
+from ducto_redis.errors import ConfigError, TeamNotFoundError
 from ducto_redis.ledger.anomalies import Sensitivity, find_anomalies
 from ducto_redis.ledger.database import Database
-from ducto_redis.ledger.known import check_measure, check_team
-from ducto_redis.ledger.rollups import HOUR_MS
+from ducto_redis.ledger.rollups import COUNTED_BY_NAME, HOUR_MS
 from ducto_redis.ledger.rows import name_of
-from ducto_redis.ledger.schema import USAGE_SUMS
+from ducto_redis.ledger.schema import USAGE_SUMS, accounts, measures
 from ducto_redis.ledger.sums import BEGINNING_MS, END_MS, Group, Question, hours_with_entries, measured, sums_of
 from ducto_redis.ledger.transaction_pages import read_page
 from ducto_redis.money import Amount, from_micro
+from ducto_redis.suggestions import did_you_mean
 from ducto_redis.windows import check_time_zone, window_bounds
 
 SPENDING = ("deduct", "settle", "expire", "release", "refund")
 _NAMES = ("entries", "charges", "charged", "allowance", "amount", "shortfall")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_MEASURES_LISTED = 20
+_TEAM_FIELD = "team"
 
 Times: TypeAlias = tuple[int, int]
 
@@ -87,7 +89,7 @@ class Analytics:
     def check_team(self, account: str) -> None:
         """Raise TeamNotFoundError where the account is no team, as far as the ledger has heard."""
         with self._database.read() as connection:
-            check_team(connection, self._namespace, account)
+            _check_team(connection, self._namespace, account)
 
     def daily_spend(
         self,
@@ -223,7 +225,7 @@ class Analytics:
                 question, zone = _by_days(connection, question, time_zone)
             found = _quantities(connection, question, measure)
             if not found:
-                check_measure(connection, self._namespace, measure, declared)
+                _check_measure(connection, self._namespace, measure, declared)
 
         def of(group: Group) -> Any:
             match by:
@@ -396,3 +398,52 @@ def _quantities(connection: Connection, question: Question, measure: str) -> dic
         raise ConfigError(f"a measure is a name such as 'input_tokens', not {measure!r:.40}")
     own = measured(connection, question, name_of(measure) or "")
     return {group: from_micro(value) for group, value in own.items()}
+
+
+def _check_measure(connection: Connection, namespace: str, measure: str, declared: Collection[str]) -> None:
+    """Refuse a measure that is neither a field of a usage, nor declared, nor counted in this ledger.
+
+    Args:
+        connection: of the ledger.
+        namespace: whose.
+        measure: the name.
+        declared: measures of the pricing document, which may never have been used.
+
+    Raises:
+        ConfigError: names the measures that there are.
+    """
+    if measure in USAGE_SUMS or measure in COUNTED_BY_NAME or measure in declared:
+        return
+    its = measures.c
+    if connection.scalar(select(its.measure).where(its.namespace == namespace, its.measure == measure).limit(1)):
+        return
+    own = sorted({*declared, *_counted_measures(connection, namespace)} - {*COUNTED_BY_NAME})
+    names = f"; and of its own: {', '.join(map(repr, own))}" if own else ""
+    built_in = (*USAGE_SUMS, *COUNTED_BY_NAME)
+    raise ConfigError(
+        f"there is no measure {measure!r:.80}; there are {', '.join(built_in)}{names}"
+        f"{did_you_mean(measure, (*own, *built_in))}"
+    )
+
+
+def _check_team(connection: Connection, namespace: str, account: str) -> None:
+    """Raise TeamNotFoundError where the ledger does not know the account for a team."""
+    its = accounts.c
+    fields = connection.scalar(select(its.fields).where(its.namespace == namespace, its.account == account))
+    if fields is None:
+        raise TeamNotFoundError(account, exists=False)
+    if _TEAM_FIELD not in msgspec.json.decode(fields, type=dict[str, str]):
+        raise TeamNotFoundError(account, exists=True)
+
+
+def _counted_measures(connection: Connection, namespace: str) -> list[str]:
+    # One step in the index for each name: there may be millions of rows of one measure.
+    found: list[str] = []
+    its = measures.c
+    while len(found) < _MEASURES_LISTED:
+        after = [its.measure > found[-1]] if found else []
+        name = connection.scalar(select(func.min(its.measure)).where(its.namespace == namespace, *after))
+        if name is None:
+            break
+        found.append(name)
+    return found

@@ -20,7 +20,7 @@ _LEASE_CHANGES = ("extend", "renew")
 _CHANGES_LOOKED_AT = 10_000
 
 
-class TracedEntry(Struct, frozen=True):
+class DerivedEntry(Struct, frozen=True):
     """A journal entry, and what the ledger made of it.
 
     Attributes:
@@ -42,12 +42,12 @@ class TracedEntry(Struct, frozen=True):
     superseded: bool
 
 
-class Tracing:
+class EntryQueries:
     """The part of the ledger that says how something came about."""
 
     _database: Database
 
-    def trace_lease(self, namespace: str, account: str, lease_id: str) -> list[JournalEntry]:
+    def lease_entries(self, namespace: str, account: str, lease_id: str) -> list[JournalEntry]:
         """What happened to a lease, in order; to all leases of that id, where it was used again.
 
         Among it is what leases inside of it took of its hold, and gave back.
@@ -68,10 +68,10 @@ class Tracing:
                 changed = changed.where(place < max(places))
             found = [*found, *self._rows(changed.order_by(entries.c.epoch, entries.c.seq).limit(_CHANGES_LOOKED_AT))]
         places_of = {(row.epoch, row.seq): row for row in found}  # the last of its steps may be found twice
-        traced = [_entry(row) for _, row in sorted(places_of.items())]
-        return [entry for entry in traced if any(changed == name for changed, _ in entry.changes)]
+        found_entries = [_entry(row) for _, row in sorted(places_of.items())]
+        return [entry for entry in found_entries if any(changed == name for changed, _ in entry.changes)]
 
-    def trace_account(self, namespace: str, account: str) -> Iterator[list[TracedEntry]]:
+    def account_entries(self, namespace: str, account: str) -> Iterator[list[DerivedEntry]]:
         """All entries that lead to an account's balance, oldest first, some at a time, each in a transaction.
 
         Raises:
@@ -95,10 +95,10 @@ class Tracing:
             rows = self._rows(statement)
             if not rows:
                 return
-            yield [_traced(row) for row in rows]
+            yield [_derived(row) for row in rows]
             after = (rows[-1].epoch, rows[-1].seq, rows[-1].id)
 
-    def trace_charges(self, namespace: str, start_ms: int, end_ms: int) -> Iterator[list[JournalEntry]]:
+    def charge_entries(self, namespace: str, start_ms: int, end_ms: int) -> Iterator[list[JournalEntry]]:
         """Deduct and settle entries of a time, partition by partition, some at a time, each in a transaction."""
         with self._database.read() as connection:
             reached = connection.execute(
@@ -141,8 +141,8 @@ class Tracing:
             return connection.execute(statement).all()
 
 
-def _traced(row: Any) -> TracedEntry:
-    return TracedEntry(
+def _derived(row: Any) -> DerivedEntry:
+    return DerivedEntry(
         _entry(row), row.balance_after, row.charged, row.allowance, row.model, row.type, bool(row.superseded)
     )
 

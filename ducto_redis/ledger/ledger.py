@@ -1,7 +1,7 @@
 """The ledger: what happened to every account, in SQL."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sqlalchemy import select
 
@@ -10,7 +10,8 @@ from ducto_redis.engine.state import AccountState
 from ducto_redis.errors import LedgerError
 from ducto_redis.ledger.analytics import Analytics
 from ducto_redis.ledger.database import Database
-from ducto_redis.ledger.entry_queries import Tracing
+from ducto_redis.ledger.engine_check import EngineStore
+from ducto_redis.ledger.entry_queries import EntryQueries
 from ducto_redis.ledger.migration import migrate
 from ducto_redis.ledger.rebuilding import stored_fields
 from ducto_redis.ledger.reports import LedgerAccount, LedgerEntry, Position, RawEntry, VerifyReport, WriteReport
@@ -27,11 +28,8 @@ from ducto_redis.ledger.unreadable import reread
 from ducto_redis.ledger.verify import verify
 from ducto_redis.ledger.writer import write_batch
 
-if TYPE_CHECKING:
-    from ducto_redis.ledger.live import LiveStore
 
-
-class Ledger(Tracing):
+class Ledger(EntryQueries):
     """The ledger in one database. Blocking; safe to use from several threads, and after a fork.
 
     Nothing is opened before it is used. Every method may raise LedgerUnavailableError, where the database cannot be
@@ -206,7 +204,7 @@ class Ledger(Tracing):
         """What was spent in a namespace, by whom and for what."""
         return Analytics(self._database, namespace)
 
-    def verify(self, namespace: str | None = None, *, store: "LiveStore | None" = None) -> VerifyReport:
+    def verify(self, namespace: str | None = None, *, store: EngineStore | None = None) -> VerifyReport:
         """Recompute every balance from the entries, and find what does not add up.
 
         For every account: the entries' changes follow from their amounts, and add up to `balance_after` at every seq;

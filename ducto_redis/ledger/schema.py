@@ -6,6 +6,8 @@ prefix, so that they may share it with an application's own tables. The packaged
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
 
+from ducto_redis.engine.cause import USAGE_FIELDS
+
 metadata = MetaData()
 
 # Compared byte by byte: ids are the same where their bytes are, and sort alike on every server.
@@ -13,22 +15,9 @@ _Name = Text().with_variant(Text(collation="C"), "postgresql")
 _Identity = BigInteger().with_variant(Integer, "sqlite")
 
 MOVEMENT_SUMS = ("entries", "charges", "charged", "allowance", "shortfall", "amount", "balance_change")
-USAGE_SUMS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "audio_input_tokens",
-    "audio_output_tokens",
-    "image_input_tokens",
-    "image_output_tokens",
-    "tool_calls",
-    "search_queries",
-    "search_results",
-    "web_search_calls",
-    "code_exec_calls",
-)
+_TEXTS = ("model", "fixed_job", "operation", "service_tier")
+USAGE_SUMS = tuple(name for name in USAGE_FIELDS[: USAGE_FIELDS.index("measures")] if name not in _TEXTS)
+"""The numbers of a usage that have columns. Later fields of a usage are summed by name, in `measures`."""
 SUMS = MOVEMENT_SUMS + USAGE_SUMS
 """What roll-ups add up: movements of credits in micro-credits, then usage."""
 

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Row, func, select, union
 
 from ducto_redis.engine.entry import UnreadableEntryError
 from ducto_redis.engine.state import AccountState
+from ducto_redis.ledger.engine_check import EngineCheck, EngineStore
 from ducto_redis.ledger.history import History
-from ducto_redis.ledger.live import LiveAccounts, LiveStore
 from ducto_redis.ledger.movements import StoredMovements
 from ducto_redis.ledger.rebuilding import (
     ROWS_AT_A_TIME,
@@ -30,9 +30,9 @@ FAILURES_KEPT = 1000
 _KEY_KEPT_MS = 24 * 3600 * 1000
 
 
-def verify(connection: Connection, namespace: str | None, store: LiveStore | None) -> VerifyReport:
+def verify(connection: Connection, namespace: str | None, store: EngineStore | None) -> VerifyReport:
     """See `Ledger.verify`."""
-    live = LiveAccounts(store) if store is not None else None
+    live = EngineCheck(store) if store is not None else None
     checked = _Checked()
     coarse: list[str] = []
     for name in _namespaces(connection) if namespace is None else (namespace,):
@@ -127,7 +127,7 @@ def _check_page(
     page: dict[str, _Stored],
     bounds: tuple[str | None, str | None],
     checked: _Checked,
-    live: LiveAccounts | None,
+    live: EngineCheck | None,
     rollups: StoredRollups,
 ) -> None:
     reasons: dict[str, list[str]] = {}

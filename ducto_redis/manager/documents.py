@@ -119,7 +119,7 @@ class Documents(ManagerBase):
         replay = Replay(PricingEngine(checked))
         if self.store.local:
             await self._in_thread(lambda: self._ledger_access.wait(_WAIT_SECONDS))
-        pages = ledger.trace_charges(self.store.namespace.name, start_ms, end_ms)
+        pages = ledger.charge_entries(self.store.namespace.name, start_ms, end_ms)
         while page := await self._in_thread(lambda: next(pages, None)):
             engines = await self._engines_of(page)
             await self._in_thread(partial(_take, replay, page, engines))

@@ -62,7 +62,7 @@ class Explaining(ManagerBase):
         history = BalanceHistory(described, movements)
         reader = HistoryReader(self.store, self.ledger, account, partition)
         ledger, namespace = self.ledger, self.store.namespace.name
-        changes = () if ledger is None else of_ledger(ledger.trace_account(namespace, account))
+        changes = () if ledger is None else of_ledger(ledger.account_entries(namespace, account))
         await self._in_thread(lambda: read_history(history, reader, changes))
         history.missing += [*reader.limits(), *reader.missing]
         return history.result(leases)

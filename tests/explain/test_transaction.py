@@ -68,7 +68,7 @@ def transactions(manager: CreditManager, account: str = "u1") -> list[str]:
     ledger = manager.core.ledger
     if ledger is not None:
         manager.wait_for_ledger()
-        pages = ledger.trace_account(manager.store.namespace.name, account)
+        pages = ledger.account_entries(manager.store.namespace.name, account)
         return [traced.entry.transaction_id for page in pages for traced in page]
     evidence = HistoryReader(manager.store, None, account, manager.store.namespace.account(account).partition)
     return [entry.transaction_id for entry in evidence.journal_after(FIRST)]

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from ducto_redis.engine.entry import JournalEntry, decode_entry
 from ducto_redis.errors import LedgerError
 from ducto_redis.ledger import Ledger, RawEntry, entry_queries
-from ducto_redis.ledger.entry_queries import TracedEntry
+from ducto_redis.ledger.entry_queries import DerivedEntry
 from tests.ledger.entries import Account, Journal, engine_of, lease_record
 
 NAMESPACE = "ducto"
@@ -21,11 +21,11 @@ def decoded(raw: Iterable[RawEntry], partition: int = 0) -> list[JournalEntry]:
 
 
 def charges(ledger: Ledger, start_ms: int = 0, end_ms: int = EVER) -> list[JournalEntry]:
-    return [entry for page in ledger.trace_charges(NAMESPACE, start_ms, end_ms) for entry in page]
+    return [entry for page in ledger.charge_entries(NAMESPACE, start_ms, end_ms) for entry in page]
 
 
-def traced(ledger: Ledger, account: str = "u1") -> list[TracedEntry]:
-    return [each for page in ledger.trace_account(NAMESPACE, account) for each in page]
+def traced(ledger: Ledger, account: str = "u1") -> list[DerivedEntry]:
+    return [each for page in ledger.account_entries(NAMESPACE, account) for each in page]
 
 
 def test_all_entries_of_an_account(ledger: Ledger, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +92,9 @@ def test_a_lease(ledger: Ledger, account: Account) -> None:
         raw.append(journal.entry("u1", account.seq, operation, f"call/{account.seq}", amount=4, changes=record))
     raw += [account.settle("l", 3), account.settle("other", 3)]
     ledger.write(NAMESPACE, 0, raw)
-    assert ledger.trace_lease(NAMESPACE, "u1", "l") == decoded([raw[1], raw[3], raw[5], raw[6]])
-    assert ledger.trace_lease(NAMESPACE, "u1", "none") == []
-    assert ledger.trace_lease(NAMESPACE, "u2", "l") == []
+    assert ledger.lease_entries(NAMESPACE, "u1", "l") == decoded([raw[1], raw[3], raw[5], raw[6]])
+    assert ledger.lease_entries(NAMESPACE, "u1", "none") == []
+    assert ledger.lease_entries(NAMESPACE, "u2", "l") == []
 
 
 def test_a_lease_that_is_open(ledger: Ledger, account: Account) -> None:
@@ -104,7 +104,7 @@ def test_a_lease_that_is_open(ledger: Ledger, account: Account) -> None:
     changes: dict[str, str | int] = {"lease/l": lease_record(9)}
     raw.append(account.journal.entry("u1", account.seq, "extend", "call/x", amount=4, changes=changes))
     ledger.write(NAMESPACE, 0, raw)
-    assert ledger.trace_lease(NAMESPACE, "u1", "l") == decoded(raw[1:])
+    assert ledger.lease_entries(NAMESPACE, "u1", "l") == decoded(raw[1:])
 
 
 def test_an_entry_that_cannot_be_read(ledger: Ledger, account: Account, ledger_url: str) -> None:

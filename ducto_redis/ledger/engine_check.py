@@ -10,7 +10,7 @@ from ducto_redis.engine.keys import Namespace
 from ducto_redis.engine.state import AccountState
 
 
-class LiveStore(Protocol):
+class EngineStore(Protocol):
     """The part of a store that the comparison needs."""
 
     @property
@@ -19,7 +19,7 @@ class LiveStore(Protocol):
     def redis(self) -> Any: ...
 
 
-class LiveAccounts:
+class EngineCheck:
     """Compares accounts with the engine.
 
     Attributes:
@@ -27,7 +27,7 @@ class LiveAccounts:
         behind: accounts of which the engine has newer changes.
     """
 
-    def __init__(self, store: LiveStore) -> None:
+    def __init__(self, store: EngineStore) -> None:
         self._namespace = store.namespace
         self._client = store.redis()
         self.compared = 0
