@@ -2,8 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,29 @@ def floor_of(module: tuple[str, ...]) -> int:
     return FLOORS[module[0]] if len(module) > 1 or module[0] in FLOORS else GROUND
 
 
+def room_of(module: tuple[str, ...]) -> str:
+    """The room of a module, given as for `floor_of`; files of the ground floor share one."""
+    return module[0] if floor_of(module) != GROUND else ""
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file."""
+    return ".".join(("ducto_redis", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported_files(path: Path, files: Mapping[str, Path]) -> set[str]:
+    """The files of the package that a file imports, by their dotted names."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from package import module` imports the module; all else comes from the file that is named.
+            found |= {name if name in files else node.module for name in names}
+    return found & files.keys()
+
+
 @cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
@@ -81,16 +105,30 @@ def is_module(inner: tuple[str, ...]) -> bool:
     return inner[0] in FLOORS or (PACKAGE / f"{inner[0]}.py").exists()
 
 
-@pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)
-def test_imports_run_downwards(path: Path) -> None:
-    """A file imports only from its own floor or below, and never from the package's front doors."""
-    inner = path.relative_to(PACKAGE).with_suffix("").parts
-    if inner in (("__init__",), ("__main__",)):
-        return
-    own = floor_of(inner)
-    for module in imported_modules(path):
-        assert module, f"{relative(path)} imports from ducto_redis itself; import from the module that has it"
-        assert floor_of(module) <= own, f"{relative(path)} (floor {own}) imports ducto_redis.{'.'.join(module)}"
+def test_imports_run_strictly_downwards() -> None:
+    """A file imports from its own room or from a strictly lower floor, and never from the package's front door."""
+    wrong = []
+    for path in PYTHON_FILES:
+        inner = path.relative_to(PACKAGE).with_suffix("").parts
+        if inner in (("__init__",), ("__main__",)):
+            continue
+        own = floor_of(inner)
+        for module in imported_modules(path):
+            if not module:
+                wrong.append(f"{relative(path)} imports from ducto_redis itself; import from the module that has it")
+            elif room_of(module) != room_of(inner) and floor_of(module) >= own:
+                wrong.append(f"{relative(path)} (floor {own}) imports ducto_redis.{'.'.join(module)}")
+    assert wrong == []
+
+
+def test_no_files_import_each_other() -> None:
+    """The imports of files form no circle, those for types alone included."""
+    files = {module_of(path): path for path in PYTHON_FILES}
+    imports = {module: sorted(imported_files(path, files) - {module}) for module, path in files.items()}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(f"these files import each other: {' <- '.join(error.args[1])}")
 
 
 def test_every_folder_has_a_floor() -> None:
@@ -119,30 +157,34 @@ def numbers_of(kind: str, text: str) -> set[int]:
     return {int(number) for number in re.findall(rf"{kind}\[(\d+)", text)}
 
 
-@pytest.mark.parametrize("name", SCRIPT_FILES)
 @pytest.mark.parametrize("kind", ["KEYS", "ARGV"])
-def test_header_agrees_with_code(name: str, kind: str) -> None:
+def test_headers_agree_with_code(kind: str) -> None:
     """A header documents KEYS and ARGV from 1 without a gap; the code with its pieces reads these and no others.
 
     A key that is there only because a family of scripts is called with the same keys is marked `(not read)`. A list of
     any length is documented as `ARGV[3...]`, and read in a loop.
     """
-    header, _ = split_header(SCRIPT_FILES[name].read_text())
-    _, code = split_header(load_scripts()[name].text.decode())
-    documented = numbers_of(kind, header)
-    assert documented == set(range(1, len(documented) + 1))
-    lists = re.findall(rf"{kind}\[(\d+)\.\.\.\]", header)
-    assert bool(lists) == bool(re.search(rf"#{kind}\b", code))
-    unread = {int(number) for number in re.findall(rf"{kind}\[(\d+)\] [\w ]+ \(not read\)", header)}
-    assert numbers_of(kind, code) | {int(number) for number in lists} == documented - unread
+    wrong = []
+    for name, path in SCRIPT_FILES.items():
+        header, _ = split_header(path.read_text())
+        _, code = split_header(load_scripts()[name].text.decode())
+        documented = numbers_of(kind, header)
+        lists = re.findall(rf"{kind}\[(\d+)\.\.\.\]", header)
+        unread = {int(number) for number in re.findall(rf"{kind}\[(\d+)\] [\w ]+ \(not read\)", header)}
+        if documented != set(range(1, len(documented) + 1)):
+            wrong.append(f"{name}: the header documents {kind} {sorted(documented)}")
+        if bool(lists) != bool(re.search(rf"#{kind}\b", code)):
+            wrong.append(f"{name}: a list of {kind} is documented or read, but not both")
+        if (read := numbers_of(kind, code) | {int(number) for number in lists}) != documented - unread:
+            wrong.append(f"{name}: the code reads {kind} {sorted(read)}, documented are {sorted(documented - unread)}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", SCRIPT_FILES)
-def test_header_says_what_it_does_and_replies(name: str) -> None:
+def test_headers_say_what_scripts_do_and_reply() -> None:
     """A header opens with the script's name and purpose, and documents the reply and the errors."""
-    header, _ = split_header(SCRIPT_FILES[name].read_text())
-    assert header.startswith(f"-- {name}: ")
-    assert re.search(r"^-- Reply\b", header, re.MULTILINE)
+    headers = {name: split_header(path.read_text())[0] for name, path in SCRIPT_FILES.items()}
+    assert [name for name, header in headers.items() if not header.startswith(f"-- {name}: ")] == []
+    assert [name for name, header in headers.items() if not re.search(r"^-- Reply\b", header, re.MULTILINE)] == []
 
 
 def test_every_piece_is_included() -> None:
@@ -184,3 +226,58 @@ def test_parts_of_the_manager_do_not_hide_each_other() -> None:
             if not name.startswith("__"):
                 places.setdefault(name, []).append(part.__name__)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+_CLAUSES = frozenset({"what", "whatever", "who", "whoever", "whether", "where", "when", "which", "that", "how"})
+# A function's docstring that begins with one of these is a noun phrase.
+_NOUN_PHRASES = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "this",
+        "these",
+        "all",
+        "each",
+        "every",
+        "some",
+        "no",
+        "one",
+        "its",
+        "their",
+        "it",
+        "of",
+        "as",
+        "in",
+    }
+)
+
+
+_OTHER_ROOMS = ("testing", "ledger", "middleware", "manager", "engine", "store", "journal", "clients")
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, bool, str]]:
+    """Each docstring of a file: its line, whether a function has it that is called as one, and its first line."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                called = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
+                    "property" in ast.unparse(decorator) or "fixture" in ast.unparse(decorator)
+                    for decorator in node.decorator_list
+                )
+                is_test = getattr(node, "name", "").startswith("test_")
+                yield getattr(node, "lineno", 1), called and not is_test, text.splitlines()[0]
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    """No docstring begins with a clause; that of a function begins with a verb, in the imperative."""
+    wrong = []
+    for path in (*PYTHON_FILES, *sorted((ROOT / "benchmarks").rglob("*.py"))):
+        if path.is_relative_to(PACKAGE) and path.relative_to(PACKAGE).parts[0] in _OTHER_ROOMS:
+            continue
+        for line, is_function, text in docstrings(path):
+            first = re.split(r"[\s,.:;]", text, maxsplit=1)[0].lower()
+            if first in _CLAUSES or (is_function and first in _NOUN_PHRASES):
+                wrong.append(f"{relative(path)}:{line}: {text}")
+    assert wrong == []
