@@ -11,7 +11,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware.recognisers.bedrock.frames import frame
+from ducto_redis.middleware.recognisers.bedrock.frame_writing import frame
 from tests.middleware.asgi import call, sending
 from tests.middleware.conftest import Accounts
 from tests.middleware.test_recordings import FOLDER, read

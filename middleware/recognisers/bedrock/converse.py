@@ -13,8 +13,8 @@ from ducto_redis.middleware.error_responses import BadRequestError, Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.anthropic.thinking import may_reason, with_fitting_budget
 from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
-from ducto_redis.middleware.recognisers.bedrock.response import ConverseReader
-from ducto_redis.middleware.recognisers.bedrock.usage import service_tier
+from ducto_redis.middleware.recognisers.bedrock.converse_response import ConverseReader
+from ducto_redis.middleware.recognisers.bedrock.converse_usage import service_tier
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
 from ducto_redis.middleware.recognisers.json_request import (
     NOTHING,

@@ -13,9 +13,9 @@ from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.anthropic.messages import AnthropicMessages
 from ducto_redis.middleware.recognisers.anthropic.response import MessageReader
 from ducto_redis.middleware.recognisers.base import MeteredRequest, ResponseReader
-from ducto_redis.middleware.recognisers.bedrock import usage as bedrock_usage
-from ducto_redis.middleware.recognisers.bedrock.frames import frame
-from ducto_redis.middleware.recognisers.openai import usage as openai_usage
+from ducto_redis.middleware.recognisers.bedrock import converse_usage as bedrock_usage
+from ducto_redis.middleware.recognisers.bedrock.frame_writing import frame
+from ducto_redis.middleware.recognisers.openai import chat_usage as openai_usage
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, take_parts, total, usage_of
 from ducto_redis.middleware.recognisers.usage_reader import decode, texts
 from ducto_redis.middleware.sse import ServerSentEvent

@@ -12,7 +12,7 @@ from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, Recogniser, ResponseReader
-from ducto_redis.middleware.recognisers.google.usage import read_usage, reports_tokens
+from ducto_redis.middleware.recognisers.google.content_usage import read_usage, reports_tokens
 from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, check_name, decode_request
 from ducto_redis.middleware.recognisers.prompt import measure_prompt
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, count, usage_of

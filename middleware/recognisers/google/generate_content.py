@@ -13,7 +13,7 @@ from ducto_redis.middleware.error_responses import BadRequestError, Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
-from ducto_redis.middleware.recognisers.google.response import GeminiReader, GeminiRequest
+from ducto_redis.middleware.recognisers.google.content_response import GeminiReader, GeminiRequest
 from ducto_redis.middleware.recognisers.json_request import (
     NOTHING,
     check_limit,

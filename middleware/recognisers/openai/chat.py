@@ -16,8 +16,8 @@ from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit
 from ducto_redis.middleware.recognisers.model_names import is_one_of
 from ducto_redis.middleware.recognisers.openai.chat_media import MARKS, ChatMedia
 from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
-from ducto_redis.middleware.recognisers.openai.paths import model_of
-from ducto_redis.middleware.recognisers.openai.streams import (
+from ducto_redis.middleware.recognisers.openai.model_in_path import model_of
+from ducto_redis.middleware.recognisers.openai.stream_options import (
     StreamRequest,
     asks_for_usage,
     with_lower_limit,

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ducto_redis.middleware.recognisers.openai.choices import ChoicesReader
+from ducto_redis.middleware.recognisers.openai.choices_response import ChoicesReader
 from ducto_redis.middleware.recognisers.usage_reader import texts
 
 # Providers give the same reasoning under several names, sometimes at once.

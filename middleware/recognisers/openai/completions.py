@@ -11,15 +11,15 @@ from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import NOTHING, check_limit, decode_request
-from ducto_redis.middleware.recognisers.openai.choices import ChoicesReader
-from ducto_redis.middleware.recognisers.openai.input import measure_input
-from ducto_redis.middleware.recognisers.openai.paths import model_of
-from ducto_redis.middleware.recognisers.openai.streams import (
+from ducto_redis.middleware.recognisers.openai.choices_response import ChoicesReader
+from ducto_redis.middleware.recognisers.openai.model_in_path import model_of
+from ducto_redis.middleware.recognisers.openai.stream_options import (
     StreamRequest,
     asks_for_usage,
     with_lower_limit,
     with_usage_asked,
 )
+from ducto_redis.middleware.recognisers.openai.text_input import measure_input
 from ducto_redis.middleware.recognisers.prompt import check_settings
 
 _MOST_CHOICES = 1024

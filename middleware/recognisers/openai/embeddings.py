@@ -11,8 +11,8 @@ from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import NOTHING, decode_request
-from ducto_redis.middleware.recognisers.openai.input import measure_input
-from ducto_redis.middleware.recognisers.openai.paths import model_of
+from ducto_redis.middleware.recognisers.openai.model_in_path import model_of
+from ducto_redis.middleware.recognisers.openai.text_input import measure_input
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, total, usage_of
 from ducto_redis.middleware.recognisers.usage_reader import UsageReader, decode
 from ducto_redis.middleware.sse import ServerSentEvent

@@ -14,7 +14,7 @@ from ducto_redis.middleware.error_responses import Refusal
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.middleware.recognisers.json_request import check_name
-from ducto_redis.middleware.recognisers.openai.tokens import read_token_usage
+from ducto_redis.middleware.recognisers.openai.media_usage import read_token_usage
 from ducto_redis.middleware.recognisers.prompt import check_settings
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, take_parts, total, usage_of
 from ducto_redis.middleware.recognisers.sockets import SessionReader, SocketRecogniser

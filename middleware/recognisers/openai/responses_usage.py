@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.recognisers.openai.usage import read_usage as read_chat_usage
+from ducto_redis.middleware.recognisers.openai.chat_usage import read_usage as read_chat_usage
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, count, take_parts, total, usage_of
 
 _INPUT_PARTS = {

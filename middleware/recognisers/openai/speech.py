@@ -11,8 +11,8 @@ from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import decode_request
-from ducto_redis.middleware.recognisers.openai.paths import model_of
-from ducto_redis.middleware.recognisers.openai.tokens import read_token_usage
+from ducto_redis.middleware.recognisers.openai.media_usage import read_token_usage
+from ducto_redis.middleware.recognisers.openai.model_in_path import model_of
 from ducto_redis.middleware.recognisers.prompt import measure_prompt
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
 from ducto_redis.middleware.recognisers.usage_reader import UsageReader

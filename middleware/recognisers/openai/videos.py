@@ -12,8 +12,8 @@ from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.recognisers.json_request import decode_request
 from ducto_redis.middleware.recognisers.multipart import is_form, read_form
-from ducto_redis.middleware.recognisers.openai.paths import model_of
-from ducto_redis.middleware.recognisers.openai.tokens import whole_seconds
+from ducto_redis.middleware.recognisers.openai.media_usage import whole_seconds
+from ducto_redis.middleware.recognisers.openai.model_in_path import model_of
 from ducto_redis.middleware.recognisers.prompt import check_settings
 from ducto_redis.middleware.recognisers.usage_reader import UsageReader, decode
 from ducto_redis.middleware.sse import ServerSentEvent

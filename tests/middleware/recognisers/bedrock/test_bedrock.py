@@ -18,7 +18,7 @@ from ducto_redis.middleware import (
     Refusal,
 )
 from ducto_redis.middleware.event_stream import EventStreamFrames
-from ducto_redis.middleware.recognisers.bedrock.frames import frame
+from ducto_redis.middleware.recognisers.bedrock.frame_writing import frame
 from tests.middleware.recognisers.reading import JSON, charge_of, cuts_of, reader_of, request_of, usage_of
 
 CONVERSE, INVOKE = BedrockConverse(), BedrockInvoke()

@@ -16,7 +16,7 @@ from ducto_redis.middleware import (
     MeteredRequest,
     VertexPredict,
 )
-from ducto_redis.middleware.recognisers.google.response import GeminiRequest
+from ducto_redis.middleware.recognisers.google.content_response import GeminiRequest
 from tests.middleware.recognisers.reading import JSON, charge_of, cuts_of, data, reader_of, request_of, usage_of
 
 API = Gemini()

@@ -23,7 +23,7 @@ from ducto_redis.middleware import (
     ServerSentEvent,
 )
 from ducto_redis.middleware.api_request import ApiRequest
-from ducto_redis.middleware.recognisers.openai.choices import ChoicesReader
+from ducto_redis.middleware.recognisers.openai.choices_response import ChoicesReader
 
 NAMES = (
     "choices", "usage", "error", "x_groq", "delta", "message", "text", "content", "index", "finish_reason", "id",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ducto_redis.middleware import Estimates, OpenAIChat, OpenAICompletions, Recogniser, ServerSentEvent
 from ducto_redis.middleware.api_request import ApiRequest
-from ducto_redis.middleware.recognisers.openai.choices import ChoicesReader
+from ducto_redis.middleware.recognisers.openai.choices_response import ChoicesReader
 
 CHAT = OpenAIChat()
 OPEN = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m-2026"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.recognisers.openai.usage import read_usage
+from ducto_redis.middleware.recognisers.openai.chat_usage import read_usage
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
 
 

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest
-from ducto_redis.middleware.recognisers.google.usage import read_usage, reports_tokens, service_tier
+from ducto_redis.middleware.recognisers.google.content_usage import read_usage, reports_tokens, service_tier
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
 from ducto_redis.middleware.recognisers.usage_reader import UsageReader, decode, written
 from ducto_redis.middleware.sse import ServerSentEvent
