@@ -10,7 +10,7 @@ if __name__ != "ducto_redis.middleware":
 
 from ducto_redis.deprecation import moved_names
 from ducto_redis.middleware.api_request import ApiRequest, Headers
-from ducto_redis.middleware.continuing import meter_background
+from ducto_redis.middleware.background import meter_background
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import CountTokens, Estimates

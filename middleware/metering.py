@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.manager import AsyncCreditManager
 from ducto_redis.middleware.api_request import ApiRequest, api_request
+from ducto_redis.middleware.background import Continuing, WorkToRemember
 from ducto_redis.middleware.body import read_body, scope_for
 from ducto_redis.middleware.client import Client
-from ducto_redis.middleware.continuing import Continuing, WorkToRemember
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates

@@ -10,10 +10,14 @@ import msgspec
 
 from ducto_redis.middleware.api_request import Headers
 from ducto_redis.middleware.decoding import UndecodableError, decoder_for, is_identity
-from ducto_redis.middleware.event_pieces import EventPieces
-from ducto_redis.middleware.event_stream import EventStreamFrames
-from ducto_redis.middleware.framing import Piece, Pieces
-from ducto_redis.middleware.json_pieces import JsonArray, JsonLines
+from ducto_redis.middleware.framing import (
+    AwsEventStreamFramer,
+    Framer,
+    JsonArrayFramer,
+    JsonLinesFramer,
+    Piece,
+    SseFramer,
+)
 from ducto_redis.middleware.recognisers.base import ResponseReader
 from ducto_redis.middleware.sse import as_sent, looks_like_events
 
@@ -22,12 +26,12 @@ logger = logging.getLogger("ducto_redis.middleware")
 _LARGEST_DOCUMENT = 32 * 2**20
 _LONGEST_FIRST_LINE = 2**20
 
-_STREAMS: dict[bytes, type[Pieces]] = {
-    b"text/event-stream": EventPieces,
-    b"application/x-ndjson": JsonLines,
-    b"application/ndjson": JsonLines,
-    b"application/jsonl": JsonLines,
-    b"application/vnd.amazon.eventstream": EventStreamFrames,
+_STREAMS: dict[bytes, type[Framer]] = {
+    b"text/event-stream": SseFramer,
+    b"application/x-ndjson": JsonLinesFramer,
+    b"application/ndjson": JsonLinesFramer,
+    b"application/jsonl": JsonLinesFramer,
+    b"application/vnd.amazon.eventstream": AwsEventStreamFramer,
 }
 
 
@@ -54,7 +58,7 @@ class BodyReading:
         self.failed = False
         """Whether the reader raised an exception, and reads nothing any more."""
         stream = _STREAMS.get(content_type)
-        self._pieces: Pieces | None = None if stream is None else stream()
+        self._pieces: Framer | None = None if stream is None else stream()
         self._undecided = stream is None
         self._between_events = False
         self._skip = reader.skipped
@@ -108,7 +112,7 @@ class BodyReading:
                 if self._take(piece) and self.passes_whole_events:
                     yield piece.sent
             self._between_events = (
-                self._is_plain and self._pieces.between_events and isinstance(self._pieces, EventPieces)
+                self._is_plain and self._pieces.between_events and isinstance(self._pieces, SseFramer)
             )
         elif not self._undecided:
             self._gather(text)
@@ -189,18 +193,18 @@ def _ignore(events: bytes) -> None:
     pass
 
 
-def _stream_that_begins(start: bytes, reader: ResponseReader) -> "type[Pieces] | Literal[False] | None":
+def _stream_that_begins(start: bytes, reader: ResponseReader) -> "type[Framer] | Literal[False] | None":
     """Return how a body that begins so is cut; False for a document, None where it is too early to tell."""
     if (events := looks_like_events(start)) is not False:
-        return EventPieces if events else None
+        return SseFramer if events else None
     value = start.lstrip()
     if reader.array_is_stream and value.startswith(b"["):
-        return JsonArray
+        return JsonArrayFramer
     if reader.lines_are_stream and value.startswith(b"{"):
         first, _, rest = value.partition(b"\n")
         if not rest.strip():
             return None  # one line alone is a document
-        return JsonLines if _is_json(first) else False
+        return JsonLinesFramer if _is_json(first) else False
     return False
 
 

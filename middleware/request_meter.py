@@ -18,7 +18,7 @@ from ducto_redis.manager.arguments import UsageOrAmount, encode_metadata, split
 from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.repricing import PRICING_ERRORS
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.background import OpenWork, leave_open
+from ducto_redis.middleware.background import BackgroundJob, leave_open
 from ducto_redis.middleware.grace import Grace
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.money import to_micro
@@ -103,6 +103,11 @@ class RequestMeter:
     def held(self) -> Decimal:
         """Credits that are held for the request."""
         return ZERO if self._meter is None else self._meter.held
+
+    @property
+    def estimate(self) -> UsageOrAmount | None:
+        """The usage or the credits that are held; None before it is open."""
+        return self._estimate
 
     @property
     def flagged(self) -> bool:
@@ -201,17 +206,6 @@ class RequestMeter:
             self._unpaid_recorded.append(usage)
             self._unpaid_flags.extend(flags)
 
-    def record_estimate(self, *flags: str) -> None:
-        """Record what is held, where what was used can't be known."""
-        if isinstance(self._estimate, UsageMetrics):
-            self.record(self._estimate, *flags)
-
-    def record_worst_case(self, *flags: str) -> None:
-        """Record the most that may have been used, where the answer could not be read: less of it may be held."""
-        most, held = self._worst_case, self._estimate
-        if isinstance(most, UsageMetrics) and isinstance(held, UsageMetrics):
-            self.record(held if held.output_tokens > most.output_tokens else most, *flags)
-
     def leave_open(self, charge: Charge) -> None:
         """The work goes on after its answer: to close is to leave the hold to whoever sees the work finished."""
         self._goes_on = charge
@@ -283,19 +277,18 @@ class RequestMeter:
         self.steps_are_held()
         await leave_open(self._manager, charge.later, work, self._background_ttl)
 
-    def _work(self, charge: Charge) -> OpenWork:
+    def _work(self, charge: Charge) -> BackgroundJob:
         assert self._payer is not None
-        return OpenWork(
-            account=self._payer.account,
-            lease_id=self._lease_id,
+        return BackgroundJob.of(
+            self._payer,
+            self._lease_id,
+            self.held,
+            operation_type=self._operation_type,
             estimate=self._estimate if isinstance(self._estimate, UsageMetrics) else charge.usage,
             counted_input_tokens=charge.usage.input_tokens,
-            hold=f"{self.held:f}" if self.held else "",
             recorded=self.recorded,
             flags=("unpaid", *self._unpaid_flags) if self.unpaid else (),
             leased=self._meter is not None,
-            operation_type=self._operation_type,
-            member=self._payer.member or "",
         )
 
     async def _open(

@@ -9,12 +9,14 @@ from starlette.types import Message
 
 from ducto_redis.display import format_credits
 from ducto_redis.manager import AsyncCreditManager
+from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.api_request import Headers
 from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.idempotency import KeyedRequest
+from ducto_redis.middleware.outcome import conclude
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest, ResponseReader
+from ducto_redis.middleware.recognisers.base import MeteredRequest, ResponseReader
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.results import ReleaseResult, SettleResult
 
@@ -350,30 +352,17 @@ class Responder:
             return None
 
     def _record(self, complete: bool) -> None:
-        charge = None
-        is_known = is_readable = True
-        try:
-            if self._reading is not None:
-                self._reading.finish()
-                is_readable = not self._reading.failed
-            if self._answering is not None and (self._reading is not None or self.stopped) and is_readable:
-                charge = self._answering.reader.charge(complete=complete)
-                if not isinstance(charge, Charge | None):
-                    raise TypeError(f"charge() returned {charge!r}")
-                if not complete and self._answering.request.may_reason_hidden:
-                    is_known = self._answering.reader.knows_usage
-        except Exception:
-            logger.exception("the recogniser failed at the end of an answer, which is charged its worst case")
-            is_readable = False
-        if not is_readable:
-            self._meter.record_worst_case("answer_unread")
-        elif charge is not None and charge.later:
+        answering = self._answering
+        held = self._meter.estimate
+        if answering is None or not isinstance(held, UsageMetrics) or (self._reading is None and not self.stopped):
+            return
+        charge, reported = conclude(answering.request, answering.reader, self._reading, held, complete=complete)
+        if charge is None:
+            return
+        if charge.later:
             self._meter.leave_open(charge)
-        elif charge is not None and not is_known:
-            # What was delivered does not say how long the model reasoned unseen.
-            self._meter.record_estimate("interrupted", "hold_charged")
-        elif charge is not None:
-            self._meter.record(charge.usage, *charge.flags, *self._flags())
+        else:
+            self._meter.record(charge.usage, *charge.flags, *(self._flags() if reported else ()))
 
     def _flags(self) -> list[str]:
         flags = []

@@ -10,7 +10,8 @@ from ducto_redis.display import format_credits
 from ducto_redis.manager.core import ManagerCore
 from ducto_redis.manager.meter import MeterCore
 from ducto_redis.middleware.api_request import Headers
-from ducto_redis.middleware.background import OpenWork, finish_work, try_to_leave_open
+from ducto_redis.middleware.background import BackgroundJob, finish_if_done, try_to_leave_open
+from ducto_redis.middleware.outcome import conclude
 from ducto_redis.middleware.reading import BodyReading
 from ducto_redis.middleware.recognisers import Charge, ResponseReader
 from ducto_redis.payer import Payer
@@ -20,74 +21,50 @@ logger = logging.getLogger("ducto_redis.clients")
 
 
 class ReadAnswer:
-    """Reads one answer. What fails in reading spoils no answer.
+    """The reading of one answer. It never spoils the answer, whatever fails.
 
     Args:
-        reader: what understands the answer.
+        reader: understands the answer.
         answer: the provider's.
         may_hide: whether events can be kept from the caller.
     """
 
     def __init__(self, reader: ResponseReader, answer: Any, *, may_hide: bool) -> None:
         self.reader = reader
-        self.unreadable = False
-        self._reading: BodyReading | None = None
+        self.reading: BodyReading | None = None
         if answer.status_code < 300:
             content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            self._reading = BodyReading(reader, content_type.encode(), b"", whole_events=may_hide)
-            self._reading.begin(answer.status_code, Headers(answer.headers.raw))
+            self.reading = BodyReading(reader, content_type.encode(), b"", whole_events=may_hide)
+            self.reading.begin(answer.status_code, Headers(answer.headers.raw))
 
     @property
     def is_error(self) -> bool:
         """Whether the provider answered with an error."""
-        return self._reading is None
+        return self.reading is None
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the answer, decoded. Returns what the caller gets of them."""
-        if self._reading is None:
+        """Take the next decoded bytes of the answer. Return those that the caller gets."""
+        if self.reading is None:
             return chunk
         try:
-            return self._reading.feed(chunk)
+            return self.reading.feed(chunk)
         except Exception:
-            self._give_up()
+            self.reading.fail()
             return chunk
 
     def finish(self) -> bytes:
-        """The answer has come to its end, or was given up. Returns what the caller did not get yet."""
-        if self._reading is None:
+        """Take the end of the answer, or its interruption. Return what the caller did not get yet."""
+        if self.reading is None:
             return b""
         try:
-            return self._reading.finish()
+            return self.reading.finish()
         except Exception:
-            self._give_up()
+            self.reading.fail()
             return b""
 
     def forget(self) -> None:
-        """Nothing of the answer reached the caller, who may try again: it costs nothing."""
-        self._reading = None
-        self.unreadable = False
-
-    def charge(self, *, complete: bool) -> Charge | None:
-        """Return what the answer used."""
-        self.finish()
-        if self._reading is None:
-            return None
-        if self._reading.failed:
-            self._reading, self.unreadable = None, True
-            return None
-        try:
-            charge = self.reader.charge(complete=complete)
-            if not isinstance(charge, Charge | None):
-                raise TypeError(f"charge() returned {charge!r}")
-            return charge
-        except Exception:
-            self._give_up()
-            return None
-
-    def _give_up(self) -> None:
-        logger.exception("the recogniser failed at an answer")
-        self._reading = None
-        self.unreadable = True
+        """Charge nothing: none of the answer reached the caller, who may try again."""
+        self.reading = None
 
 
 class MeteredAnswer(ReadAnswer):
@@ -101,7 +78,7 @@ class MeteredAnswer(ReadAnswer):
     """
 
     goes_on: Charge | None = None
-    """Set where the work goes on after its answer: its lease is left to whoever sees it finished."""
+    """The job that goes on after the answer; its lease is left to the call that sees it finished."""
 
     def __init__(self, read: ReadRequest, payer: Payer, meter: MeterCore, answer: Any) -> None:
         super().__init__(read.reader, answer, may_hide=read.reader.hides_events)
@@ -111,37 +88,33 @@ class MeteredAnswer(ReadAnswer):
 
     def record(self, *, complete: bool) -> None:
         """Record on the meter what the answer used."""
-        metered = self._read.metered
-        charge = self.charge(complete=complete)
-        if self.unreadable:
-            self._meter.record(metered.estimate, "answer_unread")
-        elif charge is None:
+        if self.reading is None:
             return
-        elif charge.later:
+        metered = self._read.metered
+        charge, _ = conclude(metered, self.reader, self.reading, metered.estimate, complete=complete)
+        if charge is None:
+            return
+        if charge.later:
             self.goes_on = charge
-        elif not complete and metered.may_reason_hidden and not self.reader.knows_usage:
-            # What was delivered does not say how long the model reasoned unseen.
-            self._meter.record(metered.estimate, "interrupted", "hold_charged")
         else:
             self._meter.record(charge.usage, *charge.flags)
 
     async def leave_open(self, manager: ManagerCore, ttl_seconds: float) -> None:
         """Leave work that goes on to the call that sees it finished."""
         assert self.goes_on is not None
-        work = OpenWork(
-            account=self._payer.account,
-            lease_id=self._meter.lease_id,
+        job = BackgroundJob.of(
+            self._payer,
+            self._meter.lease_id,
+            self._meter.held,
+            operation_type=self._payer.operation_type or self._read.recogniser.operation_type,
             estimate=self._read.metered.estimate,
             counted_input_tokens=self._read.metered.counted_input_tokens,
-            hold=f"{self._meter.held:f}",
-            operation_type=self._payer.operation_type or self._read.recogniser.operation_type,
-            member=self._payer.member or "",
         )
-        if not await try_to_leave_open(manager, self.goes_on.later, work, ttl_seconds):
+        if not await try_to_leave_open(manager, self.goes_on.later, job, ttl_seconds):
             logger.error(
                 "gave up work that goes on, for the engine is away: %r, %s",
                 self.goes_on.later,
-                msgspec.json.encode(work).decode(),
+                msgspec.json.encode(job).decode(),
             )
 
     def show_hold(self, headers: Any) -> None:
@@ -168,14 +141,11 @@ class AnswerAboutWork(ReadAnswer):
         answer: the provider's.
     """
 
-    def __init__(self, reader: ResponseReader, work: OpenWork, answer: Any) -> None:
+    def __init__(self, reader: ResponseReader, work: BackgroundJob, answer: Any) -> None:
         super().__init__(reader, answer, may_hide=False)
         self._work = work
 
     async def conclude(self, manager: ManagerCore, *, complete: bool) -> None:
         """Charge the work, if it has finished."""
-        if self.is_error:
-            return
-        charge = self.charge(complete=complete)
-        if not self.unreadable:  # another call may charge it
-            await finish_work(manager, self._work, charge)
+        if self.reading is not None:
+            await finish_if_done(manager, self._work, self.reader, self.reading, complete=complete)

@@ -7,7 +7,7 @@ from typing import Any
 from ducto_redis.clients.payer import Account
 from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.middleware.api_request import ApiRequest, api_request
-from ducto_redis.middleware.background import OpenWork
+from ducto_redis.middleware.background import BackgroundJob
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
@@ -99,7 +99,7 @@ class ClientMetering:
                 return recogniser, work_id
         return None
 
-    def read_about_work(self, recogniser: Recogniser, work: OpenWork, work_id: str) -> ResponseReader:
+    def read_about_work(self, recogniser: Recogniser, work: BackgroundJob, work_id: str) -> ResponseReader:
         """Return what reads the answer to a request about work."""
         return recogniser.read_response(work.as_request(work_id), self._estimates)
 

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ducto_redis.middleware.event_pieces import EventPieces
-from ducto_redis.middleware.event_stream import EventStreamFrames
-from ducto_redis.middleware.framing import Piece, Pieces
-from ducto_redis.middleware.json_pieces import JsonArray, JsonLines
+from ducto_redis.middleware.framing import (
+    AwsEventStreamFramer,
+    Framer,
+    JsonArrayFramer,
+    JsonLinesFramer,
+    Piece,
+    SseFramer,
+)
 
 VALUES = [{"text": 'an odd " ] } {', "path": "a\\\\"}, {"deep": [[{}], {"€": "größer"}]}, {"usage": {"tokens": 3}}]
 TEXTS = [json.dumps(value, ensure_ascii=False).encode() for value in VALUES]
@@ -29,31 +33,31 @@ def frame(payload: bytes, **headers: str) -> bytes:
     return start + struct.pack(">I", crc32(start))
 
 
-STREAMS: dict[str, tuple[type[Pieces], bytes, list[tuple[bytes, bytes]]]] = {
+STREAMS: dict[str, tuple[type[Framer], bytes, list[tuple[bytes, bytes]]]] = {
     "events": (
-        EventPieces,
+        SseFramer,
         ": ping\n\ndata: größer €\n\nevent: e\nid: 1\ndata: two\ndata: lines\n\n\ndata: x\n\n".encode(),
         [(b"", "größer €".encode()), (b"e", b"two\nlines"), (b"", b"x")],
     ),
-    "events without a last empty line": (EventPieces, b"data: a\n\ndata: b", [(b"", b"a"), (b"", b"b")]),
+    "events without a last empty line": (SseFramer, b"data: a\n\ndata: b", [(b"", b"a"), (b"", b"b")]),
     "events, CRLF": (
-        EventPieces,
+        SseFramer,
         b"data: a\r\ndata: b\r\n\r\n: c\r\n\r\ndata: d\r\n\r\n",
         [(b"", b"a\nb"), (b"", b"d")],
     ),
-    "events, CR": (EventPieces, b"data: a\rdata: b\r\rdata: c\r\r", [(b"", b"a\nb"), (b"", b"c")]),
-    "lines": (JsonLines, b"\n".join(TEXTS) + b"\n\r\n", [(b"", text) for text in TEXTS]),
-    "lines, CRLF, no last end": (JsonLines, b"\r\n".join(TEXTS), [(b"", text) for text in TEXTS]),
-    "array": (JsonArray, b"[" + b"\n,\r\n".join(TEXTS) + b"\n]\n", [(b"", text) for text in TEXTS]),
+    "events, CR": (SseFramer, b"data: a\rdata: b\r\rdata: c\r\r", [(b"", b"a\nb"), (b"", b"c")]),
+    "lines": (JsonLinesFramer, b"\n".join(TEXTS) + b"\n\r\n", [(b"", text) for text in TEXTS]),
+    "lines, CRLF, no last end": (JsonLinesFramer, b"\r\n".join(TEXTS), [(b"", text) for text in TEXTS]),
+    "array": (JsonArrayFramer, b"[" + b"\n,\r\n".join(TEXTS) + b"\n]\n", [(b"", text) for text in TEXTS]),
     "array, indented": (
-        JsonArray,
+        JsonArrayFramer,
         json.dumps(VALUES, indent=2).encode(),
         [(b"", json.dumps(value, indent=2).replace("\n", "\n  ").encode()) for value in VALUES],
     ),
-    "array, cut off": (JsonArray, b"[" + TEXTS[0] + b',{"te', [(b"", TEXTS[0]), (b"", b'{"te')]),
-    "array, empty": (JsonArray, b"[]", []),
+    "array, cut off": (JsonArrayFramer, b"[" + TEXTS[0] + b',{"te', [(b"", TEXTS[0]), (b"", b'{"te')]),
+    "array, empty": (JsonArrayFramer, b"[]", []),
     "frames": (
-        EventStreamFrames,
+        AwsEventStreamFramer,
         frame(TEXTS[0], message_type="event", event_type="contentBlockDelta", content_type="application/json")
         + frame(b"{}", message_type="exception", exception_type="throttlingException"),
         [(b"contentBlockDelta", TEXTS[0]), (b"throttlingException", b"{}")],
@@ -61,7 +65,7 @@ STREAMS: dict[str, tuple[type[Pieces], bytes, list[tuple[bytes, bytes]]]] = {
 }
 
 
-def cut(kind: type[Pieces], chunks: Sequence[bytes]) -> list[Piece]:
+def cut(kind: type[Framer], chunks: Sequence[bytes]) -> list[Piece]:
     pieces = kind()
     found = [piece for chunk in chunks for piece in pieces.feed(chunk)]
     return found + list(pieces.finish())
@@ -115,26 +119,26 @@ def test_events_are_those_of_the_parser(lines: list[str], end: str, data: st.Dat
     stream = end.join([*lines, "", ""]).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    pieces = cut(EventPieces, chunks)
-    whole = cut(EventPieces, [stream])
+    pieces = cut(SseFramer, chunks)
+    whole = cut(SseFramer, [stream])
     assert [piece.event for piece in pieces if piece.event] == [piece.event for piece in whole if piece.event]
     assert b"".join(piece.sent for piece in pieces) == stream
     for piece in pieces:
-        assert len(cut(EventPieces, [piece.sent])) == 1
+        assert len(cut(SseFramer, [piece.sent])) == 1
 
 
 @pytest.mark.parametrize(
     ("kind", "long", "end", "after"),
     [
-        (EventPieces, b"data: " + b"x" * 300, b"\n\n", b"data: next\n\n"),
-        (EventPieces, b"data: x\n" * 40, b"\n", b"data: next\n\n"),
-        (JsonLines, b'"' + b"x" * 300 + b'"', b"\n", b'"next"\n'),
-        (JsonArray, b'[{"a": "' + b"x" * 300, b'"}', b',{"next": 1}'),
+        (SseFramer, b"data: " + b"x" * 300, b"\n\n", b"data: next\n\n"),
+        (SseFramer, b"data: x\n" * 40, b"\n", b"data: next\n\n"),
+        (JsonLinesFramer, b'"' + b"x" * 300 + b'"', b"\n", b'"next"\n'),
+        (JsonArrayFramer, b'[{"a": "' + b"x" * 300, b'"}', b',{"next": 1}'),
     ],
 )
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 def test_an_oversized_event_is_passed_and_not_read(
-    kind: type[Pieces], long: bytes, end: bytes, after: bytes, step: int
+    kind: type[Framer], long: bytes, end: bytes, after: bytes, step: int
 ) -> None:
     """An event over the limit passes in parts, is not read but counted, and fills no memory; the next one is read."""
     stream = long + end + after
@@ -156,7 +160,7 @@ def test_a_frame_with_a_wrong_checksum(at: int) -> None:
     good = frame(b'{"a": 1}', event_type="e")
     bad = bytearray(good)
     bad[at] ^= 1
-    pieces = EventStreamFrames()
+    pieces = AwsEventStreamFramer()
     stream = good + bytes(bad) + good
     found = [piece for i in range(len(stream)) for piece in pieces.feed(stream[i : i + 1])]
     assert b"".join(piece.sent for piece in found) == stream
@@ -169,7 +173,7 @@ def test_a_frame_with_a_wrong_checksum(at: int) -> None:
 def test_a_frame_that_is_too_large() -> None:
     """A frame that announces more than may be kept is not waited for."""
     large = frame(b"x" * 500)
-    pieces = EventStreamFrames(max_event_bytes=100)
+    pieces = AwsEventStreamFramer(max_event_bytes=100)
     assert b"".join(piece.sent for piece in pieces.feed(large[:50])) == large[:50]
     assert b"".join(piece.sent for piece in pieces.feed(large[50:])) == large[50:]
     assert pieces.skipped_bytes == len(large)

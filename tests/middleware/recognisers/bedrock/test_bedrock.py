@@ -17,7 +17,7 @@ from ducto_redis.middleware import (
     MeteredRequest,
     Refusal,
 )
-from ducto_redis.middleware.event_stream import EventStreamFrames
+from ducto_redis.middleware.framing import AwsEventStreamFramer
 from ducto_redis.middleware.recognisers.bedrock.frame_writing import frame
 from tests.middleware.recognisers.reading import JSON, charge_of, cuts_of, reader_of, request_of, usage_of
 
@@ -136,7 +136,7 @@ def test_the_ending(frames: list[bytes]) -> None:
     """A stream that is ended in the middle closes what is open, and says why and what it used."""
     ending = reader_of(CONVERSE, *frames, content_type=STREAM, request=REQUEST, finish=False).ending()
     assert ending is not None
-    events = [piece.event for piece in EventStreamFrames().feed(ending)]
+    events = [piece.event for piece in AwsEventStreamFramer().feed(ending)]
     kinds = [event.name.decode() for event in events if event is not None]
     assert kinds == ["contentBlockStop"] * (len(frames) == 2) + ["messageStop"] * (STOP not in frames) + ["metadata"]
     (*before, metadata) = [json.loads(event.data) for event in events if event is not None]
