@@ -31,7 +31,7 @@ from ducto_redis.manager.team_lookup import UNKNOWN, explained
 from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.pricing.plans import BillingMode
-from ducto_redis.results import AccountDescription
+from ducto_redis.results import AccountDescription, Lease
 from ducto_redis.store.contract import CreditStore, NamespaceState
 
 if TYPE_CHECKING:
@@ -182,3 +182,14 @@ class ManagerBase(Events):
 
     async def _describe(self, account: str) -> AccountDescription:
         return await self._repricer.describe(account)
+
+    async def _open_leases(self, account: str) -> list[Lease]:
+        """Return the account's open leases, in no order. They may change meanwhile: each is listed once."""
+        leases: dict[str, Lease] = {}
+        cursor = 0
+        while True:
+            page = await self.store.list_leases(account, cursor=cursor)
+            leases.update((lease.lease_id, lease) for lease in page.leases)
+            cursor = page.cursor
+            if not cursor:
+                return list(leases.values())

@@ -11,7 +11,6 @@ from ducto_redis.explain.entry import EntryHistory
 from ducto_redis.explain.history_reader import HistoryReader
 from ducto_redis.explain.transaction import Explanation
 from ducto_redis.manager.base import ManagerBase
-from ducto_redis.results import Lease
 
 _TRANSACTION = re.compile(r"(\d{1,5})-(\d{1,16})-(\d{1,16}-\d{1,20})", re.ASCII)
 _WAIT_SECONDS = 10.0
@@ -58,7 +57,7 @@ class Explaining(ManagerBase):
         partition = self.store.namespace.account(account).partition
         await self._wait_for_local_ledger()
         described = await self._describe(account)
-        leases = await self._leases_held(account)
+        leases = await self._open_leases(account)
         history = BalanceHistory(described, movements)
         reader = HistoryReader(self.store, self.ledger, account, partition)
         ledger, namespace = self.ledger, self.store.namespace.name
@@ -66,15 +65,6 @@ class Explaining(ManagerBase):
         await self._in_thread(lambda: read_history(history, reader, changes))
         history.missing += [*reader.limits(), *reader.missing]
         return history.result(leases)
-
-    async def _leases_held(self, account: str) -> list[Lease]:
-        leases, cursor = [], 0
-        while True:
-            page = await self.store.list_leases(account, cursor=cursor)
-            leases += page.leases
-            cursor = page.cursor
-            if not cursor:
-                return list({lease.lease_id: lease for lease in leases}.values())
 
     async def _wait_for_local_ledger(self) -> None:
         if self.ledger is not None and self.store.local:

@@ -347,14 +347,8 @@ class Leases(ManagerBase):
             RecoveryNeededError, StoreUnavailableError, InvalidIdError
         """
         await self._ready()
-        leases: dict[str, Lease] = {}
-        cursor = 0
-        while True:
-            page = await self.store.list_leases(account, cursor=cursor)
-            leases.update((lease.lease_id, lease) for lease in page.leases)
-            cursor = page.cursor
-            if not cursor:
-                return sorted(leases.values(), key=lambda lease: (lease.created_at, lease.lease_id))
+        leases = await self._open_leases(account)
+        return sorted(leases, key=lambda lease: (lease.created_at, lease.lease_id))
 
     async def find_lease(self, account: str, lease_id: str) -> LeaseStatus | None:
         """What became of a lease: whether it is open, has expired, was settled or released, and by which transaction.
