@@ -253,7 +253,7 @@ _NOUN_PHRASES = frozenset(
 )
 
 
-_OTHER_ROOMS = ("testing", "ledger", "middleware", "manager", "engine", "store", "journal", "clients")
+_OTHER_ROOMS = ("testing", "ledger", "middleware", "manager", "clients")
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, bool, str]]:

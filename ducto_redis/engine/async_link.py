@@ -86,7 +86,7 @@ class AsyncLink(Link):
 def _under_way(
     attempt: "asyncio.Task[T] | None", make: Callable[..., Coroutine[Any, Any, T]], *args: Any
 ) -> "asyncio.Task[T]":
-    """The attempt that runs, or a new one. It serves all who wait for it, and outlives any of them."""
+    """Return the attempt under way, or begin one. It serves all callers that wait for it, and outlives any of them."""
     loop = asyncio.get_running_loop()
     if attempt is None or attempt.done() or attempt.get_loop() is not loop:
         attempt = loop.create_task(make(*args))

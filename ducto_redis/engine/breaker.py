@@ -45,7 +45,7 @@ class Breaker:
         self._is_probing = False
 
     def failed(self, now: float, *, since: float) -> None:
-        """The way to the node failed; the attempt, or the silence, had begun at `since`."""
+        """Note that the way to the node failed; the attempt, or the silence, had begun at `since`."""
         if not self.failures:
             self._failing_since = since
         self.failures += 1
@@ -62,12 +62,12 @@ class Breaker:
         self._wait(now)
 
     def succeeded(self) -> None:
-        """The node answered."""
+        """Note that the node answered."""
         self.failures = 0
         self.is_open = self._is_probing = False
 
     def admits(self, now: float) -> bool:
-        """Whether a call may go to the node. Of those that ask while it is open, one after each cool-down may."""
+        """Tell whether a call may go to the node. While the breaker is open, one call after each cool-down may."""
         if not self.is_open:
             return True
         if now < self._next_probe:

@@ -39,7 +39,7 @@ class Cause(Struct, frozen=True):
 
 
 def encode_cause(cause: Cause) -> bytes:
-    """The JSON of a cause, without what is missing; empty where all is missing.
+    """Return the JSON of a cause, without missing parts; empty where all of them are missing.
 
     Raises:
         TypeError, ValueError: if it holds what JSON cannot.

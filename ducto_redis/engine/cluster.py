@@ -14,7 +14,7 @@ _UNKNOWN_HOST = "?"
 
 
 class Cluster(Topology):
-    """Which primary of a cluster holds which slot, as its nodes tell.
+    """The slots of a cluster by primary, as its nodes report them.
 
     Args:
         seeds: nodes to ask first, any of the cluster's.
@@ -98,7 +98,7 @@ class Cluster(Topology):
 
 
 def _node(asked: Node, server: Sequence[Any]) -> Node | None:
-    """A server as CLUSTER SLOTS names it: host, port, id, and perhaps pairs of other names."""
+    """Read a server as CLUSTER SLOTS names it: host, port, id, and perhaps pairs of other names."""
     host = (server[0] or b"").decode()
     if host == _UNKNOWN_HOST:  # it was to be named by its host name, and has none
         more = server[3] if len(server) > 3 else []

@@ -8,7 +8,7 @@ _ITEM_SEPARATOR = "\x1d"
 
 
 def encode_conditions(conditions: Conditions) -> str:
-    """The conditions as one argument of a script; empty for `PLAIN` alone."""
+    """Return the conditions as one argument of a script; empty for `PLAIN` alone."""
     if conditions is PLAIN:
         return ""
     return _LIST_SEPARATOR.join(

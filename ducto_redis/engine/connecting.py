@@ -52,7 +52,7 @@ class TimedOutError(Exception):
 
 
 def read_url(url: str) -> tuple[Node, ConnectionSettings]:
-    """The address that a URL names, and how to connect. Raises ConfigError, which never repeats the URL's password."""
+    """Return the address in a URL, and the settings to connect with. Raises ConfigError without the URL's password."""
     if not url.startswith(_SCHEMES):
         raise ConfigError("a Redis URL begins with redis://, rediss:// or unix://")
     try:
@@ -136,7 +136,7 @@ def _seconds_until(deadline: float) -> float:
 
 
 class _Handshake:
-    """What is said first on a connection: one write, one reply for each command.
+    """Return the first commands on a connection: one write, one reply for each.
 
     Attributes:
         commands: to send, packed.

@@ -28,7 +28,7 @@ _REMOVED = "removed"
 
 
 def describe(account: str, parts: Sequence[str]) -> AccountDescription:
-    """The description of an account: now, balance, held, seq, allowance left, then names and texts of fields."""
+    """Read the description of an account: now, balance, held, seq, allowance left, then names and texts of fields."""
     now_ms, balance_micro, held, seq, allowance_left = map(int, parts[:5])
     fields = dict(zip(parts[5::2], parts[6::2], strict=True))
     plan, assigned_ms, time_zone = _plan(fields.get("plan", ""))

@@ -74,15 +74,15 @@ class JournalEntry(Struct, frozen=True):
 
     @property
     def time_ms(self) -> int:
-        """When it happened, in milliseconds since 1970, by the server's clock."""
+        """The time of the change, in milliseconds since 1970, by the server's clock."""
         return int(self.entry_id.partition("-")[0])
 
     def read_cause(self) -> Cause:
-        """The cause, decoded. Raises msgspec.DecodeError where it is none."""
+        """Return the cause, decoded. Raises msgspec.DecodeError where it is none."""
         return decode_cause(self.cause)
 
     def read_details(self) -> "Details":
-        """The details, decoded. Raises UnreadableEntryError."""
+        """Return the details, decoded. Raises UnreadableEntryError."""
         return Details.decode(self.details)
 
     @property
@@ -106,7 +106,7 @@ class JournalEntry(Struct, frozen=True):
 
 
 class GrantPart(Struct, frozen=True):
-    """What a charge took from one grant, and the grant's own terms, so that a refund can give it back."""
+    """A charge's share from one grant, with the grant's own terms, so that a refund can give it back."""
 
     number: int
     amount: int
@@ -116,7 +116,7 @@ class GrantPart(Struct, frozen=True):
 
 
 class CapPart(Struct, frozen=True):
-    """What was counted towards one spend cap."""
+    """The amount counted towards one spend cap."""
 
     cap_id: str
     amount: int
@@ -132,7 +132,7 @@ class Crossing(Struct, frozen=True):
 
 
 class Details(Struct, frozen=True, omit_defaults=True):
-    """What a charge was paid from, what it counted towards and what it crossed. Amounts are micro-credits.
+    """The sources of a charge, the caps that it counted towards and the levels it crossed. Amounts are micro-credits.
 
     Attributes:
         allowance, period: what the allowance paid, and the number of its period.
@@ -175,7 +175,7 @@ class Details(Struct, frozen=True, omit_defaults=True):
             raise UnreadableEntryError(f"the details of a journal entry are wrong: {error}") from None
 
     def encode(self) -> str:
-        """The text that `decode` reads, for stores that are not written in Lua."""
+        """Return the text that `decode` reads, for stores that are not written in Lua."""
         pairs = [
             (f"grant/{part.number}", f"{part.amount} {part.expires_ms} {part.priority} {part.type}")
             for part in self.grants
@@ -228,7 +228,7 @@ _NO_DETAILS = Details()
 
 
 class LeaseGrounds(Struct, frozen=True):
-    """What a lease stands on besides the balance: all empty for a lease of a plain account that is inside no other.
+    """A lease's terms besides the balance: all empty for a plain account's lease that is inside no other.
 
     Attributes:
         allowance, period: the part of its amount that rests on the allowance, and the number of that period.

@@ -1,4 +1,4 @@
-"""What may name an account, a lease, a key, a model.
+"""The rules for names of accounts, leases, keys and models.
 
 Any Unicode but control characters: the journal separates its fields by them. Ids are refused before anything is sent.
 """

@@ -57,15 +57,15 @@ class AccountKeys:
         self._value = namespace.key(partition, b"value:" + suffix) + b":"
 
     def operation(self, operation_key: str) -> bytes:
-        """The key of an operation's record."""
+        """Return the key of an operation's record."""
         return self._operation + operation_key.encode()
 
     def closed(self, lease_id: str) -> bytes:
-        """The key of a closed lease's record."""
+        """Return the key of a closed lease's record."""
         return self._closed + lease_id.encode()
 
     def value(self, name: str) -> bytes:
-        """The key of a value that is kept beside the account."""
+        """Return the key of a value that is kept beside the account."""
         return self._value + name.encode()
 
 
@@ -92,11 +92,11 @@ class Namespace:
         self.reserved = AccountKeys(self, RESERVED_ACCOUNT, 0)
 
     def partition_of(self, account: str) -> int:
-        """The partition that an account belongs to."""
+        """Return the partition of an account."""
         return crc32(account.encode()) % self.partitions
 
     def account(self, account: str) -> AccountKeys:
-        """The keys of an account. Raises InvalidIdError where it is none."""
+        """Return the keys of an account. Raises InvalidIdError where it is none."""
         keys = self._accounts.get(account)
         if keys is None:
             check_account(account)
@@ -106,56 +106,56 @@ class Namespace:
         return keys
 
     def key(self, partition: int, rest: bytes) -> bytes:
-        """The key of that name in a partition."""
+        """Return the key of that name in a partition."""
         return self._prefixes[partition] + rest
 
     def meta(self, partition: int) -> bytes:
-        """The partition's own record."""
+        """Return the key of the partition's own record."""
         return self.key(partition, b"meta")
 
     def journal(self, partition: int) -> bytes:
-        """The stream of the partition's changes."""
+        """Return the key of the stream of the partition's changes."""
         return self.key(partition, b"journal")
 
     def due(self, partition: int) -> bytes:
-        """The partition's accounts by the time at which something of theirs falls due."""
+        """Return the key of the partition's accounts by the time at which something of theirs falls due."""
         return self.key(partition, b"due")
 
     def claim(self, partition: int, group: str) -> bytes:
-        """Who owns the partition for a consumer group."""
+        """Return the key of a consumer group's claim on the partition."""
         return self.key(partition, b"claim:" + group.encode())
 
     def dead_letters(self, partition: int, group: str) -> bytes:
-        """The entries of the partition that a consumer group gave up."""
+        """Return the key of the partition's entries that a consumer group gave up."""
         return self.key(partition, b"dead_letters:" + group.encode())
 
     def signals(self, partition: int) -> bytes:
-        """The stream of the partition's latest refusals."""
+        """Return the key of the stream of the partition's latest refusals."""
         return self.key(partition, b"signals")
 
     def signal_claim(self, partition: int, group: str) -> bytes:
-        """Who owns the partition's signals for a consumer group."""
+        """Return the key of a consumer group's claim on the partition's signals."""
         return self.key(partition, b"signal_claim:" + group.encode())
 
     def signal_letters(self, partition: int, group: str) -> bytes:
-        """The signals of the partition that a consumer group gave up."""
+        """Return the key of the partition's signals that a consumer group gave up."""
         return self.key(partition, b"signal_letters:" + group.encode())
 
     def listening(self, partition: int) -> bytes:
-        """Whether somebody listens to the partition's signals."""
+        """Return the key that exists while somebody listens to the partition's signals."""
         return self.key(partition, b"listening")
 
     def top_up(self, account: str, event_id: str) -> bytes:
-        """How far the automatic top-up of an account is that an event caused."""
+        """Return the key of the progress of an automatic top-up that an event caused."""
         return self.key(self.partition_of(account), b"top_up:" + event_id.encode())
 
     def workers(self, group: str) -> bytes:
-        """The live workers of a consumer group."""
+        """Return the key of the live workers of a consumer group."""
         return self.key(0, b"workers:" + group.encode())
 
 
 def tag_of(partition: int, partitions: int) -> bytes:
-    """The hash tag of a partition: the first `<partition>.<n>` whose slot lies in the partition's share of the slots.
+    """Return the hash tag of a partition: the first `<partition>.<n>` whose slot lies in its share of the slots.
 
     So the partitions spread evenly over the slots, and over the nodes of a cluster. Partition 0, whose record says how
     many there are, has one tag whatever their number: that of slot 0, which always lies in its share.
@@ -172,12 +172,12 @@ def tag_of(partition: int, partitions: int) -> bytes:
 
 
 def slot_of(tag: bytes) -> int:
-    """The cluster slot of a hash tag: CRC16 (XMODEM) modulo 16,384."""
+    """Return the cluster slot of a hash tag: CRC16 (XMODEM) modulo 16,384."""
     return crc_hqx(tag, 0) % SLOTS
 
 
 def slot_of_key(key: bytes) -> int:
-    """The cluster slot of a key: that of its hash tag, or of the whole key where it has none."""
+    """Return the cluster slot of a key: that of its hash tag, or of the whole key where it has none."""
     start = key.find(b"{")
     end = key.find(b"}", start + 1)
     return slot_of(key[start + 1 : end] if start >= 0 and end > start + 1 else key)

@@ -95,11 +95,11 @@ class Link(ABC):
         """
 
     def patience(self) -> float:
-        """Until when a node may take that is asked who holds what: others can be asked before a call's time is over."""
+        """Return the deadline of a node that is asked for the slots, early enough to ask another one."""
         return monotonic() + self.timeout_seconds / _NODES_ASKED
 
     def breaker_of(self, node: Node) -> Breaker:
-        """The circuit breaker of a node."""
+        """Return the circuit breaker of a node."""
         breaker = self._breakers.get(node)
         if breaker is None:
             breaker = self._breakers.setdefault(node, Breaker(self.timeout_seconds))
@@ -251,7 +251,7 @@ def _check_admitted(breaker: Breaker, node: Node, operation: Operation[Any]) -> 
 
 
 def _read_redirection(text: str, asked: Node) -> Node:
-    """The node that `MOVED 3999 127.0.0.1:6381` names; without a host it is on the one that was asked."""
+    """Return the node that `MOVED 3999 127.0.0.1:6381` names; without a host it is on the one that was asked."""
     host, _, port = text.split(" ")[2].rpartition(":")
     return Node(asked.host if host in ("", "?") else host, int(port))
 

@@ -22,7 +22,7 @@ CALLERS_KEY = "key/"
 
 
 class OperationKey(Struct, frozen=True):
-    """What makes a call the same when it is made again.
+    """The identity of a call that may be repeated.
 
     Attributes:
         text: `key/<the caller's idempotency key>`, or `call/<random>` for a call without one.
@@ -49,7 +49,7 @@ class Price(Struct, frozen=True):
 
 
 class Bounds(Struct, frozen=True):
-    """When a period or a window begins and ends, in milliseconds; the end is not in it."""
+    """The bounds of a period or a window, in milliseconds; the end is not in it."""
 
     start_ms: int
     end_ms: int
@@ -76,7 +76,7 @@ class CapRule(Struct, frozen=True):
 
 
 class Terms(Struct, frozen=True):
-    """What an account's plan means at a time: sent where the engine asks for it.
+    """The meaning of an account's plan at a time: sent where the engine asks for it.
 
     Attributes:
         plan: its id, empty for none.
@@ -100,7 +100,7 @@ class Terms(Struct, frozen=True):
 
 
 class Conditions(Struct, frozen=True):
-    """What a call is made under, besides its price. All empty for a plain account.
+    """The conditions of a call, besides its price. All empty for a plain account.
 
     Attributes:
         opens: whether the document opens new accounts with a bonus or a plan.
@@ -159,7 +159,7 @@ class Charge(Struct, frozen=True):
 
 
 class LeaseTerms(Struct, frozen=True):
-    """What a lease is opened with, besides its price.
+    """The terms of a new lease, besides its price.
 
     Attributes:
         floor: how low the account's available credits may go.
@@ -187,7 +187,7 @@ class Page(Struct, frozen=True):
 
 
 class Sweep(Struct, frozen=True):
-    """What a sweep of one account did, or would do: leases and grants that expired, micro-credits that went."""
+    """The outcome of a sweep of one account: leases and grants that expired, micro-credits that went."""
 
     leases: int
     grants: int
@@ -244,16 +244,16 @@ class Operation(Generic[R]):
         self.lease_id = lease_id
 
     def result(self, reply: Any) -> R:
-        """The result that the reply says, or the error, raised. MoreIsDue asks for the same operation again."""
+        """Return the result in the reply, or raise its error. MoreIsDue asks for the same operation again."""
         return self.read(self, reply)
 
     def parts(self, reply: bytes) -> list[bytes]:
-        """The parts of a reply that is one string. Raises what a refusal means."""
+        """Return the parts of a reply that is one string. Raises the error of a refusal."""
         parts = reply.split(b"\t")
         if parts[0] != b"ok" and parts[0] != b"replayed":
             raise self.failure(parts)
         return parts
 
     def failure(self, parts: Sequence[bytes]) -> Exception:
-        """The error that a refusal means."""
+        """Return the error of a refusal."""
         return failure(parts, account=self.account, operation_key=self.operation_key or "", lease_id=self.lease_id)

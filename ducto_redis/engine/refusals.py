@@ -38,7 +38,7 @@ class MoreIsDue(Exception):
 
 
 def failure(parts: Sequence[bytes], *, account: str, operation_key: str, lease_id: str) -> Exception:
-    """The error that a refusal means. `parts` is the reply: the word, then its details."""
+    """Return the error of a refusal. `parts` is the reply: the word, then its details."""
     word = parts[0].decode()
     make = _FAILURES.get(word)
     if make is None:

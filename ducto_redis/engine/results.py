@@ -1,4 +1,4 @@
-"""What scripts reply, read as results. A reply that is a refusal is raised as the error that it means."""
+"""Readers of scripts' replies: each returns a result, or raises the error of a refusal."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

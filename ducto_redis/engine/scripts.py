@@ -75,7 +75,7 @@ def load_scripts(
 
 
 def read_sources() -> dict[str, str]:
-    """The texts of the package's scripts by name, pieces included."""
+    """Return the texts of the package's scripts by name, pieces included."""
     folder = files("ducto_redis").joinpath("lua")
     sources = {}
     for prefix, place in (("", folder), ("lib/", folder.joinpath("lib"))):

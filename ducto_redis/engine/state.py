@@ -19,7 +19,7 @@ class AccountState:
 
     @classmethod
     def fold(cls, entries: Iterable[JournalEntry]) -> "AccountState":
-        """The state after the entries, which must be one account's in the order of seq."""
+        """Return the state after the entries, which must be one account's in the order of seq."""
         state = cls()
         for entry in entries:
             state.apply(entry)
@@ -60,5 +60,5 @@ class AccountState:
 
     @property
     def seq(self) -> int:
-        """How many changes the account has seen."""
+        """The number of the account's changes."""
         return int(self.fields.get("seq", "0"))

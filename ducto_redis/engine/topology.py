@@ -1,4 +1,4 @@
-"""Which node holds what, and how to connect to it. A standalone server is the topology of one node."""
+"""Topologies: the node of each slot, and its settings. A standalone server is the topology of one node."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Node(NamedTuple):
-    """Where a server listens: a host and a port, or the path of a unix socket and 0."""
+    """The address of a server: a host and a port, or the path of a unix socket and 0."""
 
     host: str
     port: int
@@ -20,7 +20,7 @@ class Node(NamedTuple):
 
 
 class ConnectionSettings(Struct, frozen=True):
-    """How to connect, to whichever node.
+    """The settings of a connection, to any node.
 
     Attributes:
         tls: whether the connection is encrypted.
@@ -43,14 +43,14 @@ Raises ConnectionLostError and TimedOutError (`engine/connecting.py`).
 
 
 class Topology(ABC):
-    """Which node holds a slot. It does no I/O of its own: where it has to ask, it asks through a link.
+    """The node of each slot. It does no I/O of its own: where it has to ask, it asks through a link.
 
     A link asks it from several threads at once; each method leaves it usable for the others at every moment.
     """
 
     @abstractmethod
     def node_of(self, slot: int) -> Node | None:
-        """The node that holds a slot; None where that has to be discovered first. Asked for every operation."""
+        """Return the node that holds a slot; None where it has to be discovered first. Called for every operation."""
 
     @abstractmethod
     async def discover(self, ask: Ask) -> None:
@@ -62,15 +62,15 @@ class Topology(ABC):
 
     @abstractmethod
     def moved(self, slot: int, node: Node) -> None:
-        """A server said that another node holds the slot."""
+        """Note that a server named another node for the slot."""
 
     @abstractmethod
     def lost(self, node: Node) -> None:
-        """The node could not be reached, or serves no writes: nothing is believed of it until it is discovered anew."""
+        """Note that the node could not be reached, or serves no writes: it is to be discovered anew."""
 
     @abstractmethod
     def settings(self, node: Node) -> ConnectionSettings:
-        """How to connect to a node."""
+        """Return the settings to connect to a node with."""
 
 
 class Standalone(Topology):

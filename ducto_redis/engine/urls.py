@@ -1,4 +1,4 @@
-"""What a URL of Redis names: one server, a cluster, or a service that sentinels watch."""
+"""URLs of Redis: one server, a cluster, or a service that sentinels watch."""
 
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -19,7 +19,7 @@ _ESCAPE = "in a user name or password, /, ?, #, @ and : have to be percent-encod
 
 
 def read_topology(url: str) -> Topology:
-    """The topology that a URL names, with how to connect. Nothing is connected yet.
+    """Return the topology that a URL names, with its settings. Nothing is connected yet.
 
     Args:
         url: `redis://[user:password@]host[:port][/database]`, `rediss://…` with TLS, `unix://path`;

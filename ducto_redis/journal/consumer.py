@@ -174,15 +174,15 @@ class JournalConsumer:
             self._leave()
 
     def lag(self) -> dict[int, int]:
-        """How many entries the group has not acknowledged, by partition."""
+        """Return the number of entries that the group has not acknowledged, by partition."""
         return self._group.lag()
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """The group's dead letters, at most `limit` of each partition, oldest first."""
+        """Return the group's dead letters, at most `limit` of each partition, oldest first."""
         return self._letters.oldest(limit)
 
     def count_dead_letters(self) -> int:
-        """How many dead letters the group has."""
+        """Return the number of the group's dead letters."""
         return self._letters.count()
 
     def retry_dead_letters(self) -> RetryReport:
@@ -305,7 +305,7 @@ class JournalConsumer:
             self._runner.run(_await(result))
 
     def _is_lost(self, partition: int, text: bytes) -> bool:
-        """Whether an entry that was read is no longer in the stream, and should be."""
+        """Tell whether an entry that was read is missing from the stream, and should be there."""
         return not text
 
     def _refuse_a_second_loop(self) -> None:

@@ -31,7 +31,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 
 class RetryReport(Struct, frozen=True, kw_only=True):
-    """What became of dead letters that were handed over again."""
+    """The outcome of dead letters that were handed over again."""
 
     succeeded: int
     failed: int
@@ -48,7 +48,7 @@ class DeadLetters:
         return [letter for partition in self._group.partitions for letter in self._page(partition, "-", limit)]
 
     def count(self) -> int:
-        """How many there are."""
+        """Return their number."""
         pipeline = self._group.client.pipeline(transaction=False)
         for partition in self._group.partitions:
             pipeline.xlen(self._key(partition))

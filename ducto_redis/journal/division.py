@@ -1,4 +1,4 @@
-"""Which partitions a worker owns: the live workers of a group divide them, each through a fenced claim."""
+"""The division of partitions: the live workers of a group share them, each through a fenced claim."""
 
 import logging
 import time
@@ -37,7 +37,7 @@ class Division:
 
     @property
     def due_in_seconds(self) -> float:
-        """When the claims must be renewed."""
+        """The time at which the claims must be renewed."""
         return max(0.0, self._next - time.monotonic())
 
     def renew(self) -> None:
@@ -83,7 +83,7 @@ class Division:
 
 
 def share_of(rank: int, workers: int, partitions: int) -> int:
-    """How many partitions the worker of that rank, from 0, is to have: the shares differ by one at the most.
+    """Return the number of partitions for the worker of that rank, from 0: the shares differ by one at the most.
 
     >>> [share_of(rank, 5, 16) for rank in range(5)]
     [4, 3, 3, 3, 3]

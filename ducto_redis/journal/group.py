@@ -30,7 +30,7 @@ class JournalStore(Protocol):
 
 
 class Read(Struct, frozen=True):
-    """What a read brought.
+    """The outcome of a read.
 
     Attributes:
         status: "ok", "idle" (nothing more now), "lost" (another worker owns the partition) or "recreated" (the group
@@ -123,7 +123,7 @@ class Group:
         self._run_all("release_partition", calls)
 
     def has_new(self, last_ids: Mapping[int, str]) -> set[int]:
-        """The partitions whose journal holds entries above the id. Plain reads, cheaper than `read`."""
+        """Return the partitions whose journal holds entries above the id. Plain reads, cheaper than `read`."""
         if not last_ids:
             return set()
         pipeline = self.client.pipeline(transaction=False)
@@ -183,7 +183,7 @@ class Group:
         return bool(self._run("dead_letter", keys, (self.name, token, *entry, kept, attempts)) == b"ok")
 
     def lag(self) -> dict[int, int]:
-        """How many entries the group has not acknowledged, by partition."""
+        """Return the number of entries that the group has not acknowledged, by partition."""
         calls = [((self.namespace.journal(partition),), (self.name,)) for partition in self.partitions]
         return dict(zip(self.partitions, self._run_all("journal_lag", calls), strict=True))
 

@@ -1,4 +1,4 @@
-"""Which consumer groups a namespace has."""
+"""The consumer groups of a namespace."""
 
 from ducto_redis.engine.scripts import run_script
 from ducto_redis.errors import ConfigError
@@ -9,7 +9,7 @@ _GROUP_FIELD = b"group/"
 
 
 def registered_groups(store: JournalStore) -> list[str]:
-    """The names of the groups that are registered, sorted."""
+    """Return the names of the registered groups, sorted."""
     reply = run_script(store.redis(), store.scripts["read_partition"], (store.namespace.meta(0),), ())
     return sorted(field.removeprefix(_GROUP_FIELD).decode() for field in reply[::2] if field.startswith(_GROUP_FIELD))
 

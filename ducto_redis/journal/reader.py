@@ -11,7 +11,7 @@ _SURE_FOR_SECONDS = 5.0
 
 
 class PartitionReader:
-    """What was read of a partition and is not done yet, and where to read on.
+    """The entries of a partition that were read and are not done yet, and the place to read on from.
 
     Attributes:
         entries: read, in order, and not done yet.
@@ -34,7 +34,7 @@ class PartitionReader:
         self._sure_until = 0.0
 
     def begin_again(self) -> None:
-        """Whether the server took the last command is unknown: read again what is pending."""
+        """Read the pending entries again: the fate of the last command is unknown."""
         self.entries.clear()
         self.one_by_one = self.attempts = 0
         self.position, self._idle_id = FIRST, None
@@ -61,7 +61,7 @@ class PartitionReader:
                 self.position = read.entries[-1][0]
 
     def succeeded(self, count: int) -> None:
-        """The first entries are done."""
+        """Note that the first entries are done."""
         for _ in range(count):
             self.entries.popleft()
         self.one_by_one = max(0, self.one_by_one - count)
@@ -81,5 +81,5 @@ class PartitionReader:
 
     @property
     def ready_in_seconds(self) -> float:
-        """When the first entries may be handed over."""
+        """The time at which the first entries may be handed over."""
         return max(0.0, self._not_before - time.monotonic())

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class WorkerHealth(Struct, frozen=True, kw_only=True):
-    """How a worker is.
+    """The health of a worker.
 
     Attributes:
         worker_id: which one.
@@ -48,7 +48,7 @@ class WorkerHealth(Struct, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """Whether it does its work: it runs, and both Redis and the database answer."""
+        """True where it does its work: it runs, and both Redis and the database answer."""
         return self.running and self.redis_error is None and self.database_error is None
 
 
@@ -145,7 +145,7 @@ class LedgerWorker:
         return not self._thread.is_alive()
 
     def health(self) -> WorkerHealth:
-        """How the worker is. It asks Redis and the database; it may be called from any thread."""
+        """Return the worker's health. It asks Redis and the database; it may be called from any thread."""
         lag: int | None
         dead_letters: int | None
         redis_error = self.consumer.redis_error

@@ -28,7 +28,7 @@ class SentinelClient(Redis):
 
 
 def client_from_url(url: str) -> Redis:
-    """A client of the server, the cluster or the service that a URL names; see `read_topology` for URLs.
+    """Return a client of the server, the cluster or the service that a URL names; see `read_topology` for URLs.
 
     Nothing is connected yet. Of a service that sentinels watch it is the primary's, whichever server that is.
 

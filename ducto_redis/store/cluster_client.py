@@ -97,7 +97,7 @@ class ClusterClient(Redis):
         return ClusterPipeline(self)
 
     def scan_iter(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """The keys of all nodes."""
+        """Iterate over the keys of all nodes."""
         for client in self.primaries().values():
             yield from client.scan_iter(*args, **options)
 
@@ -109,12 +109,12 @@ class ClusterClient(Redis):
             return sum(pipeline.execute())
 
     def primaries(self) -> dict[Node, Redis]:
-        """A client of each node that holds slots."""
+        """Return a client of each node that holds slots."""
         self._discover()
         return {node: self._client(node) for node in self._topology.primaries}
 
     def nodes(self) -> dict[Node, Redis]:
-        """A client of each node, replicas too. Raises redis-py's ConnectionError."""
+        """Return a client of each node, replicas too. Raises redis-py's ConnectionError."""
         self._discover()
         return {node: self._client(node) for node in self._topology.nodes}
 
@@ -185,7 +185,7 @@ class ClusterClient(Redis):
                 raise ClusterUnreachableError(str(error)) from error
 
     async def _tell(self, node: Node, command: tuple[str, ...]) -> Any:
-        """What a node answers, for the topology."""
+        """Return a node's answer, for the topology."""
         client: Any = self._client(node)
         try:
             return client.execute_command(*command)
@@ -221,19 +221,19 @@ class ClusterPipeline(Pipeline):
 
 
 def client_of_node(node: Node, settings: ConnectionSettings) -> Redis:
-    """A client of one node, which tries nothing again."""
+    """Return a client of one node, which tries nothing again."""
     options = {"protocol": 2, "retry": Retry(NoBackoff(), 0), **settings.options}
     kind = SSLConnection if settings.tls else Connection
     return Redis.from_pool(ConnectionPool(connection_class=kind, host=node.host, port=node.port, **options))
 
 
 def _told(node: Node, error: AskError) -> Node:
-    """The node that a redirection names."""
+    """Return the node that a redirection names."""
     return Node(error.host or node.host, int(error.port))
 
 
 def _slot_of_command(args: tuple[Any, ...]) -> int:
-    """The slot of a command's first key, 0 without one."""
+    """Return the slot of a command's first key, 0 without one."""
     name = args[0].upper().partition(" ")[0]
     if name in ("EVAL", "EVALSHA"):
         return _slot(args[3]) if int(args[2]) else 0

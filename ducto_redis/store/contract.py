@@ -45,7 +45,7 @@ from ducto_redis.results import (
 
 
 class NamespaceState(Enum):
-    """What a store holds of its namespace."""
+    """The state of a namespace in a store."""
 
     OPEN = "open"
     MISSING = "missing"
@@ -70,7 +70,7 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def read_namespace(self) -> NamespaceState:
-        """What there is of the namespace.
+        """Return the state of the namespace.
 
         Raises:
             PartitionMismatchError: if it was created with another number of partitions.
@@ -127,12 +127,11 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def read_entry(self, partition: int, entry_id: str) -> JournalEntry | None:
-        """An entry that the partition's journal still holds, or None. Raises StoreUnavailableError."""
+        """Return an entry that the partition's journal still holds, or None. Raises StoreUnavailableError."""
 
     @abstractmethod
     async def get_balance(self, account: str, *, conditions: Conditions) -> Balance:
-        """What the account has; what it would begin with for one that nothing ever happened to. What has fallen due is
-        counted.
+        """Return the account's balance, as it would be with what is due; a new account's is what it would begin with.
 
         Raises:
             RecoveryNeededError, TermsNeeded, StoreUnavailableError
@@ -140,7 +139,7 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def describe(self, account: str, *, conditions: Conditions) -> AccountDescription:
-        """All that the account is, as it stands now. What has fallen due is counted, and nothing is written.
+        """Return all that the account is, as it stands now. What has fallen due is counted, and nothing is written.
 
         Raises:
             RecoveryNeededError, TermsNeeded, StoreUnavailableError
@@ -312,7 +311,7 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def list_leases(self, account: str, *, cursor: int = 0, count: int = 100) -> Page:
-        """A page of the account's open leases. A lease may be on two pages where leases change in between.
+        """Return a page of the account's open leases. A lease may be on two pages where leases change in between.
 
         Raises:
             RecoveryNeededError, StoreUnavailableError
@@ -320,8 +319,7 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def find_lease(self, account: str, lease_id: str) -> LeaseStatus | None:
-        """What became of a lease; None where there is none of that id, or it was closed longer ago than closed leases
-        are remembered.
+        """Return the state of a lease; None where there is none of that id, or it was closed too long ago.
 
         Raises:
             RecoveryNeededError, StoreUnavailableError
@@ -348,7 +346,7 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def kept_value(self, account: str | None, name: str) -> bytes | None:
-        """The value of that name that is kept beside the account, or None. Raises StoreUnavailableError."""
+        """Return the value of that name that is kept beside the account, or None. Raises StoreUnavailableError."""
 
     @abstractmethod
     async def sweep_partition(
@@ -380,7 +378,7 @@ class CreditStore(ABC):
 
     @abstractmethod
     async def read_pricing(self, version: int = 0, *, known: int = 0) -> PricingState:
-        """The active version (0) or another one; without its text where the caller knows that version.
+        """Return the active version (0) or another one; without its text where the caller knows that version.
 
         Raises:
             PricingNotLoadedError (none was published), ConfigError (no such version), RecoveryNeededError,
@@ -404,7 +402,7 @@ class CreditStore(ABC):
         return False
 
     def partitions(self) -> Sequence[int]:
-        """The numbers of the namespace's partitions."""
+        """Return the numbers of the namespace's partitions."""
         return range(self.namespace.partitions)
 
 
@@ -416,19 +414,19 @@ class JournalledStore(CreditStore):
 
     @abstractmethod
     def blocking_twin(self) -> "JournalledStore":
-        """A store of the same accounts that blocks, for a thread of its own. It is closed by itself."""
+        """Return a store of the same accounts that blocks, for a thread of its own. It is closed by itself."""
 
     @abstractmethod
     def journal_ends(self) -> dict[int, tuple[int, int]]:
-        """The id of the last entry of each partition's journal that has one. Blocking."""
+        """Return the id of the last entry of each partition's journal that has one. Blocking."""
 
     @abstractmethod
     def live_workers(self, group: str) -> int:
-        """How many workers of a consumer group are believed alive. Blocking."""
+        """Return the number of workers of a consumer group that are believed alive. Blocking."""
 
     @abstractmethod
     def redis(self) -> Any:
-        """A synchronous redis-py client of the same data, for consumers of the journal and for tools."""
+        """Return a synchronous redis-py client of the same data, for consumers of the journal and for tools."""
 
     @property
     @abstractmethod
@@ -437,7 +435,7 @@ class JournalledStore(CreditStore):
 
 
 def journalled(store: CreditStore, what: str) -> JournalledStore:
-    """The store, where its journal can be read by consumers.
+    """Return the store, where its journal can be read by consumers.
 
     Args:
         store: any store.

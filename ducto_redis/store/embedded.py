@@ -131,7 +131,7 @@ def _valkey_program() -> Path:
 
 
 def _own_folder(folder: Path) -> Path:
-    """The real path of the folder, which is made if it is missing, and which nobody but this user may enter."""
+    """Return the real path of the folder. It is made where it is missing, and only this user may enter it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = folder.resolve()
@@ -153,7 +153,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _socket_path(folder: Path) -> Path:
-    """The socket in the folder; where the path is too long for one, in a folder in /tmp, which stays there (empty)."""
+    """Return the socket in the folder; where its path is too long, in a folder in /tmp, which stays there (empty)."""
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES:
         return path

@@ -56,12 +56,12 @@ def _try(lock: int, kind: int) -> bool:
 
 
 def answers(socket_path: Path) -> bool:
-    """Whether a server at the socket is ready for commands; one that still reads its data is not."""
+    """Tell whether a server at the socket is ready for commands; one that still reads its data is not."""
     return ask(socket_path, b"PING\r\n").startswith(b"+PONG")
 
 
 def ask(socket_path: Path, command: bytes) -> bytes:
-    """The first bytes of the answer to a command, or none."""
+    """Return the first bytes of the reply to a command, or none."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5)
         try:

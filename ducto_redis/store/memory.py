@@ -49,7 +49,7 @@ class MemoryStore(ScriptStore, RedisJournal):
         return self
 
     def redis(self) -> Any:
-        """The client that everything of this store shares."""
+        """Return the client that all parts of this store share."""
         return self._client
 
     async def execute(self, script: Script, keys: tuple[bytes, ...], args: tuple[str | bytes | int, ...]) -> Any:

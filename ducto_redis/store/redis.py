@@ -75,7 +75,7 @@ class RedisStore(OperationStore, RedisJournal):
         )
 
     def redis(self) -> redis.Redis:
-        """The store's synchronous client, with connections of its own."""
+        """Return the store's synchronous client, with connections of its own."""
         if self._client is None:
             self._client = client_from_url(self._url)
         return self._client

@@ -4,7 +4,7 @@ from ducto_redis.store.contract import JournalledStore
 
 
 class RedisJournal(JournalledStore):
-    """What `redis()` says of the journal's streams and of the workers that read them."""
+    """The journal's streams and their workers, read from `redis()`."""
 
     def live_workers(self, group: str) -> int:
         client = self.redis()

@@ -56,7 +56,7 @@ def store_from_url(
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     journal_limit: int = DEFAULT_JOURNAL_LIMIT,
 ) -> JournalledStore:
-    """The store that a URL names.
+    """Return the store that a URL names.
 
     Args:
         url: of servers, as `read_topology` takes it: redis://, rediss:// or unix:// for one, redis+cluster:// and
