@@ -1,4 +1,4 @@
-"""What was spent, by whom and for what: questions that the ledger answers."""
+"""Spend and usage by account, model, member and time, as the ledger knows them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,17 +32,18 @@ _WAIT_SECONDS = 10.0
 
 
 class Spending(ManagerBase):
-    """What was spent.
+    """The part of a manager that reports spend and usage.
 
-    Answers come from the SQL ledger, which is a little behind: see `ducto ledger` and `wait_for_ledger`. On `memory://`
-    and `embedded://`, whose worker runs in this process, they wait until it holds all that was journalled before.
+    The numbers come from the SQL ledger, which is a little behind: see `ducto ledger` and `wait_for_ledger`. On
+        `memory://`
+    and `embedded://`, whose worker runs in this process, they include all that was journalled before.
 
-    Times are half-open, [start, end): a charge at `end` is not in. A naive datetime is in UTC; None is open. Spend is
-    what was charged, whoever paid for it; any grouping adds up to the same total.
+    Times are half-open, [start, end): a charge at `end` is not included. A naive datetime is in UTC; None is open.
+    Spend is the sum of charges, no matter who paid; any grouping adds up to the same total.
     """
 
     async def spend_by_user(self, start: datetime | None = None, end: datetime | None = None) -> list[UserSpend]:
-        """What each account spent, the one that was charged most first.
+        """Return the spend of each account, the largest first.
 
         Args:
             start, end: the time, [start, end).
@@ -56,28 +57,28 @@ class Spending(ManagerBase):
     async def top_users(
         self, limit: int = 10, start: datetime | None = None, end: datetime | None = None
     ) -> list[UserSpend]:
-        """The accounts that were charged most.
+        """Return the accounts with the largest spend.
 
         Args:
-            limit: how many at the most, up to 1000.
+            limit: the largest number of rows, up to 1000.
             start, end: the time, [start, end).
 
         Raises:
-            those of spend_by_user
+            the errors of spend_by_user
         """
         return await self._ask(lambda analytics: analytics.top_users(limit, start, end))
 
     async def spend_by_model(
         self, start: datetime | None = None, end: datetime | None = None, *, account: str | None = None
     ) -> list[ModelSpend]:
-        """What was spent on each model, most first; None is for charges of no model, or of several at once.
+        """Return the spend on each model, the largest first; None is for charges of no model, or of several at once.
 
         Args:
             start, end: the time, [start, end).
-            account: the only one.
+            account: restricts it to one account.
 
         Raises:
-            those of spend_by_user, InvalidIdError
+            the errors of spend_by_user, InvalidIdError
         """
         account = _checked(account)
         return await self._ask(lambda analytics: analytics.spend_by_model(start, end, account=account))
@@ -85,7 +86,7 @@ class Spending(ManagerBase):
     async def spend_by_member(
         self, team: str, start: datetime | None = None, end: datetime | None = None
     ) -> list[MemberSpend]:
-        """What each member spent of a team, most first; None is for charges in nobody's name.
+        """Return the spend of each member of a team, the largest first; None is for charges that name no member.
 
         Args:
             team: the team's account.
@@ -93,12 +94,12 @@ class Spending(ManagerBase):
 
         Raises:
             TeamNotFoundError: if the account is no team.
-            those of spend_by_user, InvalidIdError
+            the errors of spend_by_user, InvalidIdError
         """
         team = check_account(team)
         spent = await self._ask(lambda analytics: analytics.spend_by_member(team, start, end))
         if not any(each.member for each in spent):
-            with suppress(StoreError):  # the engine knows; where it is away, what the ledger says is an answer
+            with suppress(StoreError):  # the engine knows; without it, the ledger alone is an answer
                 await self._ready()
                 team_of(await self._describe(team))
         return spent
@@ -111,15 +112,15 @@ class Spending(ManagerBase):
         time_zone: str = "UTC",
         account: str | None = None,
     ) -> list[DaySpend]:
-        """What was spent on each day, in order. Days on which nothing moved are left out.
+        """Return the spend of each day, in order. Days without any entry are left out.
 
         Args:
-            start, end: the time, [start, end). A day that it cuts counts with the part that is in it.
-            time_zone: where days begin, an IANA name.
-            account: the only one.
+            start, end: the time, [start, end). A day at its edge counts with the part inside.
+            time_zone: the time zone of the days, an IANA name.
+            account: restricts it to one account.
 
         Raises:
-            those of spend_by_user, InvalidIdError
+            the errors of spend_by_user, InvalidIdError
         """
         account = _checked(account)
         return await self._ask(
@@ -129,14 +130,14 @@ class Spending(ManagerBase):
     async def aggregate_stats(
         self, start: datetime | None = None, end: datetime | None = None, *, account: str | None = None
     ) -> AggregateStats:
-        """All that moved, and what stands out.
+        """Return all that moved, and what stands out.
 
         Args:
             start, end: the time, [start, end).
-            account: the only one.
+            account: restricts it to one account.
 
         Raises:
-            those of spend_by_user, InvalidIdError
+            the errors of spend_by_user, InvalidIdError
         """
         account = _checked(account)
         return await self._ask(lambda analytics: analytics.aggregate_stats(start, end, account=account))
@@ -152,18 +153,18 @@ class Spending(ManagerBase):
         limit: int = 50,
         cursor: str | None = None,
     ) -> TransactionPage:
-        """An account's transactions, newest first. Pages neither repeat nor skip one, also while entries arrive.
+        """Return an account's transactions, newest first. Pages neither repeat nor skip one, even while entries arrive.
 
         Args:
-            account: whose.
+            account: the account.
             operations: only these: `deduct`, `settle`, `add_credits`, `refund`, ...
             types: only credits of these types that came in or expired: `purchase`, ...
             start, end: the time, [start, end).
-            limit: how many at the most, up to 1000.
-            cursor: of the page before, to go on from it; give the same filters with it.
+            limit: the largest number of rows, up to 1000.
+            cursor: the previous page's, to go on from it with the same filters.
 
         Raises:
-            those of spend_by_user, InvalidIdError
+            the errors of spend_by_user, InvalidIdError
         """
         account = check_account(account)
         return await self._ask(
@@ -182,22 +183,22 @@ class Spending(ManagerBase):
         account: str | None = None,
         time_zone: str = "UTC",
     ) -> list[Usage]:
-        """What was consumed of a measure, by what was charged: estimates do not count.
+        """Return the consumption of a measure, as it was charged: estimates do not count.
 
         Args:
             measure: `input_tokens`, `output_tokens`, `tool_calls` and the other fields of `UsageMetrics`, or the name
                 of one of the document's own measures.
             by: account, model, member, day or hour.
             start, end: the time, [start, end).
-            account: the only one.
-            time_zone: where days begin, an IANA name.
+            account: restricts it to one account.
+            time_zone: the time zone of the days, an IANA name.
 
         Returns:
-            days and hours in order; else what has most first. What has nothing is left out.
+            Days and hours in order; other groups with the largest first. Groups without any are left out.
 
         Raises:
-            ConfigError: besides, if there is no such measure; it names those that there are.
-            those of spend_by_user, InvalidIdError
+            ConfigError: also if there is no such measure; it names those that exist.
+            the errors of spend_by_user, InvalidIdError
         """
         account = _checked(account)
         declared = () if measure in UsageMetrics.__struct_fields__ else await self._declared_measures()
@@ -217,21 +218,21 @@ class Spending(ManagerBase):
         threshold: float = 6.0,
         at_least: Amount = 1,
     ) -> list[Anomaly]:
-        """Hours in which an account was charged far more than is usual for it, the most unusual first.
+        """Return hours in which an account was charged far more than usual, the most unusual first.
 
-        What is usual is the median of the account's own hours, and their spread the median distance from it; see
+        The usual charge is the median of the account's own hours, the spread their median distance from it; see
         docs/analytics.md.
 
         Args:
-            start: hours from there; a day before `end` by default.
-            end: until there; the end of the last hour with any entry by default.
-            account: the only one.
-            history_days: how far back before `start` its own history goes, 1 to 366.
-            threshold: how many spreads above what is usual an hour must be.
-            at_least: credits; hours below are never told.
+            start: the first hour; a day before `end` by default.
+            end: the end of the hours; the end of the last hour with any entry by default.
+            account: restricts it to one account.
+            history_days: days of its own history before `start`, 1 to 366.
+            threshold: the number of spreads above the usual that makes an hour unusual.
+            at_least: credits; hours below it are left out.
 
         Raises:
-            those of spend_by_user, InvalidIdError, InvalidAmountError
+            the errors of spend_by_user, InvalidIdError, InvalidAmountError
         """
         account = _checked(account)
         return await self._ask(
@@ -245,13 +246,13 @@ class Spending(ManagerBase):
             await self._ready()
             pricing = await self.pricing.active_or_none()
         except StoreError:
-            return ()  # the ledger can be asked all the same
+            return ()  # the ledger can still be asked
         return () if pricing is None else pricing.engine.document.measures
 
     async def _ask(self, question: "Callable[[Analytics], T]") -> T:
         ledger = self.ledger
         if ledger is None:
-            raise ConfigError("analytics come from the SQL ledger, and there is none: give the manager a ledger_url")
+            raise ConfigError("analytics need the SQL ledger, and there is none: give the manager a ledger_url")
         if self.store.local:
             await self._ready()
             await self._in_thread(lambda: self._ledger_access.wait(_WAIT_SECONDS))

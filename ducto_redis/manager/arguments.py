@@ -1,4 +1,4 @@
-"""What callers pass, checked and put into the form that stores take."""
+"""Arguments of callers, checked and converted to the form that stores take."""
 
 import re
 from binascii import b2a_base64
@@ -26,10 +26,10 @@ from ducto_redis.money import Amount, to_micro
 from ducto_redis.pricing.plans import BillingMode
 
 Usage: TypeAlias = UsageMetrics | Sequence[UsageMetrics]
-"""What was consumed: one usage, or several that are charged together."""
+"""Consumption: one usage, or several that are charged together."""
 
 UsageOrAmount: TypeAlias = Usage | Amount
-"""What is to be charged: usage, which the active pricing document prices, or credits."""
+"""A charge: usage, which the active pricing document prices, or credits."""
 
 _MINUTE_MS = 60_000
 _DAY_MS = 24 * 60 * _MINUTE_MS
@@ -44,16 +44,16 @@ _MADE_FOR_A_CALL = re.compile(r"call/[\w-]{16}", re.ASCII)
 
 
 def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any, **optional: Any) -> OperationKey:
-    """The operation key of a call.
+    """Return the operation key of a call.
 
     Args:
         idempotency_key: the caller's, or None for a key that is made for this call. A key that was made for a call
             whose outcome stayed unknown (StoreUnavailableError carries it) repeats that call.
-        kept_ms: how long the first answer to a caller's key is remembered.
-        passed, optional: what the caller passed, see `fingerprint`; the same key with anything else is a conflict.
+        kept_ms: milliseconds for which the first result of a caller's key is remembered.
+        passed, optional: the caller's arguments, see `fingerprint`; the same key with others is a conflict.
 
     Raises:
-        InvalidIdError: if the key is none.
+        InvalidIdError: if the key is not valid.
     """
     if idempotency_key is None:
         return OperationKey("call/" + new_id(), CALL_KEPT_MS)
@@ -64,12 +64,12 @@ def operation_key(idempotency_key: str | None, kept_ms: int, *passed: Any, **opt
 
 
 def fingerprint(*passed: Any, **optional: Any) -> str:
-    """Twelve characters that differ where what was passed differs.
+    """Return twelve characters that differ if the arguments differ.
 
     Args:
-        passed: what every call passes.
-        optional: what few calls pass. None and False are as if they were not there: a call without them keeps its
-            fingerprint when there come to be more of them.
+        passed: the arguments that every call passes.
+        optional: the arguments that few calls pass. None and False count as absent, so that a call without them keeps
+            its fingerprint when later versions have more of them.
     """
     if optional:
         given = {name: value for name, value in optional.items() if value is not None and value is not False}
@@ -100,7 +100,7 @@ def steps_of(key: str) -> Iterator[None]:
 
 
 def split(usage_or_amount: UsageOrAmount, *, zero: bool = False) -> tuple[Sequence[UsageMetrics], int]:
-    """The usages to price, or, where there are none, the amount in micro-credits.
+    """Return the usages to price, or, if there are none, the amount in micro-credits.
 
     Raises:
         InvalidAmountError, InvalidUsageError
@@ -120,10 +120,10 @@ def split(usage_or_amount: UsageOrAmount, *, zero: bool = False) -> tuple[Sequen
     usages: list[UsageMetrics] = []
     for usage in usage_or_amount:
         if not isinstance(usage, UsageMetrics):
-            raise InvalidUsageError(f"several usages are a sequence of UsageMetrics, it holds {type(usage).__name__}")
+            raise InvalidUsageError(f"a sequence of usages holds UsageMetrics only, not {type(usage).__name__}")
         usages.append(usage)
     if not usages:
-        raise InvalidUsageError("several usages are a sequence that is not empty")
+        raise InvalidUsageError("a sequence of usages must not be empty")
     return usages, 0
 
 
@@ -137,27 +137,27 @@ def journal_cause(
     actor: str | None = None,
     reason: str | None = None,
 ) -> bytes:
-    """The cause of a change, as its journal entry holds it.
+    """Return the cause of a change, as its journal entry holds it.
 
     Raises:
         InvalidMetadataError
-        InvalidUsageError: if usage or flags cannot be written down.
+        InvalidUsageError: if JSON cannot hold the usage or its flags.
     """
     if metadata:
         encode_metadata(metadata)
     if isinstance(flags, str):
-        raise InvalidUsageError(f"flags are a sequence of texts, not one text: {flags!r:.40}")
+        raise InvalidUsageError(f"flags must be a sequence of texts, not one text: {flags!r:.40}")
     kind = None if operation_type == "default" else operation_type
     if not (usages or flags or metadata) and type is kind is actor is reason is None:
         return b""
     try:
         return encode_cause(Cause(usages, type, kind, flags, metadata or None, actor, reason))
     except (TypeError, ValueError) as error:
-        raise InvalidUsageError(f"usage and its flags must be such that JSON can hold them: {error}") from None
+        raise InvalidUsageError(f"JSON cannot hold this usage and its flags: {error}") from None
 
 
 def check_operation_type(operation_type: str) -> str:
-    """Return it. Raises InvalidIdError where it is none."""
+    """Return it. Raises InvalidIdError if it is not valid."""
     return check_id(operation_type, "an operation type", NAME_BYTES)
 
 
@@ -169,17 +169,17 @@ def check_billing_mode(billing_mode: BillingMode | None) -> BillingMode | None:
 
 
 def check_member(member: str | None) -> str:
-    """Return it, "" for None. Raises InvalidIdError where it is none."""
+    """Return it, "" for None. Raises InvalidIdError if it is not valid."""
     return "" if member is None else check_id(member, "a member", NAME_BYTES)
 
 
 def check_feature(feature: str | None) -> str | None:
-    """Return it. Raises InvalidIdError where it is none."""
+    """Return it. Raises InvalidIdError if it is not valid."""
     return None if feature is None else check_id(feature, "a feature", NAME_BYTES)
 
 
 def check_lease_id(lease_id: str) -> str:
-    """Return it. Raises InvalidIdError where it is none."""
+    """Return it. Raises InvalidIdError if it is not valid."""
     return check_id(lease_id, "a lease id", NAME_BYTES)
 
 
@@ -194,7 +194,7 @@ def check_reason(reason: str) -> str:
 
 
 def encode_metadata(metadata: Mapping[str, Any] | None) -> bytes:
-    """The metadata as JSON, empty for none. Raises InvalidMetadataError where it is none."""
+    """Return the metadata as JSON, empty for none. Raises InvalidMetadataError if it is no metadata."""
     if not metadata:
         return b""
     try:
@@ -207,7 +207,7 @@ def encode_metadata(metadata: Mapping[str, Any] | None) -> bytes:
 
 
 def ttl_to_ms(ttl_seconds: float) -> int:
-    """Seconds as milliseconds. Raises ConfigError where they are no time to live."""
+    """Return seconds as milliseconds. Raises ConfigError if they are no time to live."""
     if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int | float):
         raise ConfigError(f"a time to live is a number of seconds, not {ttl_seconds!r:.40}")
     if not 0.001 <= ttl_seconds <= _LONGEST_TTL_SECONDS:
@@ -218,14 +218,14 @@ def ttl_to_ms(ttl_seconds: float) -> int:
 
 
 def check_max_concurrent(max_concurrent: int | None) -> int | None:
-    """Return it. Raises ConfigError where it is no number of leases."""
+    """Return it. Raises ConfigError if it is no number of leases."""
     if max_concurrent is None or (type(max_concurrent) is int and max_concurrent >= 1):
         return max_concurrent
     raise ConfigError(f"max_concurrent is a number of leases from 1, or None, not {max_concurrent!r:.40}")
 
 
 def check_priority(priority: int | None) -> int:
-    """Return the priority of credits, the default for None. Raises ConfigError where it is none."""
+    """Return the priority of credits, the default for None. Raises ConfigError if it is no priority."""
     if priority is None:
         return DEFAULT_PRIORITY
     if type(priority) is int and 0 <= priority <= _LAST_PRIORITY:
@@ -237,9 +237,9 @@ def check_priority(priority: int | None) -> int:
 
 
 def expiry_to_ms(expires_at: datetime | None) -> int:
-    """A time as milliseconds since 1970, 0 for None; one without a time zone is in UTC. Raises ConfigError.
+    """Return a time as milliseconds since 1970, 0 for None; one without a time zone is in UTC. Raises ConfigError.
 
-    Whether it is past is for the engine to say: its clock is the one that counts.
+    The engine refuses a time that is past: its clock is the one that counts.
     """
     if expires_at is None:
         return 0
@@ -251,7 +251,7 @@ def expiry_to_ms(expires_at: datetime | None) -> int:
 
 
 def floor_to_micro(floor: Amount) -> int:
-    """An overdraft floor, zero or below, in micro-credits. Raises InvalidAmountError."""
+    """Return an overdraft floor, zero or below, in micro-credits. Raises InvalidAmountError."""
     if isinstance(floor, float):
         to_micro(floor)
     try:

@@ -67,7 +67,10 @@ class AsyncCreditManager(TaskManager):
         return cls(store, ledger=ledger_for(redis_url, ledger_url), **of_manager)
 
     async def close(self) -> None:
-        """Wait for settles and coroutine handlers, bounded, send what waits in the outbox, let go of connections."""
+        """Wait for settles and coroutine handlers, send the charges that wait, and close the connections.
+
+        It waits ten seconds at most.
+        """
         try:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
@@ -88,12 +91,12 @@ class AsyncCreditManager(TaskManager):
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Opens with an ASGI application and closes with it: `Starlette(lifespan=manager.lifespan)`."""
+        """Open and close with an ASGI application: `Starlette(lifespan=manager.lifespan)`."""
         async with self:
             yield
 
     def meter(self, account: str, estimate: UsageOrAmount, **options: Unpack[MeterOptions]) -> AsyncMeter:
-        """Return a context manager that holds the estimate, and charges what is recorded, even after an exception.
+        """Return a context manager that holds the estimate and charges the usage recorded, even after an exception.
 
         Args:
             account: the account that pays.
@@ -106,11 +109,11 @@ class AsyncCreditManager(TaskManager):
     def metered(
         self, **options: Unpack[MeteredOptions]
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
-        """Return a decorator for coroutine functions that hold credits while they run, and charge what they consumed.
+        """Return a decorator for coroutine functions that hold credits while they run and charge their usage.
 
-        What a function consumed is recorded with `current_meter().record(...)` inside, or read from its result by
-        `usage_of`. With a `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a
-        queue that delivers twice, is charged once.
+        A function records its usage with `current_meter().record(...)`, or `usage_of` reads it from its result. With a
+        `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a queue that
+        delivers twice, is charged once.
 
             @manager.metered(account=lambda user, pages: user, estimate=lambda user, pages: Decimal(2) * pages)
             async def render(user, pages): ...
@@ -135,18 +138,18 @@ class AsyncCreditManager(TaskManager):
         do_work: Callable[[], Awaitable[tuple[T, UsageOrAmount]]],
         **options: Unpack[MeterOptions],
     ) -> BilledResult[T]:
-        """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
+        """Hold the estimate, do the work, and charge the usage that it returns. Work that raises is not charged.
 
-        An engine that goes away meanwhile spoils no result: it is returned, and charged once the engine is back.
+        If the engine goes away meanwhile, the result is still returned; it is charged once the engine is back.
 
         Args:
-            account: who pays.
+            account: the account that pays.
             estimate: the most that the work can consume, or credits.
-            do_work: returns its result, and what it consumed (usage, or credits).
+            do_work: returns its result, and the usage that it consumed, or credits.
             options: as for `reserve`.
 
         Raises:
-            what `reserve` and the work raise, and what `settle` raises besides StoreError.
+            the errors of `reserve` and of the work, and those of `settle` besides StoreError.
         """
         lease = await self.reserve(account, estimate, **options)
         try:
@@ -159,7 +162,7 @@ class AsyncCreditManager(TaskManager):
 
     @property
     def pending(self) -> PendingWork:
-        """What is still to be done."""
+        """The work that is still to be done."""
         return PendingWork(outbox=len(self.outbox), tasks=len(self._tasks))
 
     def charge_later(self, charge: PendingCharge) -> None:
@@ -178,7 +181,7 @@ class AsyncCreditManager(TaskManager):
         member: str | None = None,
         flags: Sequence[str] = (),
     ) -> None:
-        """Charge usage for which nothing could be held, once the engine is back. The key makes it one charge."""
+        """Charge usage for which nothing could be held once the engine is back. The key makes it one charge."""
         usages = (usage,) if isinstance(usage, UsageMetrics) else tuple(usage)
         self.charge_later(
             PendingCharge(

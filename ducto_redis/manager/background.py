@@ -1,4 +1,4 @@
-"""What a blocking manager does by itself, later: renew leases, send what waits in the outbox."""
+"""The background work of a blocking manager: it renews leases and sends the charges that wait in the outbox."""
 
 import heapq
 import itertools
@@ -16,7 +16,7 @@ _log = logging.getLogger("ducto_redis.manager")
 
 
 class Planned:
-    """A call that is to be made."""
+    """A call that is planned."""
 
     __slots__ = ("before_stop", "function")
 
@@ -25,7 +25,7 @@ class Planned:
         self.before_stop = before_stop
 
     def cancel(self) -> None:
-        """Do not make it, unless it is made just now."""
+        """Cancel the call, unless it runs already."""
         self.function = None
 
 
@@ -38,7 +38,7 @@ class Background:
         self._planned: list[tuple[float, int, Planned]] = []
         self._reset()
         reset = WeakMethod(self._reset)
-        # A forked child has no such thread, and nothing of the parent's to do.
+        # A forked child has no such thread, and the parent does its own work.
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
     def _reset(self) -> None:
@@ -55,8 +55,8 @@ class Background:
 
         Args:
             seconds: until the call.
-            function: what is called.
-            before_stop: whether `stop` makes the call, whatever its time, instead of dropping it.
+            function: the function.
+            before_stop: has `stop` make the call early instead of dropping it.
         """
         planned = Planned(function, before_stop=before_stop)
         with self._changed:
@@ -68,9 +68,9 @@ class Background:
         return planned
 
     def stop(self) -> None:
-        """Call nothing more but what was to be called before, as long as it takes no more than two seconds.
+        """Drop the planned calls, but make those marked `before_stop`, for two seconds at most.
 
-        A call that runs is waited for.
+        A call that runs already is waited for.
         """
         with self._changed:
             self._stopped = True
@@ -97,5 +97,5 @@ class Background:
             except CreditError as error:
                 _log.warning("%s: %s", self._name, error)
             except Exception:
-                # Whatever else is planned must not wait for ever.
+                # The other planned calls must not wait for ever.
                 _log.exception("%s: a planned call failed", self._name)

@@ -1,4 +1,4 @@
-"""Credits that come in, what an account has, and charges in one step."""
+"""Credits that come in, balances, prices, and charges in one step."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -64,10 +64,10 @@ class Balances(ManagerBase):
         that come in while the balance is below zero pay that debt first.
 
         Args:
-            account: who gets them.
+            account: the account that gets them.
             amount: credits, above zero.
-            type: what they are: purchase, bonus, adjustment...
-            expires_at: when what is left of them is gone; one without a time zone is in UTC. None: never.
+            type: their kind: purchase, bonus, adjustment...
+            expires_at: the time at which the rest of them expires; one without a time zone is in UTC. None: never.
             priority: from 0, spent first; 50 by default.
             idempotency_key: the same key with the same request adds them once; remembered for 35 days.
             metadata: journalled with the change; at most 1 KiB of JSON.
@@ -77,8 +77,8 @@ class Balances(ManagerBase):
         Raises:
             InvalidAmountError (also for more than 256 grants at a time), InvalidIdError, InvalidMetadataError,
             IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
-            ConfigError: for credits that have expired already, for what is no time or priority, and for durability
-                `ledger` without a ledger; nothing is added then.
+            ConfigError: for credits that have expired already, an invalid time or priority, and durability `ledger`
+                without a ledger; nothing is added then.
             LedgerError: if the ledger did not get the credits in time; they were added, and asking again with the same
                 key waits again.
         """
@@ -112,9 +112,9 @@ class Balances(ManagerBase):
         return added
 
     async def get_balance(self, account: str) -> Balance:
-        """What an account has: balance, held, available, and what is left of its plan's allowance.
+        """Return an account's balance, held and available credits, and the rest of its plan's allowance.
 
-        An account that nothing ever happened to has what a new one begins with.
+        An account that does not exist yet has what a new one begins with.
 
         Raises:
             InvalidIdError, RecoveryNeededError, StoreUnavailableError
@@ -125,13 +125,13 @@ class Balances(ManagerBase):
         )
 
     async def get_available(self, account: str) -> Decimal:
-        """The credits of an account that are neither spent nor held, without the allowance."""
+        """Return the credits of an account that are neither spent nor held, without the allowance."""
         return (await self.get_balance(account)).available
 
     async def describe(self, account: str) -> AccountDescription:
-        """All that an account is: balance, plan, allowance, grants, spend caps, team, and whether it is frozen.
+        """Return the whole state of an account: balance, plan, allowance, grants, spend caps, team, and a freeze.
 
-        What has fallen due is counted; nothing is written.
+        Leases and credits that have expired count as expired; nothing is written.
 
         Raises:
             InvalidIdError, RecoveryNeededError, StoreUnavailableError
@@ -140,11 +140,11 @@ class Balances(ManagerBase):
         return await self._describe(account)
 
     async def list_grants(self, account: str) -> tuple[Grant, ...]:
-        """What an account's balance consists of, in the order in which it is spent. Raises what `describe` raises."""
+        """Return the grants of an account's balance, in spending order. Raises the errors of `describe`."""
         return (await self.describe(account)).grants
 
     async def price(self, usage: Usage) -> Decimal:
-        """What usage costs under the active pricing document, in credits. Nothing is held or charged.
+        """Return the price of usage under the active pricing document, in credits. Nothing is held or charged.
 
         Raises:
             UnpricedModelError, PricingNotLoadedError, ExpressionError, InvalidUsageError
@@ -154,7 +154,7 @@ class Balances(ManagerBase):
         return from_micro((await self.pricing.active()).total_micro(usages) if usages else amount)
 
     async def calculate(self, usage: UsageMetrics) -> CostBreakdown:
-        """What usage costs under the active pricing document, part by part."""
+        """Return the price of usage under the active pricing document, part by part."""
         await self._ready()
         return (await self.pricing.active()).engine.calculate(usage)
 
@@ -176,16 +176,16 @@ class Balances(ManagerBase):
         """Price and charge in one step, where no lease is needed.
 
         Args:
-            account: who pays.
-            usage_or_amount: what was consumed, or credits.
+            account: the account that pays.
+            usage_or_amount: the usage consumed, or credits.
             idempotency_key: the same key with the same request charges once; remembered for 24 hours.
-            operation_type: what the work was.
-            member: who spends, of a team.
-            required_feature: that the account's plan must have.
-            billing_mode: `strict` or `overdraft`, instead of what the account's plan or the manager's policy says.
-            skip_allowance: whether the plan's allowance is left alone, so that the balance pays all of it.
+            operation_type: the kind of work.
+            member: the member of a team who spends.
+            required_feature: a feature that the account's plan must have.
+            billing_mode: `strict` or `overdraft`, instead of the account's plan or the manager's policy.
+            skip_allowance: leaves the plan's allowance alone, so that the balance pays everything.
             metadata: journalled with the charge; at most 1 KiB of JSON.
-            flags: what is unusual about the usage, journalled with it.
+            flags: marks of unusual usage, journalled with it.
 
         Raises:
             InsufficientCreditsError, CapReachedError, FeatureNotEntitledError, AccountFrozenError,

@@ -1,7 +1,7 @@
-"""What all that a manager does stands on: settings, opening and closing.
+"""The base of all parts of a manager: settings, opening and closing.
 
 Every coroutine of a manager awaits the store, or `_in_thread`, and nothing else. Over a store that blocks, none of them
-suspends, so that all is written once for event loops and for threads.
+suspends, so that everything is written once for event loops and for threads.
 """
 
 import logging
@@ -35,7 +35,7 @@ from ducto_redis.results import AccountDescription, Lease
 from ducto_redis.store.contract import CreditStore, NamespaceState
 
 if TYPE_CHECKING:
-    from ducto_redis.ledger import Ledger  # an extra: what needs no ledger works without it
+    from ducto_redis.ledger import Ledger  # an extra: the rest works without it
 
 T = TypeVar("T")
 
@@ -48,22 +48,22 @@ class ManagerBase(Events):
     """Prices, holds and charges.
 
     Args:
-        store: where the accounts are.
-        engine: prices by this document alone; without it, by the one that is active in the store.
-        ledger: the SQL ledger, for what needs it.
+        store: the store of the accounts.
+        engine: prices everything; without it, the document that is active in the store does.
+        ledger: the SQL ledger, for the methods that read it.
         policy: `strict_prepaid`, where no account goes below the document's `min_balance`, or `overdraft`. The plan of
             an account may say otherwise, and so may a call.
-        overdraft_floor: credits, zero or below, to which accounts may go in overdraft where their plan does not say;
+        overdraft_floor: credits, zero or below, to which accounts may go in overdraft if their plan does not say;
             zero by default.
-        max_concurrent: how many leases of one operation type an account may have open where its plan does not say;
-            any number by default.
-        low_balance_thresholds: levels in credits. A charge that takes a balance to one or below says so, once until
+        max_concurrent: the number of leases of one operation type that an account may have open if its plan does not
+            say; any number by default.
+        low_balance_thresholds: levels in credits. A charge that takes a balance to one or below reports it, once until
             credits come in.
         on_low_balance: called with each such event, see `on`.
-        refund_expired: where a refund puts credits whose grant has expired meanwhile: to the `balance`, or `nowhere`.
-        default_ttl_seconds: how long a lease holds unless the call says otherwise.
-        on_lease_expiry: what becomes of a lease that nobody closed: `release` it, or `charge` its hold.
-        owner: who opens leases, for people who list them; host and process by default.
+        refund_expired: the place for refunded credits whose grant has expired meanwhile: `balance` or `nowhere`.
+        default_ttl_seconds: seconds that a lease holds unless the call says otherwise.
+        on_lease_expiry: `release` releases a lease that nobody closed in time; `charge` charges its hold.
+        owner: the name of this process in lists of leases; host and process id by default.
         outbox_limit: charges that may wait for an engine that cannot be reached.
 
     Raises:
@@ -118,14 +118,14 @@ class ManagerBase(Events):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, for good."""
+        """True once it is closed, for good."""
         return self._closed
 
     async def open(self) -> None:
-        """Connect, and create the namespace if this is its first use; every other method does so when it must.
+        """Connect, and create the namespace if this is its first use. Every other method does so if necessary.
 
         Raises:
-            RecoveryNeededError: if the ledger knows the namespace and Redis does not: it lost its memory.
+            RecoveryNeededError: if the ledger knows the namespace and Redis does not: Redis lost its data.
             PartitionMismatchError, StoreUnavailableError
         """
         self._check_open()
@@ -149,7 +149,7 @@ class ManagerBase(Events):
             await self.open()
 
     def _check_open(self) -> None:
-        # Again after each wait: a link that is used after it was closed would connect anew.
+        # Checked again after each wait: a closed link that is used would connect anew.
         if self._closed:
             raise StoreError("the manager is closed; make a new one")
 

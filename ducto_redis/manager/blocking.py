@@ -47,7 +47,7 @@ def _blocking(
 class CreditManager:
     """Prices, holds and charges, for threads, which may share one. A forked child makes its own connections.
 
-    Takes what `AsyncCreditManager` takes; its methods are the same, without `await`.
+    Its arguments and methods are those of `AsyncCreditManager`, without `await`.
 
     >>> with CreditManager.from_url("memory://") as manager:
     ...     _ = manager.add_credits("u1", 100)
@@ -147,7 +147,7 @@ class CreditManager:
 
     @property
     def store(self) -> CreditStore:
-        """Where the accounts are."""
+        """The store of the accounts."""
         return self.core.store
 
     @property
@@ -157,12 +157,12 @@ class CreditManager:
 
     @property
     def event_counts(self) -> EventCounts:
-        """What became of telling events."""
+        """The counts of events that were told, dropped or failed."""
         return self.core.event_counts
 
     @property
     def signals(self) -> bool | None:
-        """Whether refusals are told to other processes: None, while somebody listens; True, always; False, never."""
+        """The rule for telling refusals to other processes: None, while one listens; True, always; False, never."""
         return self.core.signals
 
     @signals.setter
@@ -174,23 +174,23 @@ class CreditManager:
     @overload
     def on(self, event_type: str, handler: H) -> H: ...
     def on(self, event_type: str, handler: H | None = None) -> H | Callable[[H], H]:
-        """Call a handler with every event of a type that this manager brings about; see `AsyncCreditManager.on`.
+        """Register a handler of the events of a type that this manager brings about; see `AsyncCreditManager.on`.
 
-        It is a plain function: there is no event loop that could run a coroutine.
+        The handler is a plain function: there is no event loop to run a coroutine.
         """
         return self.core.on(event_type) if handler is None else self.core.on(event_type, handler)
 
     def off(self, event_type: str, handler: EventHandler) -> bool:
-        """Take back what `on` did with the same arguments. Returns whether it had been done."""
+        """Unregister a handler. Return True if it was registered."""
         return self.core.off(event_type, handler)
 
     @property
     def pending(self) -> PendingWork:
-        """What is still to be done."""
+        """The work that is still to be done."""
         return PendingWork(outbox=len(self.core.outbox))
 
     def close(self) -> None:
-        """Send what waits in the outbox, and let go of connections."""
+        """Send the charges that wait in the outbox, and close the connections."""
         self._background.stop()
         drive(self.core.close())
 
@@ -204,7 +204,7 @@ class CreditManager:
         self.close()
 
     def meter(self, account: str, estimate: UsageOrAmount, **options: Unpack[MeterOptions]) -> Meter:
-        """Return a context manager that holds the estimate, and charges what is recorded, even after an exception.
+        """Return a context manager that holds the estimate and charges the usage recorded, even after an exception.
 
         Args:
             account: the account that pays.
@@ -215,11 +215,11 @@ class CreditManager:
         return Meter(self, account, estimate, **options)
 
     def metered(self, **options: Unpack[MeteredOptions]) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """Return a decorator for functions that hold credits while they run, and charge what they consumed.
+        """Return a decorator for functions that hold credits while they run and charge their usage.
 
-        What a function consumed is recorded with `current_meter().record(...)` inside, or read from its result by
-        `usage_of`. With a `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a
-        queue that delivers twice, is charged once.
+        A function records its usage with `current_meter().record(...)`, or `usage_of` reads it from its result. With a
+        `lease_id`, which names the job by its arguments, a job that is begun more than once, as by a queue that
+        delivers twice, is charged once.
 
             @manager.metered(account=lambda user, pages: user, estimate=lambda user, pages: Decimal(2) * pages)
             def render(user, pages): ...
@@ -244,18 +244,18 @@ class CreditManager:
         do_work: Callable[[], tuple[T, UsageOrAmount]],
         **options: Unpack[MeterOptions],
     ) -> BilledResult[T]:
-        """Hold the estimate, do the work, charge what it says that it consumed. Work that raises is not charged.
+        """Hold the estimate, do the work, and charge the usage that it returns. Work that raises is not charged.
 
-        An engine that goes away meanwhile spoils no result: it is returned, and charged once the engine is back.
+        If the engine goes away meanwhile, the result is still returned; it is charged once the engine is back.
 
         Args:
-            account: who pays.
+            account: the account that pays.
             estimate: the most that the work can consume, or credits.
-            do_work: returns its result, and what it consumed (usage, or credits).
+            do_work: returns its result, and the usage that it consumed, or credits.
             options: as for `reserve`.
 
         Raises:
-            what `reserve` and the work raise, and what `settle` raises besides StoreError.
+            the errors of `reserve` and of the work, and those of `settle` besides StoreError.
         """
         lease = self.reserve(account, estimate, **options)
         try:
@@ -270,12 +270,12 @@ class CreditManager:
         return self._background.later(seconds, function, before_stop=before_stop)
 
     def flush_later(self) -> None:
-        """Send what waits in the outbox, again and again, until all of it is sent."""
+        """Send the charges that wait in the outbox, again and again, until all are sent."""
         if self._flush is None or self._flush.function is None:
             self._flush = self._background.later(_OUTBOX_WAIT_SECONDS, self._flush_now)
 
     def _flush_now(self) -> None:
-        self._flush = None  # what is put from here on may come too late for this flush
+        self._flush = None  # a charge that comes from here on may be too late for this flush
         try:
             drive(self.core.outbox.flush(self.core.send_charge))
         finally:

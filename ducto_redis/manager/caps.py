@@ -1,4 +1,4 @@
-"""Spend caps: set them, see what they have counted, raise and clear them."""
+"""Spend caps: set, inspect, raise, clear and remove them."""
 
 import logging
 import re
@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"-[0-9]+$")
 
 
 class Caps(ManagerBase):
-    """The part of a manager that limits what may be spent in a window."""
+    """The part of a manager that limits spend in a window."""
 
     async def set_spend_cap(
         self,
@@ -52,34 +52,34 @@ class Caps(ManagerBase):
         time_zone: str | None = None,
         idempotency_key: str | None = None,
     ) -> CapStatus:
-        """Limit what an account, a member of it, or one model for it may spend in a window.
+        """Limit the spend of an account, of a member of it, or on one model, in a window.
 
-        What is reserved counts until it is settled, and what an allowance pays for counts too. A cap of the same
-        scope, window, kind (calendar or rolling), time zone and action gets the new limit, and keeps what it has
-        counted; so one window may have a limit that warns below one that denies.
+        Holds count until they are settled, and usage that an allowance pays for counts too. A cap of the same scope,
+        window, kind (calendar or rolling), time zone and action gets the new limit, and keeps its count; so one window
+        may have a limit that warns below one that denies.
 
         Args:
             account: a user or a team.
             limit: credits, zero or more.
             window: minute, hour, day, week, month or total.
-            action: `deny` refuses what would pass the limit; `warn` and `notify` let it pass, and say so in the result
-                of the first charge that does.
-            rolling: whether the window ends now instead of following the calendar; a rolling month has 30 days.
-            member: counts what this member of a team spends.
-            model: counts what this model costs, in all its versions. One that only `_default` prices is taken as it
-                is written: a mistyped name can then not be told from a new model's; one that is close to another is
-                logged as a warning.
-            time_zone: where the calendar is read, an IANA name; by default that of the cap that is there already, the
-                account's own or its plan's, else UTC.
+            action: `deny` refuses a hold or charge that would pass the limit; `warn` and `notify` admit it: the first
+                one that passes tells it in its `warnings` and in an event.
+            rolling: the window ends now instead of following the calendar; a rolling month has 30 days.
+            member: counts the spend of this member of a team.
+            model: counts the cost of this model, in all its versions. A name that only `_default` prices is taken as it
+                is written, for a mistyped name looks like that of a new model; one that is close to another is logged
+                as a warning.
+            time_zone: the time zone of the calendar, an IANA name; by default that of the existing cap, the account's
+                own or its plan's, else UTC.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Returns:
-            The cap, as it stands now.
+            The cap, in its new state.
 
         Raises:
             ConfigError: for an unknown window, action or time zone, a total that rolls, member and model at once, or a
-                model that the active pricing document prices nowhere, so that the cap would limit nothing.
-            CapNotFoundError: if it was set, and removed again by somebody else before this call could show it.
+                model without a price in the active pricing document, so that the cap would limit nothing.
+            CapNotFoundError: if another process removed it again before this call could show it.
             TeamNotFoundError, MemberNotFoundError, InvalidAmountError (a limit below zero; more than 16 caps of a
             scope), InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
             StoreUnavailableError
@@ -137,16 +137,16 @@ class Caps(ManagerBase):
 
         Args:
             account: a user or a team.
-            cap: the cap, or its id; without it, the one that was set with the arguments that follow.
-            member, model: whose cap it is, where several have the same id; the account's own by default.
+            cap: the cap, or its id; without it, the cap that was set with the other arguments.
+            member, model: the owner of the cap, if several have the same id; the account itself by default.
             window, action, rolling, time_zone: as they were given to `set_spend_cap`; without action and time zone, the
-                one cap that there is.
+                only such cap.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Raises:
-            CapNotFoundError: says which caps there are.
+            CapNotFoundError: names the caps that exist.
             ConfigError: if it is a cap of the account's plan, if neither cap nor window is given, or if several caps
-                are meant.
+                match.
             TeamNotFoundError, MemberNotFoundError, InvalidIdError, IdempotencyConflictError, JournalFullError,
             RecoveryNeededError, StoreUnavailableError
         """
@@ -166,7 +166,7 @@ class Caps(ManagerBase):
         try:
             found = await self._own_cap(account, cap, window, action, rolling, member, model, time_zone)
         except CapNotFoundError as missing:
-            # Removed already, perhaps by this very call, whose answer was lost: the engine knows by the key.
+            # It may have been removed by this very call, whose reply was lost: the engine knows by the key.
             try:
                 return await self.store.remove_cap(account, ACCOUNT_SCOPE, missing.cap, key, cause=journal_cause())
             except CapNotFoundError:
@@ -176,7 +176,7 @@ class Caps(ManagerBase):
     async def check_spend_cap(
         self, account: str, *, member: str | None = None, model: str | None = None
     ) -> tuple[CapStatus, ...]:
-        """The spend caps of an account, own and its plan's, with what each has counted.
+        """Return the spend caps of an account, its own and its plan's, with the count of each.
 
         Args:
             account: a user or a team.
@@ -209,21 +209,21 @@ class Caps(ManagerBase):
         model: str | None = None,
         idempotency_key: str | None = None,
     ) -> CapStatus:
-        """Give a spend cap, own or the plan's, another limit until a time; then its own holds again.
+        """Give a spend cap, the account's or the plan's, another limit until a time; then its own limit returns.
 
         Args:
             account: a user or a team.
             cap: the cap, or its id.
             limit: credits, zero or more.
-            until: when the raise ends, in the future; one without a time zone is in UTC.
-            member, model: whose cap it is, where several have the same id; the account's own by default.
+            until: the end of the raise, in the future; one without a time zone is in UTC.
+            member, model: the owner of the cap, if several have the same id; the account itself by default.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Returns:
-            The cap, as it stands now.
+            The cap, in its new state.
 
         Raises:
-            CapNotFoundError: says which caps there are.
+            CapNotFoundError: names the caps that exist.
             ConfigError: if the time is past, or the id stands for several caps.
             TeamNotFoundError, MemberNotFoundError, InvalidAmountError, InvalidIdError, IdempotencyConflictError,
             JournalFullError, RecoveryNeededError, StoreUnavailableError
@@ -251,19 +251,19 @@ class Caps(ManagerBase):
         model: str | None = None,
         idempotency_key: str | None = None,
     ) -> CapStatus:
-        """Forget what was spent in a cap's window so far. What open leases hold still counts.
+        """Forget the spend in a cap's window so far. Holds of open leases still count.
 
         Args:
             account: a user or a team.
             cap: the cap, or its id.
-            member, model: whose cap it is, where several have the same id; the account's own by default.
+            member, model: the owner of the cap, if several have the same id; the account itself by default.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Returns:
-            The cap, as it stands now.
+            The cap, in its new state.
 
         Raises:
-            CapNotFoundError: says which caps there are.
+            CapNotFoundError: names the caps that exist.
             TeamNotFoundError, MemberNotFoundError, InvalidIdError, IdempotencyConflictError, JournalFullError,
             RecoveryNeededError, StoreUnavailableError
         """
@@ -286,7 +286,7 @@ class Caps(ManagerBase):
                     await self._conditioned(account, partial(change, cap))
                 else:
                     await change(cap, PLAIN)
-            except CapNotFoundError:  # a plan's cap that has no number yet gets another one by every change
+            except CapNotFoundError:  # a plan's cap without a number gets a new one with every change
                 cap = await self._cap(account, cap)
             else:
                 return await self._cap(account, cap)
@@ -306,7 +306,7 @@ class Caps(ManagerBase):
         if cap is not None:
             return await self._cap(account, cap, member, model)
         if window is None:
-            raise ConfigError("which cap? Give its id, or the window that it was set with")
+            raise ConfigError("give the id of the spend cap, or the window that it was set with")
         _check_window(window, rolling)
         scope = await self._scope(member, model)
         description = await self._describe(account)
@@ -335,7 +335,7 @@ class Caps(ManagerBase):
         if member is not None or model is not None:
             scope = await self._scope(member, model)
             named = [each for each in named if each.scope == scope]
-        elif len(named) > 1:  # an id is unique in its scope; without one, the account's own is meant
+        elif len(named) > 1:  # an id is unique in its scope, and the account's own comes first
             named = [each for each in named if each.scope == ACCOUNT_SCOPE] or named
         return self._find(description, cap, named)
 
@@ -345,14 +345,14 @@ class Caps(ManagerBase):
             raise CapNotFoundError(description.account, name, _named(caps_of(description)))
         if len(found) > 1:
             raise ConfigError(
-                f"account {description.account!r} has several caps {name!r}: {', '.join(map(_described, found))}; give"
-                " the one that is meant, as `check_spend_cap` returns it"
+                f"account {description.account!r} has several caps {name!r}: {', '.join(map(_described, found))}; pass"
+                " one of them, as `check_spend_cap` returns it"
             )
         return found[0]
 
     async def _scope(self, member: str | None, model: str | None) -> str:
         if member is not None and model is not None:
-            raise ConfigError("a spend cap counts what a member spends, or what a model costs, not both at once")
+            raise ConfigError("a spend cap counts the spend of a member or on a model, not both at once")
         if member is not None:
             return MEMBER_SCOPE + check_id(member, "a member")
         if model is not None:
@@ -379,7 +379,7 @@ class Caps(ManagerBase):
 
     async def _zone(self, account: str, scope: str, window: str, rolling: bool) -> str:
         if rolling or window == TOTAL:
-            return "UTC"  # they follow no calendar, so that one of them is like another
+            return "UTC"  # such windows follow no calendar
         description = await self._describe(account)
         pricing = await self.pricing.active_or_none()
         plan = None if pricing is None else pricing.plan(description.plan)
@@ -389,7 +389,7 @@ class Caps(ManagerBase):
 
 
 def caps_of(description: AccountDescription) -> tuple[CapStatus, ...]:
-    """All spend caps of an account: its own scope, models, members."""
+    """Return all spend caps of an account: of the account, of models and of members."""
     team = description.team
     members = () if team is None else (*team.members, *team.removed)
     caps = (*description.caps, *(cap for member in members for cap in member.caps))
@@ -402,10 +402,10 @@ def _entries(pricing: Pricing) -> dict[str, str]:
 
 
 def _with_id(caps: Iterable[CapStatus], cap_id: str) -> list[CapStatus]:
-    """The caps of an id.
+    """Return the caps of an id.
 
-    The number that a plan's cap ends with is known only when the account first spends against it. Until then every look
-    at the account shows the next one, so that the id of an earlier look, or one without a number, means the same cap.
+    The number at the end of a plan's cap is known only when the account first spends against it. Until then every
+    description of the account shows the next number, so that an earlier id, or one without a number, means that cap.
     """
     there = list(caps)
     found = [cap for cap in there if cap.cap_id == cap_id]

@@ -1,4 +1,4 @@
-"""Everything that a manager does, for event loops and for threads alike."""
+"""All parts of a manager, for event loops and for threads alike."""
 
 from ducto_redis.manager.analytics import Spending
 from ducto_redis.manager.balances import Balances
@@ -16,7 +16,7 @@ class ManagerCore(Teams, Balances, DeferredCharges, Documents, Caps, Plans, Corr
     """Prices, holds and charges."""
 
     async def close(self) -> None:
-        """Send what waits in the outbox, give up what cannot be sent, and let go of connections."""
+        """Send the charges that wait in the outbox, give up those that cannot be sent, and close the connections."""
         if self._closed:
             return
         try:

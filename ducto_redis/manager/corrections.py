@@ -39,23 +39,24 @@ class Corrections(ManagerBase):
         idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> RefundResult:
-        """Give a charge back, whole or in part, to where it came from: grants, balance, allowance, spend caps.
+        """Refund a charge, whole or in part, to its sources: grants, balance, allowance, spend caps.
 
-        All refunds of a charge together never pass what was charged. An allowance gets back only what was taken in the
-        period that still runs, and a spend cap what was spent in its running window.
+        All refunds of a charge together never exceed the charge. An allowance gets back only the part that was taken in
+        the running period, and a spend cap the part that was spent in its running window.
 
         Args:
-            transaction_id: of the charge, as `deduct` or `settle` returned it.
-            amount: credits; all that was not refunded yet by default.
+            transaction_id: the transaction id of the charge, as `deduct` or `settle` returned it.
+            amount: credits; by default, all that was not refunded yet.
             reason: journalled with the refund.
-            to_expired: where the part goes that a grant had paid which has expired since: to the `balance`, or
-                `nowhere`; the manager's `refund_expired` by default.
+            to_expired: the place for the part that was paid by a grant that has expired since: `balance` or `nowhere`;
+                the manager's `refund_expired` by default.
             idempotency_key: the same key with the same request refunds once; remembered for 35 days.
             metadata: journalled with the refund; at most 1 KiB of JSON.
 
         Raises:
             TransactionNotFoundError: if neither the journal nor the ledger has the transaction.
-            RefundError: if it is more than is left of the charge, if the transaction is no charge, or its id is none.
+            RefundError: if it is more than the rest of the charge, the transaction is no charge, or its id is not
+                valid.
             ConfigError, InvalidAmountError, InvalidIdError, InvalidMetadataError, IdempotencyConflictError,
             JournalFullError, RecoveryNeededError, LedgerError, StoreUnavailableError
         """
@@ -93,14 +94,14 @@ class Corrections(ManagerBase):
         idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> AdjustResult:
-        """Correct a balance by hand. Frozen accounts too.
+        """Correct a balance by hand, even of a frozen account.
 
         Args:
-            account: whose balance.
+            account: the account.
             amount: credits, above zero to add, below zero to take.
-            actor: who does it.
-            reason: why; both stay in the ledger.
-            force: takes also what is not available: below zero, and what leases hold.
+            actor: the person or program that does it.
+            reason: the reason; both stay in the ledger.
+            force: takes credits that are not available, too: below zero, and those that leases hold.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
             metadata: journalled with the change; at most 1 KiB of JSON.
 
@@ -125,15 +126,15 @@ class Corrections(ManagerBase):
     async def freeze(
         self, account: str, *, actor: str, reason: str, idempotency_key: str | None = None
     ) -> AccountChange:
-        """Refuse an account's reserve, deduct and extend from now on, with AccountFrozenError.
+        """Refuse reserve, deduct and extend for an account from now on, with AccountFrozenError.
 
-        What runs goes on: settle and release, and so do credits that come in, refunds, adjustments and expiry. An
-        account that is frozen stays so, for the first reason: the result is `replayed`.
+        Running work goes on: leases settle and release, and credits come in, are refunded, adjusted and expire. An
+        account that is frozen already stays so, for the first reason: the result is `replayed`.
 
         Args:
             account: a user or a team.
-            actor: who does it.
-            reason: why; both stay in the ledger, and in the error.
+            actor: the person or program that does it.
+            reason: the reason; both stay in the ledger, and in the error.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Raises:
@@ -152,9 +153,9 @@ class Corrections(ManagerBase):
     async def unfreeze(
         self, account: str, *, actor: str, reason: str, idempotency_key: str | None = None
     ) -> AccountChange:
-        """Let a frozen account spend again. One that is not frozen changes nothing: the result is `replayed`.
+        """Let a frozen account spend again. An account that is not frozen stays as it is: the result is `replayed`.
 
-        Args and errors are those of `freeze`.
+        Arguments and errors are those of `freeze`.
         """
         await self._ready()
         cause = journal_cause(actor=check_actor(actor), reason=check_reason(reason))
@@ -167,7 +168,7 @@ class Corrections(ManagerBase):
         parts = _TRANSACTION.fullmatch(transaction_id) if isinstance(transaction_id, str) else None
         if parts is None:
             raise RefundError(
-                "a transaction id is partition, epoch and journal entry, such as '3-1-1700000000000-0', not"
+                "a transaction id consists of partition, epoch and journal entry, such as '3-1-1700000000000-0', not"
                 f" {transaction_id!r:.80}"
             )
         partition, epoch, entry_id = int(parts[1]), int(parts[2]), parts[3]
@@ -185,10 +186,10 @@ class Corrections(ManagerBase):
 
 def _why_not(entry: JournalEntry) -> str:
     if entry.operation == "expire":
-        return "is a lease's expiry: what that charged comes back when the lease is settled or released"
+        return "is the expiry of a lease: its charge comes back when the lease is settled or released"
     if entry.operation == "refund":
-        return "is a refund itself: charge anew what was given back too much"
-    return f"is no charge but {entry.operation!r}: only charges can be refunded"
+        return "is a refund itself: charge again what was refunded in excess"
+    return f"is not a charge but {entry.operation!r}: only charges can be refunded"
 
 
 def _signed_micro(amount: Amount) -> int:

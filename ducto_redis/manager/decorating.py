@@ -1,4 +1,4 @@
-"""`@manager.metered(...)`: functions that hold credits while they run, and charge what they consumed."""
+"""`@manager.metered(...)`: functions that hold credits while they run, and charge the usage that they record."""
 
 import functools
 import inspect
@@ -22,7 +22,7 @@ _current: ContextVar[MeterCore | None] = ContextVar("ducto_redis.current_meter",
 
 
 def current_meter() -> MeterCore:
-    """Return the meter of the metered function that runs: what it consumes is recorded there.
+    """Return the meter of the metered function that runs, to record its usage.
 
     Raises:
         RuntimeError: outside of such a function.

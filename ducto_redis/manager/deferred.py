@@ -1,4 +1,4 @@
-"""Charges for work that is done, whether or not the engine can take them now."""
+"""Charges for finished work: now, or once the engine can take them."""
 
 import logging
 from contextlib import suppress
@@ -25,17 +25,17 @@ _log = logging.getLogger("ducto_redis.manager")
 
 
 class DeferredCharges(Leases):
-    """The part of a manager that charges what was done while the engine was away."""
+    """The part of a manager that charges work even if the engine is away when it ends."""
 
     def charge_later(self, charge: PendingCharge) -> None:
         """Put a charge into the outbox, which sends it once the engine is back."""
         self.outbox.put(charge)
 
     def release_later(self, account: str, lease_id: str) -> None:
-        """Release, once the engine is back, a lease that may have been opened when it went away.
+        """Release a lease once the engine is back, if the engine may have opened it before it went away.
 
-        Only where it would be charged otherwise: by default a lease that nobody closes is released when it expires.
-        Charges come first: while the outbox is half full, no release is taken in.
+        This is necessary only where an expired lease is charged: by default it is released. Charges come first: while
+        the outbox is half full, it takes no release.
         """
         if self._on_lease_expiry == "charge" and len(self.outbox) * 2 < self.outbox.limit:
             self.charge_later(PendingCharge(account, lease_id, ()))
@@ -63,7 +63,7 @@ class DeferredCharges(Leases):
         self.charge_later(structs.replace(charge, hold="" if hold is None else f"{hold:f}"))
 
     async def release_or_later(self, account: str, lease_id: str) -> ReleaseResult | None:
-        """Release a lease; None where the engine is away."""
+        """Release a lease; None if the engine is away."""
         try:
             return await self.release(account, lease_id)
         except StoreError:
@@ -71,34 +71,34 @@ class DeferredCharges(Leases):
             return None
 
     async def release_if_opened(self, account: str, lease_id: str) -> None:
-        """Release a lease that the engine may have opened, and may have not: its reserve was interrupted."""
+        """Release a lease that the engine may or may not have opened, for its reserve was interrupted."""
         with suppress(LeaseNotFoundError):
             await self.release_or_later(account, lease_id)
 
     async def send_charge(self, charge: PendingCharge) -> SettleResult | ReleaseResult | None:
-        """Do what waited in the outbox: settle a lease, or release one for which nothing was consumed.
+        """Settle a lease that waited in the outbox, or release it if no usage was recorded.
 
-        Where the lease could not be opened at its time, one that holds nothing is opened for it: so the account is
-        charged what it can pay, and the rest is journalled as the shortfall.
+        If the lease could not be opened in time, one without a hold is opened instead: so the account is charged what
+        it can pay, and the rest is journalled as the shortfall.
         """
         await self._ready()
         if not charge.usage and not charge.credits:
             try:
                 return await self.release(charge.account, charge.key)
             except LeaseNotFoundError:
-                return None  # whether it had been opened was not known: it had not
+                return None  # it was unknown if it had been opened; it had not
         if not charge.lease:
             await self._open_empty(charge)
         return await self._settle_charge(charge)
 
     async def _settle_charge(self, charge: PendingCharge) -> SettleResult:
-        """Settle a lease for a charge. Its hold, where it says one, is charged for usage that has no price."""
+        """Settle a lease for a charge. For usage without a price, charge the hold, if the charge names one."""
         try:
             return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
         except PRICING_ERRORS as error:
             if not charge.hold:
                 raise
-            _log.error("lease %s is charged its whole hold, for its usage has no price: %s", charge.key, error)
+            _log.error("lease %s is charged its whole hold, because its usage has no price: %s", charge.key, error)
             return await self.settle(charge.account, charge.key, charge.hold, flags=(*charge.flags, "hold_charged"))
 
     async def _open_empty(self, charge: PendingCharge) -> None:
@@ -108,19 +108,23 @@ class DeferredCharges(Leases):
             try:
                 await self._hold(attempt, charge.key, self._default_ttl_ms, passed=passed, on_expiry="release")
             except InsufficientCreditsError as short:
-                # The account is below its floor already: it can pay nothing, and the charge is all shortfall.
+                # The account is below its floor already: it can pay nothing, and the whole charge is shortfall.
                 lowest = to_signed_micro(short.available)
                 await self._hold(
                     attempt, charge.key, self._default_ttl_ms, passed=passed, on_expiry="release", floor=lowest
                 )
         except IdempotencyConflictError:
-            return  # it was opened at its time, and only the reply was lost
+            return  # it was opened in time, and only the reply was lost
         except LeaseClosedError as closed:
             if closed.how == "released":
                 raise
 
 
 def charge_for(account: str, lease_id: str, consumed: UsageOrAmount) -> PendingCharge:
-    """The charge that settles a lease for what was consumed. Raises InvalidAmountError, InvalidUsageError."""
+    """Return the charge that settles a lease for some usage or credits.
+
+    Raises:
+        InvalidAmountError, InvalidUsageError
+    """
     usages, amount = split(consumed, zero=True)
     return PendingCharge(account, lease_id, tuple(usages), "" if usages else str(from_micro(amount)))

@@ -46,7 +46,7 @@ class Documents(ManagerBase):
         return published
 
     async def load_pricing(self) -> PricingVersion:
-        """Ask for the active pricing document now; otherwise it is asked for by itself, at most once a second.
+        """Ask for the active pricing document now. The manager asks for it by itself, at most once a second.
 
         Raises:
             PricingNotLoadedError, RecoveryNeededError, StoreUnavailableError
@@ -56,7 +56,7 @@ class Documents(ManagerBase):
         return await self.get_pricing()
 
     async def pricing_history(self) -> list[PricingVersion]:
-        """All published versions, newest first, without their documents."""
+        """Return all published versions, newest first, without their documents."""
         await self._ready()
         state = await self.store.read_pricing()
         history = []
@@ -65,10 +65,10 @@ class Documents(ManagerBase):
         return history
 
     async def get_pricing(self, version: int | None = None) -> PricingVersion:
-        """A published version with its document; the active one by default.
+        """Return a published version with its document; the active one by default.
 
         Raises:
-            PricingVersionNotFoundError: says which versions there are.
+            PricingVersionNotFoundError: names the versions that exist.
             PricingNotLoadedError, ConfigError (not a number), RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
@@ -80,7 +80,7 @@ class Documents(ManagerBase):
         """Make a published version the active one.
 
         Raises:
-            PricingVersionNotFoundError: says which versions there are.
+            PricingVersionNotFoundError: names the versions that exist.
             ConfigError (not a number), RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
@@ -92,15 +92,15 @@ class Documents(ManagerBase):
     async def replay_pricing(
         self, document: Mapping[str, Any] | PricingDocument, start: datetime, end: datetime | None = None
     ) -> PricingReplay:
-        """Price the ledger's real usage by another document. Nothing is published and nothing is charged.
+        """Price the usage in the ledger by another document. Nothing is published and nothing is charged.
 
-        Usage is priced under the plan that it was charged under, by the rates that the document gives that plan. The
-        ledger is read some entries at a time, so that any stretch of it fits into memory.
+        Usage is priced under the plan that it was charged under, by the document's rates for that plan. The ledger is
+        read a page at a time, so that any period fits into memory.
 
         Args:
             document: a mapping, or a PricingDocument that was read from JSON, YAML or a file.
-            start: charges from then on, with a time zone.
-            end: charges before then; without it, all that the ledger has.
+            start: the time of the first charge, with a time zone.
+            end: the end of the period; without it, all that the ledger has.
 
         Raises:
             ConfigError, ExpressionError: if the document is wrong, a time has no zone, or there is no ledger.
@@ -126,7 +126,7 @@ class Documents(ManagerBase):
         return replay.result(start.astimezone(UTC), until.astimezone(UTC))
 
     async def _engines_of(self, page: Iterable[JournalEntry]) -> dict[int, PricingEngine | None]:
-        """The engines of the versions that charges of several usages were priced under."""
+        """Return the engines of the versions that priced charges of several usages."""
         engines: dict[int, PricingEngine | None] = {}
         for entry in page:
             if entry.version not in engines and "],[" in entry.cause:
@@ -136,7 +136,7 @@ class Documents(ManagerBase):
 
 @contextmanager
 def _asking_for(version: int) -> Iterator[int]:
-    """Have the error that there is no such version say which one was asked for."""
+    """Name the version asked for in the error that it does not exist."""
     try:
         yield version
     except PricingVersionNotFoundError as error:

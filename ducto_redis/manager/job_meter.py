@@ -1,4 +1,4 @@
-"""Meters of jobs: work that may be begun more than once, as by a queue that delivers twice, and is charged once."""
+"""Meters of jobs: work that may start more than once, as by a queue that delivers twice, and is charged once."""
 
 import logging
 
@@ -15,33 +15,33 @@ _log = logging.getLogger("ducto_redis.manager")
 
 
 class JobCore(MeterCore):
-    """A meter whose lease id is the identity of a job: however often the job is begun, it is charged once.
+    """A meter whose lease id is the identity of a job: however often the job starts, it is charged once.
 
     A lease that was released, because the job failed, is followed by another, whose id ends in `#2`, and so on. One
-    that expired, because the process was killed, is charged late; meanwhile another lease holds for it.
+    that expired, because the process was killed, is charged late; meanwhile another lease holds credits for it.
     """
 
     charged_before = False
-    """Whether the job turned out to be charged when it was to be opened: nothing more is recorded."""
+    """True if the job was charged before the meter opened: it records nothing more."""
 
     _job = ""
     _attempt = 1
     _expired = ""
 
     def record(self, usage: UsageMetrics, *flags: str) -> None:
-        """Add to what will be charged; nothing where the job was charged before."""
+        """Add usage to the charge; nothing if the job was charged before."""
         if not self.charged_before:
             super().record(usage, *flags)
 
     async def open_core(self) -> ReserveResult:
-        """Reserve the estimate, once. Raises LeaseClosedError where the job was charged."""
+        """Reserve the estimate, once. Raises LeaseClosedError if the job was charged before."""
         self._job = self._job or self.lease_id
         while True:
             try:
                 return await super().open_core()
             except LeaseClosedError as closed:
                 if closed.lease_id != self.lease_id:
-                    raise  # it is the parent that is closed: nobody pays for the job
+                    raise  # the parent is closed: nobody pays for the job
                 if closed.how == "settled":
                     self.charged_before = True
                     raise
@@ -52,7 +52,7 @@ class JobCore(MeterCore):
                     self.lease_id = self._next_id()
 
     async def close_core(self) -> SettleResult | ReleaseResult | None:
-        """Settle what was recorded, or release where nothing was. An engine that is away gets the charge later."""
+        """Settle the usage recorded, or release the lease if there is none. An engine that is away is charged later."""
         if self._closed or self.lease is None or not self._usages:
             return await super().close_core()
         hold = self.lease.amount

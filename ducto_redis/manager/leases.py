@@ -1,4 +1,4 @@
-"""Leases: hold credits while work runs, charge what it cost."""
+"""Leases: hold credits while work runs, and charge its cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
@@ -92,22 +92,22 @@ class Leases(ManagerBase):
         parent: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> ReserveResult:
-        """Hold credits while work runs: of the plan's allowance first, then of the balance.
+        """Hold credits while work runs: from the plan's allowance first, then from the balance.
 
-        With a `parent` it is held out of what that lease holds, and never charged more than that one has left: a budget
-        for what runs inside of it. What is not spent goes back there. The parent's floor and prices apply, and its
-        member where none is named.
+        With a `parent` they are held out of that lease's hold, and the charge never exceeds what the parent has left: a
+        budget for the work inside it. Credits that are not spent go back there. The parent's floor and prices apply,
+        and its member if none is named.
 
         Args:
-            account: who pays.
+            account: the account that pays.
             usage_or_amount: the most that the work can consume, or credits.
-            operation_type: what the work is, for people who list leases; the account's plan, or the manager, may limit
-                how many of one type run at a time.
+            operation_type: the kind of work, for lists of leases; the account's plan, or the manager, may limit the
+                number of leases of one type.
             ttl: seconds that the lease holds.
-            member: who spends, of a team.
-            required_feature: that the account's plan must have.
-            billing_mode: `strict` or `overdraft`, instead of what the account's plan or the manager's policy says.
-            lease_id: makes the call safe to repeat; made up where it is missing.
+            member: the member of a team who spends.
+            required_feature: a feature that the account's plan must have.
+            billing_mode: `strict` or `overdraft`, instead of the account's plan or the manager's policy.
+            lease_id: makes the call safe to repeat; without it, the lease gets a new id.
             parent: the id of an open lease of the account, to hold inside of it.
             metadata: stored with the lease; at most 1 KiB of JSON.
 
@@ -162,15 +162,15 @@ class Leases(ManagerBase):
         on_expiry: str | None = None,
         floor: int | None = None,
     ) -> ReserveResult:
-        """Open a lease, or, in a dry run, raise what it would be refused with. Raises what `reserve` raises.
+        """Open a lease, or, in a dry run, raise the error that would refuse it. Raises the errors of `reserve`.
 
         Args:
             attempt: the account, the price and the caller's wishes.
             lease_id: the new lease.
             ttl_ms: milliseconds that it holds.
             metadata: JSON, or empty.
-            passed: the fingerprint of what the caller passed; empty for a lease id that was made for this call.
-            cause: what the journal keeps.
+            passed: the fingerprint of the caller's arguments; empty for a lease id that was made for this call.
+            cause: the cause, for the journal.
             dry_run: writes nothing.
             on_expiry: `release` or `charge`, instead of the manager's.
             floor: micro-credits, instead of the account's.
@@ -223,7 +223,9 @@ class Leases(ManagerBase):
         await self._hold(attempt, new_id(), self._default_ttl_ms, dry_run=True)
 
     async def price_micro(self, account: str, usage: UsageMetrics) -> int:
-        """What usage costs an account, in micro-credits, by what this process knows of its plan: no engine is asked.
+        """Return the price of usage for an account, in micro-credits, without asking the engine.
+
+        It is the price under the plan that this process knows.
 
         Raises:
             UnpricedModelError, PricingNotLoadedError, ExpressionError, InvalidAmountError, InvalidUsageError
@@ -241,18 +243,19 @@ class Leases(ManagerBase):
         metadata: Mapping[str, Any] | None = None,
         flags: Sequence[str] = (),
     ) -> SettleResult:
-        """Close a lease and charge what the work cost, at the prices that it was reserved under.
+        """Close a lease and charge the cost of the work, at the prices that it was reserved under.
 
-        The cost is paid from the allowance, the lease's hold and what is available above its floor, never from another
-        lease's hold; the rest is the result's `shortfall`. A lease that has expired is charged all the same, as `late`.
+        The cost is paid from the allowance, the lease's hold and the credits available above its floor, never from
+        another lease's hold; the rest is the result's `shortfall`. A lease that has expired is still charged, as
+        `late`.
 
         Args:
-            account: who pays.
+            account: the account that pays.
             lease_id: the lease.
-            usage_or_amount: what was consumed, or credits (zero is allowed).
-            skip_allowance: whether the plan's allowance is left alone, so that the balance pays all of it.
+            usage_or_amount: the usage consumed, or credits (zero is allowed).
+            skip_allowance: leaves the plan's allowance alone, so that the balance pays everything.
             metadata: journalled with the charge; at most 1 KiB of JSON.
-            flags: what is unusual about the usage, journalled with it.
+            flags: marks of unusual usage, journalled with it.
 
         Raises:
             LeaseNotFoundError, LeaseClosedError (released), IdempotencyConflictError (settled for something else),
@@ -287,7 +290,7 @@ class Leases(ManagerBase):
 
     @tells_renewed
     async def renew(self, account: str, lease_id: str, *, ttl: float | None = None) -> RenewResult:
-        """Let a lease hold for at least `ttl` seconds from now.
+        """Extend a lease to at least `ttl` seconds from now.
 
         Raises:
             LeaseNotFoundError, LeaseExpiredError, LeaseClosedError, RecoveryNeededError, StoreUnavailableError,
@@ -308,15 +311,15 @@ class Leases(ManagerBase):
         beyond: UsageMetrics | None = None,
         idempotency_key: str | None = None,
     ) -> ExtendResult:
-        """Let a lease hold that much more, at its own prices and under its own floor.
+        """Add to the hold of a lease, at its own prices and under its own floor.
 
         Args:
-            account: who pays.
+            account: the account that pays.
             lease_id: the lease.
-            usage_or_amount: what may be consumed in addition, or credits.
-            beyond: what the lease holds already, where `usage_or_amount` is all that one model may consume: it holds
-                the difference of their prices in addition. That is more, or less, than a price of the rest by itself
-                where a formula has tiers, or charges for each request.
+            usage_or_amount: the additional usage, or credits.
+            beyond: the usage that the lease holds credits for already, if `usage_or_amount` is the whole usage of one
+                model: the difference of their prices is held in addition. It differs from the price of the additional
+                usage if a formula has tiers, or charges for each request.
             idempotency_key: makes the call safe to repeat.
 
         Raises:
@@ -329,7 +332,7 @@ class Leases(ManagerBase):
         usages, amount = split(usage_or_amount)
         held = () if beyond is None else (beyond,)
         if held and [usage.model for usage in usages] != [usage.model for usage in held]:
-            raise InvalidUsageError("what is held beyond another usage is one usage of the same model")
+            raise InvalidUsageError("with `beyond`, usage_or_amount must be one usage of the same model")
         cause = journal_cause(usages)
         key = operation_key(idempotency_key, KEY_KEPT_MS, "extend", lease_id, amount or usages, beyond=beyond)
         attempt = Attempt(account, usages, amount, key.for_callers, beyond=held)
@@ -341,7 +344,7 @@ class Leases(ManagerBase):
                 await self._repricer.answer(attempt, error)
 
     async def list_leases(self, account: str) -> list[Lease]:
-        """The account's open leases, oldest first.
+        """Return the account's open leases, oldest first.
 
         Raises:
             RecoveryNeededError, StoreUnavailableError, InvalidIdError
@@ -351,10 +354,10 @@ class Leases(ManagerBase):
         return sorted(leases, key=lambda lease: (lease.created_at, lease.lease_id))
 
     async def find_lease(self, account: str, lease_id: str) -> LeaseStatus | None:
-        """What became of a lease: whether it is open, has expired, was settled or released, and by which transaction.
+        """Return the state of a lease (open, expired, settled or released), with the transaction that closed it.
 
         Returns:
-            None where there is none of that id, or it was closed more than 24 hours ago.
+            None if there is no lease of that id, or it was closed more than 24 hours ago.
 
         Raises:
             RecoveryNeededError, StoreUnavailableError, InvalidIdError
@@ -364,7 +367,7 @@ class Leases(ManagerBase):
 
     @tells_swept
     async def sweep(self) -> SweepResult:
-        """Apply what has fallen due on accounts that nobody touches. `ducto worker` does so all the time.
+        """Expire the leases and credits of accounts that nobody uses. `ducto worker` does so all the time.
 
         Raises:
             RecoveryNeededError, StoreUnavailableError
@@ -373,13 +376,13 @@ class Leases(ManagerBase):
 
     @tells_swept
     async def sweep_expired_credits(self, *, dry_run: bool = False) -> SweepResult:
-        """Take away the credits that have expired, of all accounts, whatever else has fallen due with them.
+        """Take away expired credits of all accounts, and expire the leases that are due.
 
-        Credits that leases rest on stay until those close. It goes in small steps, may be interrupted and run again,
-        and may run in several processes at once: what has expired goes once.
+        Credits under the hold of a lease stay until it closes. The sweep takes small steps, may be interrupted and
+        repeated, and may run in several processes at once: everything expires once.
 
         Args:
-            dry_run: only say what would be done.
+            dry_run: changes nothing, and returns what a sweep would do.
 
         Raises:
             RecoveryNeededError, StoreUnavailableError

@@ -1,4 +1,4 @@
-"""A manager's way to the SQL ledger: which one it is, the worker that fills it in this process, and waiting for it."""
+"""A manager's access to the SQL ledger: its URL, the worker that fills it in this process, and waits for it."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEDGER_GROUP = "ledger"
 _POLL_SECONDS = 0.01
 _DRAIN_SECONDS = 5.0
-# A process that was killed must not keep the next one from its ledger for long.
+# A process that was killed must not lock the next one out for long.
 _LOCAL_CLAIM_SECONDS = 2.0
 
 
@@ -26,7 +26,7 @@ class LedgerAccess:
     """The ledger of a manager's store. Blocking.
 
     Args:
-        store: whose journal it holds. A store that is local to this process gets a worker here, in a thread.
+        store: the store of the journal. A store that is local to this process gets a worker here, in a thread.
         ledger: the ledger, or None.
 
     Raises:
@@ -40,7 +40,7 @@ class LedgerAccess:
         self._worker: LedgerWorker | None = None
         self._prepared = False
         self._stopped = False
-        self._lock = Lock()  # a manager is opened by whoever uses it first, and by many at once
+        self._lock = Lock()  # the first use opens a manager, and there may be several at once
 
     def prepare(self) -> None:
         """Create the tables of a local store's ledger; others are migrated by `ducto ledger migrate`."""
@@ -63,9 +63,9 @@ class LedgerAccess:
                 self._worker.start_thread()
 
     def stop(self) -> None:
-        """Stop the worker once it has written what is in the journal, and close the ledger.
+        """Stop the worker once it has written the journal to the ledger, and close the ledger.
 
-        What it could not write in time waits in the journal, where that outlives the process.
+        Entries that it could not write in time stay in the journal, if that outlives the process.
         """
         with self._lock:
             self._stopped = True
@@ -77,11 +77,11 @@ class LedgerAccess:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a ledger."""
+        """True if there is a ledger."""
         return self._ledger is not None
 
     def has_worker(self) -> bool:
-        """Whether some worker, here or elsewhere, writes the journal to the ledger now."""
+        """Return True if some worker, here or elsewhere, writes the journal to the ledger now."""
         with _engine_errors():
             return self._journal is not None and self._journal.live_workers(LEDGER_GROUP) > 0
 
@@ -119,7 +119,7 @@ class LedgerAccess:
 
 @contextmanager
 def _engine_errors() -> Iterator[None]:
-    # The store's synchronous client, which only asks here, raises errors of its own.
+    # The store's synchronous client raises its own errors.
     try:
         yield
     except RedisError as error:
@@ -132,10 +132,10 @@ def _order(entry_id: str) -> tuple[int, int]:
 
 
 def ledger_for(redis_url: str, ledger_url: str | None) -> "Ledger | None":
-    """The ledger at `ledger_url`; without one, a local store's own, in memory or in its folder.
+    """Return the ledger at `ledger_url`; without one, a local store's own, in memory or in its folder.
 
     Raises:
-        ConfigError: if the URL is none, or one was given and the extra `ledger` is not installed.
+        ConfigError: if the URL is not valid, or one was given and the extra `ledger` is not installed.
     """
     scheme, _, path = redis_url.partition("://")
     local = {"memory": "sqlite://", "embedded": f"sqlite:///{path}/ledger.db"}

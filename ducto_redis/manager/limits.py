@@ -1,6 +1,6 @@
-"""What an account may: how low it may go, how much may run at once, and which features it has.
+"""Limits of an account: its floor, the number of its open leases, and its features.
 
-The most specific that says something wins: the call, the plan for this type of operation, the plan, the manager.
+The most specific setting wins: the call, the plan for this type of operation, the plan, the manager.
 """
 
 from msgspec import Struct
@@ -11,12 +11,12 @@ from ducto_redis.pricing.plans import BillingMode, Plan
 
 
 class Limits(Struct, frozen=True):
-    """What holds where neither the call nor the account's plan says otherwise.
+    """The limits that hold if neither the call nor the account's plan says otherwise.
 
     Attributes:
         mode: the billing mode.
         overdraft_floor: micro-credits, zero or below, to which accounts may go in overdraft.
-        max_concurrent: how many leases of one operation type an account may have open; None for any number.
+        max_concurrent: the number of leases of one operation type that an account may have open; None for any.
     """
 
     mode: BillingMode
@@ -26,7 +26,7 @@ class Limits(Struct, frozen=True):
     def floor(
         self, pricing: Pricing | None, plan: Plan | None, operation_type: str, billing_mode: BillingMode | None
     ) -> int:
-        """How low the available credits may go, in micro-credits.
+        """Return the lowest level of the available credits, in micro-credits.
 
         A call's billing mode replaces only the mode: the floor of an overdraft is the plan's, or the manager's.
         """
@@ -45,7 +45,7 @@ class Limits(Struct, frozen=True):
         return floor
 
     def concurrent(self, plan: Plan | None, operation_type: str) -> int | None:
-        """How many leases of this operation type may be open at once; None for any number."""
+        """Return the number of leases of this operation type that may be open at once; None for any."""
         if plan is not None:
             operation = plan.per_operation.get(operation_type)
             if operation is not None and operation.max_concurrent is not None:
@@ -56,11 +56,11 @@ class Limits(Struct, frozen=True):
 
 
 def features_of(plan: Plan | None) -> list[str]:
-    """The names of the features that a plan has."""
+    """Return the names of the features that a plan has."""
     return [] if plan is None else [name for name in plan.features if has_feature(plan, name)]
 
 
 def has_feature(plan: Plan | None, feature: str) -> bool:
-    """Whether a plan has a feature: one whose value is neither None nor False. 0 and "" are values."""
+    """Return True if a plan has a feature: a value that is neither None nor False. 0 and "" are values."""
     value = None if plan is None else plan.features.get(feature)
     return value is not None and value is not False

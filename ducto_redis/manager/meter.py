@@ -1,6 +1,6 @@
-"""Meters: hold the worst case of some work, add up what it consumes, charge that at the end.
+"""Meters: hold the worst case of some work, add up its usage, and charge that at the end.
 
-`MeterCore` is what meters do, `AsyncMeter` and `Meter` their faces for event loops and for threads.
+`MeterCore` holds the coroutines, `AsyncMeter` and `Meter` are its faces for event loops and for threads.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ DEFAULT_TTL_SECONDS = 120.0
 class MeterCore:
     """One piece of metered work.
 
-    Usage that turns out to have no price raises when the meter closes; with `charges_hold` its whole hold is charged
-    instead, for callers whose work is done and who could not do anything about it.
+    Usage without a price raises when the meter closes; with `charges_hold` its whole hold is charged instead, for
+    callers whose work is done and who have nobody to tell.
 
     Attributes:
-        account: who pays.
-        lease_id: the lease that holds for it.
-        lease: what `open` gave; None before.
-        result: what `close` gave; None before, and where the charge waits for the engine.
+        account: the account that pays.
+        lease_id: the lease that holds the credits.
+        lease: the result of `open`; None before.
+        result: the result of `close`; None before, and if the charge waits for the engine.
     """
 
     def __init__(
@@ -71,20 +71,20 @@ class MeterCore:
 
     @property
     def recorded(self) -> tuple[UsageMetrics, ...]:
-        """What was recorded so far."""
+        """The usage recorded so far."""
         return tuple(self._usages)
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """True once it is closed."""
         return self._closed
 
     def record(self, usage: UsageMetrics, *flags: str) -> None:
-        """Add to what will be charged.
+        """Add usage to the charge.
 
         Args:
-            usage: what was consumed.
-            flags: what is unusual about it, journalled with the charge.
+            usage: the usage.
+            flags: marks of unusual usage, journalled with the charge.
 
         Raises:
             StoreError: if the meter is not open.
@@ -97,7 +97,7 @@ class MeterCore:
         self._flags.extend(flags)
 
     def forget(self) -> None:
-        """Drop what was recorded: where nothing else is, the meter charges nothing when it closes."""
+        """Drop the usage recorded so far: without any other, the meter charges nothing when it closes."""
         self._usages.clear()
         self._flags.clear()
 
@@ -121,21 +121,21 @@ class MeterCore:
         return lease
 
     async def extend_core(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
-        """Hold what `estimate` costs more than `beyond`, which is held already.
+        """Add the difference between the prices of `estimate` and `beyond` to the hold.
 
         Args:
-            estimate: all that the work may consume.
-            beyond: the same, as it is held now.
-            key: makes it one extension, however often it is asked for.
+            estimate: the whole usage that the work may have.
+            beyond: the part that is held already.
+            key: makes it one extension, however often it is called.
 
         Raises:
-            what `manager.extend` raises.
+            the errors of `manager.extend`.
         """
         result = await self._core.extend(self.account, self.lease_id, estimate, beyond=beyond, idempotency_key=key)
         self._extended = result.amount
 
     async def close_core(self) -> SettleResult | ReleaseResult | None:
-        """Settle what was recorded, or release where nothing was. An engine that is away gets the charge later."""
+        """Settle the usage recorded, or release the lease if there is none. An engine that is away is charged later."""
         if self._closed:
             return self.result
         self._closed = True
@@ -155,13 +155,13 @@ class MeterCore:
         return self.result
 
     async def renew_core(self) -> float | None:
-        """Let the lease hold longer. Returns in how many seconds it is to be renewed again, None for never."""
+        """Renew the lease. Return the seconds until the next renewal, None for never."""
         if self._closed or self._core.closed:
             return None
         try:
             await self._core.renew(self.account, self.lease_id, ttl=self.ttl)
         except StoreError:
-            return self.ttl / 10  # in time, should the engine be back soon
+            return self.ttl / 10  # early enough, should the engine be back soon
         except CreditError:
             return None
         return self.ttl / 2
@@ -180,7 +180,7 @@ class AsyncMeter(MeterCore):
     _closing: "asyncio.Task[SettleResult | ReleaseResult | None] | None" = None
 
     async def open(self) -> ReserveResult:
-        """Reserve the estimate; the lease is renewed until the meter closes. Raises what `reserve` raises."""
+        """Reserve the estimate; the lease is renewed until the meter closes. Raises the errors of `reserve`."""
         if self.lease is not None:
             return await self.open_core()
         try:
@@ -193,10 +193,13 @@ class AsyncMeter(MeterCore):
         return lease
 
     async def close(self) -> SettleResult | ReleaseResult | None:
-        """Settle what was recorded, or release where nothing was; None where the engine is away and gets it later.
+        """Settle the usage recorded, or release the lease if there is none.
+
+        Returns:
+            The result, or None if the engine is away and the charge waits.
 
         Raises:
-            CreditError: what `settle` and `release` raise, besides StoreUnavailableError.
+            CreditError: the errors of `settle` and `release`, besides StoreUnavailableError.
         """
         self._core.renewals.discard(self, self._renews_in)
         if self._closing is None:
@@ -205,19 +208,19 @@ class AsyncMeter(MeterCore):
         return await asyncio.shield(self._closing)
 
     def leave_open(self) -> None:
-        """Close it, but leave its lease to whoever settles or releases it, for the work goes on without it."""
+        """Close the meter and leave its lease open, for another to settle or release once the work ends."""
         self._core.renewals.discard(self, self._renews_in)
         self._closed = True
 
     async def close_in_task(self) -> SettleResult | ReleaseResult | None:
-        """`close` for a caller that runs in a task of the manager already: a second task would only cost time."""
+        """Do what `close` does, for a caller that runs in a task of the manager already."""
         if self._closing is not None:
             return await asyncio.shield(self._closing)
         self._core.renewals.discard(self, self._renews_in)
         return await self.close_core()
 
     async def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
-        """Hold more while the work runs, see `extend_core`. Raises what `manager.extend` raises."""
+        """Hold more while the work runs, see `extend_core`. Raises the errors of `manager.extend`."""
         await self.extend_core(estimate, beyond=beyond, key=key)
 
     async def __aenter__(self) -> "AsyncMeter":
@@ -234,7 +237,7 @@ class AsyncMeter(MeterCore):
         self._core.renewals.add(self, seconds)
 
     async def renew(self) -> None:
-        """Renew the lease, and see to its next renewal. The manager calls it when the time has come."""
+        """Renew the lease, and plan the next renewal. The manager calls it when the lease is due."""
         seconds = await self.renew_core()
         if seconds is not None and not self._closed:
             self._renew_in(seconds)
@@ -265,30 +268,33 @@ class Meter(MeterCore):
         self._renewal: Planned | None = None
 
     def open(self) -> ReserveResult:
-        """Reserve the estimate; the lease is renewed until the meter closes. Raises what `reserve` raises."""
+        """Reserve the estimate; the lease is renewed until the meter closes. Raises the errors of `reserve`."""
         if self.lease is None:
             drive(self.open_core())
             self._renewal = self._manager.later(self.ttl / 2, self._renew)
         return drive(self.open_core())
 
     def close(self) -> SettleResult | ReleaseResult | None:
-        """Settle what was recorded, or release where nothing was; None where the engine is away and gets it later.
+        """Settle the usage recorded, or release the lease if there is none.
+
+        Returns:
+            The result, or None if the engine is away and the charge waits.
 
         Raises:
-            CreditError: what `settle` and `release` raise, besides StoreUnavailableError.
+            CreditError: the errors of `settle` and `release`, besides StoreUnavailableError.
         """
         if self._renewal is not None:
             self._renewal.cancel()
         return drive(self.close_core())
 
     def leave_open(self) -> None:
-        """Close it, but leave its lease to whoever settles or releases it, for the work goes on without it."""
+        """Close the meter and leave its lease open, for another to settle or release once the work ends."""
         if self._renewal is not None:
             self._renewal.cancel()
         self._closed = True
 
     def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
-        """Hold more while the work runs, see `extend_core`. Raises what `manager.extend` raises."""
+        """Hold more while the work runs, see `extend_core`. Raises the errors of `manager.extend`."""
         drive(self.extend_core(estimate, beyond=beyond, key=key))
 
     def __enter__(self) -> "Meter":

@@ -1,7 +1,7 @@
-"""Charges for work that is done, waiting for an engine that cannot take them.
+"""Charges for finished work that wait for an engine that cannot take them.
 
-The answer has been given, so the charge must not be lost: it is sent again, under the same key, until it is taken. The
-outbox is bounded; while it is full nothing new is admitted.
+The work is delivered, so its charge must not be lost: it is sent again, under the same key, until the engine takes it.
+The outbox is bounded; while it is full, nothing new is admitted.
 """
 
 import logging
@@ -24,13 +24,13 @@ class PendingCharge(Struct, frozen=True):
     """A charge that waits.
 
     Attributes:
-        account: who pays.
+        account: the account that pays.
         key: the lease to settle.
-        usage: what was consumed; without it and without credits, the lease is released.
-        credits: what is to be charged where no usage was given, as decimal text.
-        hold: what the lease holds, as decimal text; charged where the usage turns out to have no price.
-        lease: whether the lease was opened; otherwise the engine was away then, and it is opened with the charge.
-        operation_type, member, flags: as they were to be journalled.
+        usage: the usage; without it and without credits, the lease is released.
+        credits: the amount to charge if there is no usage, as decimal text.
+        hold: the lease's hold, as decimal text; charged if the usage has no price.
+        lease: True if the lease was opened; otherwise the engine was away, and the lease is opened with the charge.
+        operation_type, member, flags: for the journal.
     """
 
     account: str
@@ -45,7 +45,7 @@ class PendingCharge(Struct, frozen=True):
 
 
 class PendingWork(Struct, frozen=True):
-    """What a manager still has to do: charges that wait for the engine, and tasks that settle."""
+    """The work that a manager still has to do: charges that wait for the engine, and tasks that settle."""
 
     outbox: int
     tasks: int = 0
@@ -57,10 +57,10 @@ Send = Callable[[PendingCharge], Awaitable[object]]
 class Outbox:
     """A bounded queue of charges, in the order in which they came. Threads may share it.
 
-    From `limit` on nothing new is admitted; as many charges again still fit, for the work that runs then.
+    From `limit` on nothing new is admitted; as many charges again still fit, for work that runs already.
 
     Attributes:
-        given_up: how many charges were given up, each logged whole.
+        given_up: the number of charges that were given up, each logged whole.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
@@ -75,11 +75,11 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether nothing new may be admitted."""
+        """True while nothing new may be admitted."""
         return len(self._charges) >= self.limit
 
     def put(self, charge: PendingCharge) -> None:
-        """Take a charge in; one that does not fit, or that comes when the outbox is closed, is given up."""
+        """Add a charge. One that does not fit, or comes when the outbox is closed, is given up."""
         with self._lock:
             reason = self._closed
             if reason is None and len(self._charges) < self.limit * 2:
@@ -88,14 +88,14 @@ class Outbox:
         self._give_up(charge, reason or "the outbox is full")
 
     async def flush(self, send: Send) -> bool:
-        """Send what waits, until all is sent or the engine cannot be reached. Returns whether all is sent.
+        """Send the charges until all are sent or the engine cannot be reached. Return True if all are sent.
 
         A charge that the engine refuses for good is given up. One that it cannot take now lets the next ones pass. Two
         flushes at a time do no harm: a charge that is sent twice takes effect once.
         """
         passed = 0
         while (charge := self._at(passed)) is not None:
-            # It leaves once it is sent: until then it counts, and is not lost.
+            # It leaves only once it is sent, so that it counts until then and is not lost.
             try:
                 await send(charge)
             except StoreUnavailableError:
@@ -112,7 +112,7 @@ class Outbox:
         return not passed
 
     def close(self, reason: str) -> None:
-        """Give up everything that waits, and whatever still comes."""
+        """Give up every charge that waits or still comes."""
         with self._lock:
             self._closed = reason
             waiting = list(self._charges)

@@ -1,4 +1,4 @@
-"""What a plan means for an account at a time: the answer to the engine, which knows neither plans nor time zones."""
+"""Terms: the meaning of a plan for an account at a time, sent to the engine, which knows no plans and time zones."""
 
 from collections.abc import Iterable
 
@@ -13,15 +13,15 @@ from ducto_redis.windows import TOTAL, period_bounds, window_bounds
 def terms_of(pricing: Pricing | None, plan_id: str, asked: TermsNeeded) -> Terms:
     """Return the terms of a plan, for the account and the time that the engine asked about.
 
-    A plan that the document does not have (any more) gives nothing: no allowance, no caps.
+    A plan that is missing in the document gives nothing: no allowance, no caps.
 
     Args:
-        pricing: the active document, or None where none was published.
+        pricing: the active document, or None if none was published.
         plan_id: the plan; empty for none.
         asked: the engine's question. Not yet assigned means now.
 
     Raises:
-        ConfigError: for a time zone that this machine does not know.
+        ConfigError: for a time zone that is unknown on this machine.
     """
     plan = None if pricing is None else pricing.plan(plan_id)
     activation = 0 if pricing is None else pricing.activation

@@ -1,4 +1,4 @@
-"""Plans of accounts: assign one, ask what it gives."""
+"""Plans of accounts: assign one, and read its allowance and features."""
 
 from ducto_redis.engine.ids import check_id
 from ducto_redis.errors import PlanNotFoundError
@@ -20,18 +20,18 @@ class Plans(ManagerBase):
     ) -> AccountChange:
         """Assign a plan of the active pricing document to an account.
 
-        Another plan brings its own allowance and period; what was used of the period's allowance stays used, and the
+        Another plan brings its own allowance and period; the used part of the period's allowance stays used, and the
         balance is not touched. The plan that the account has already changes nothing: the result is `replayed`.
 
         Args:
             account: a user or a team.
             plan: the plan's id, or None for no plan at all.
-            time_zone: where the account's periods and windows begin, an IANA name. Without it the account keeps its
-                own; one that has none goes by the plan's.
+            time_zone: the time zone of the account's periods and windows, an IANA name. Without it the account keeps
+                its own; an account that has none uses the plan's.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Raises:
-            PlanNotFoundError: says which plans there are.
+            PlanNotFoundError: names the plans that exist.
             ConfigError: for an unknown time zone.
             PricingNotLoadedError, InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError,
             StoreUnavailableError
@@ -55,9 +55,9 @@ class Plans(ManagerBase):
         return await self.set_user_plan(account, None, idempotency_key=idempotency_key)
 
     async def get_user_plan(self, account: str) -> UserPlan | None:
-        """The plan of an account, or None; for a new account, the one that it would begin with.
+        """Return the plan of an account, or None; for a new account, the one that it would begin with.
 
-        A plan that the active document does not have any more is named by its id, and has no features.
+        A plan that is missing in the active document is named by its id, and has no features.
 
         Raises:
             InvalidIdError, RecoveryNeededError, StoreUnavailableError
@@ -77,7 +77,7 @@ class Plans(ManagerBase):
         )
 
     async def check_allowance(self, account: str) -> AllowanceStatus:
-        """What is left of an account's allowance, and when its period began and ends. All zero without a plan.
+        """Return the rest of an account's allowance, and the beginning and end of its period. All zero without a plan.
 
         Raises:
             InvalidIdError, RecoveryNeededError, StoreUnavailableError
@@ -86,9 +86,9 @@ class Plans(ManagerBase):
         return (await self._describe(account)).allowance
 
     async def check_feature(self, account: str, feature: str) -> FeatureStatus:
-        """What an account's plan says of a feature. The result is true where the account has it.
+        """Return the value of a feature in an account's plan. The result is true if the account has it.
 
-        An account without a plan has no feature. Raises what `get_user_plan` raises.
+        An account without a plan has no feature. Raises the errors of `get_user_plan`.
         """
         await self._ready()
         check_id(feature, "a feature")

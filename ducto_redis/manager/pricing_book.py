@@ -27,8 +27,8 @@ class Pricing(Struct, frozen=True):
     """A pricing engine, and the version and activation of its document (0 and 0: it was given, not published).
 
     Attributes:
-        opening: the conditions of an account that nothing is known of. It may be new, and begin with the document's
-            bonus and default plan; `PLAIN` where the document gives neither.
+        opening: the conditions of an unknown account. It may be new, and begin with the document's bonus and default
+            plan; `PLAIN` if the document gives neither.
     """
 
     engine: PricingEngine
@@ -38,18 +38,18 @@ class Pricing(Struct, frozen=True):
 
     @classmethod
     def of(cls, engine: PricingEngine, version: int = 0, activation: int = 0) -> Self:
-        """The pricing of a document, as new accounts begin under it."""
+        """Return the pricing of a document, with the conditions that open new accounts."""
         opening = PLAIN
         if engine.default_plan or engine.signup_bonus_micro:
             opening = Conditions(True, engine.signup_bonus_micro, activation, engine.default_plan or "")
         return cls(engine, version, activation, opening)
 
     def plan(self, plan_id: str) -> Plan | None:
-        """A plan of the document; None for no plan, and for one that the document does not have (any more)."""
+        """Return a plan of the document; None for "", and for a plan that the document does not have."""
         return self.engine.document.plans.get(plan_id) if plan_id else None
 
     def total_micro(self, usages: Sequence[UsageMetrics], plan_id: str = "") -> int:
-        """What usages cost together under a plan, in micro-credits; under the document's own rates without one."""
+        """Return the price of usages under a plan, in micro-credits; without one, by the document's own rates."""
         engine = self.engine
         if plan_id and plan_id in engine.document.plans:
             engine = engine.for_plan(plan_id)
@@ -58,7 +58,7 @@ class Pricing(Struct, frozen=True):
         return engine.total_micro_of(usages)
 
     def models(self, usages: Sequence[UsageMetrics], plan_id: str, total: int) -> tuple[tuple[str, int], ...]:
-        """Each model's part of what usages cost, in micro-credits, by the name under which spend caps count it."""
+        """Return each model's part of the price of usages, in micro-credits, by its name in spend caps."""
         if len(usages) == 1:
             model = self.engine.cap_model(usages[0].model)
             return ((model, total),) if model else ()
@@ -74,8 +74,8 @@ class PricingBook:
     """Finds the pricing to price by.
 
     Args:
-        store: where documents are published.
-        engine: prices by this one alone, and asks nobody.
+        store: the store of published documents.
+        engine: prices everything; the store is not asked then.
     """
 
     def __init__(self, store: CreditStore, engine: PricingEngine | None = None) -> None:
@@ -88,11 +88,11 @@ class PricingBook:
         self._engines: dict[int, PricingEngine] = {}
 
     def fresh(self) -> Pricing | None:
-        """Return the active pricing if it was asked for so lately that nobody need ask again; otherwise None."""
+        """Return the active pricing if the last question was a moment ago; otherwise None."""
         return self._active if monotonic() - self._known_at < _ASKED_AFTER_SECONDS else None
 
     async def active(self) -> Pricing:
-        """The active pricing. Raises PricingNotLoadedError where none was published."""
+        """Return the active pricing. Raises PricingNotLoadedError if none was published."""
         if not self._fixed:
             now = monotonic()
             known_for = now - self._known_at
@@ -105,11 +105,11 @@ class PricingBook:
         return self._active
 
     async def known(self) -> Pricing:
-        """The pricing that was active when it was last asked for, however long ago. Raises PricingNotLoadedError."""
+        """Return the pricing that was active at the last question, however long ago. Raises PricingNotLoadedError."""
         return await self.active() if self._active is None else self._active
 
     async def active_or_none(self) -> Pricing | None:
-        """The active pricing, or None where none was published, as of a second ago at the most."""
+        """Return the active pricing, or None if none was published, as of a second ago at most."""
         if self._active is None and monotonic() - self._found_none_at < _FRESH_SECONDS:
             return None
         try:
@@ -118,7 +118,7 @@ class PricingBook:
             return None
 
     async def refresh(self) -> None:
-        """Ask for the active pricing now. Raises PricingNotLoadedError where none was published."""
+        """Ask for the active pricing now. Raises PricingNotLoadedError if none was published."""
         if self._fixed:
             return
         before = self._active
@@ -130,7 +130,7 @@ class PricingBook:
             self._found_none_at = asked_at
             raise
         except StoreError:
-            self._asked_at = -_FRESH_SECONDS  # whoever calls next asks, and does not go on with what is old
+            self._asked_at = -_FRESH_SECONDS  # the next call asks again, instead of going on with an old document
             raise
         self._known_at = max(self._known_at, asked_at)
         active = self._active
@@ -144,7 +144,7 @@ class PricingBook:
             self._active = Pricing.of(engine, state.active, state.activation)
 
     async def version(self, version: int) -> Pricing:
-        """The pricing of a version, whichever is active."""
+        """Return the pricing of a version, active or not."""
         if self._active is not None and self._active.version == version:
             return self._active
         engine = self._engines.get(version)

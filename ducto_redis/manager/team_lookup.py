@@ -1,7 +1,7 @@
-"""Teams and members that are not there: what to say of them.
+"""Lookup of teams and members, and full errors for those that do not exist.
 
-The engine only knows that somebody is no member. What the account is, and who its members are, is asked for when a call
-was refused, so that calls that are admitted pay nothing for it.
+The engine only knows that a user is no member. The team and its members are looked up after a refusal, so that calls
+that are admitted pay nothing for it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,22 +10,22 @@ from ducto_redis.errors import CreditError, MemberNotFoundError, StoreError, Tea
 from ducto_redis.results import AccountDescription, Team, TeamMember
 
 UNKNOWN = (TeamNotFoundError, MemberNotFoundError)
-"""The refusals that `explained` has more to say of."""
+"""The refusals that `explained` completes."""
 
 
 def team_of(description: AccountDescription) -> Team:
-    """The team that an account is. Raises TeamNotFoundError, which says what the account is instead."""
+    """Return an account's team. Raises TeamNotFoundError, which says if the account exists."""
     if description.team is None:
         raise TeamNotFoundError(description.account, exists=description.balance.seq > 0)
     return description.team
 
 
 def member_of(description: AccountDescription, user: str) -> TeamMember:
-    """A member of the team that an account is; one who was removed counts too.
+    """Return a member of an account's team, even one who was removed.
 
     Raises:
         TeamNotFoundError: if the account is no team.
-        MemberNotFoundError: names the members that there are.
+        MemberNotFoundError: names the members that exist.
     """
     team = team_of(description)
     for member in (*team.members, *team.removed):
@@ -35,7 +35,7 @@ def member_of(description: AccountDescription, user: str) -> TeamMember:
 
 
 def no_member(team: Team, user: str) -> MemberNotFoundError:
-    """The error that somebody is no member of a team, or not any more."""
+    """Return the error that a user is not, or no longer, a member of a team."""
     others = [member.user for member in team.members if member.user != user]
     return MemberNotFoundError(team.team, user, others, removed=any(member.user == user for member in team.removed))
 
@@ -43,16 +43,16 @@ def no_member(team: Team, user: str) -> MemberNotFoundError:
 async def explained(
     refused: TeamNotFoundError | MemberNotFoundError, describe: Callable[[str], Awaitable[AccountDescription]]
 ) -> CreditError:
-    """The engine's refusal with what there is: the account is no team, or who its members are.
+    """Return the engine's refusal, completed with the state of the account or the members of the team.
 
     Args:
         refused: the engine's error.
-        describe: looks at the account.
+        describe: returns the state of an account.
     """
     try:
         team = team_of(await describe(refused.team))
     except TeamNotFoundError as error:
         return error
     except StoreError:
-        return refused  # it was refused all the same
+        return refused  # the refusal stands all the same
     return no_member(team, refused.member) if isinstance(refused, MemberNotFoundError) else refused

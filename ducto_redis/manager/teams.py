@@ -58,14 +58,14 @@ class Teams(Balances, Caps, Leases):
         initial_credits: Amount | None = None,
         idempotency_key: str | None = None,
     ) -> Team:
-        """Make an account a team. Credits that it has already become the team's.
+        """Make an account a team. Its credits become the team's.
 
         Args:
             team: the account's id.
-            name: what people read; the id by default.
+            name: its name for people; the id by default.
             owner: its first member, with the role `owner`.
-            initial_credits: credits that it begins with, in a second step. If that fails, the same call with the same
-                key adds them.
+            initial_credits: credits that it begins with, added in a second step. If that fails, repeat the call with
+                the same key.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Raises:
@@ -90,7 +90,7 @@ class Teams(Balances, Caps, Leases):
             return await self.get_team(team)
 
     async def get_team(self, team: str) -> Team:
-        """A team: its pool, its members with what each has spent and their caps, and who was removed.
+        """Return a team: its pool, its members with their spend and caps, and the removed members.
 
         Raises:
             TeamNotFoundError: if the account is no team.
@@ -108,14 +108,14 @@ class Teams(Balances, Caps, Leases):
         *,
         idempotency_key: str | None = None,
     ) -> TeamMember:
-        """Add a member to a team. Who is one already gets the role; who was removed is a member again.
+        """Add a member to a team. A present member gets the role; a removed one becomes a member again.
 
         Args:
             team: the team.
-            user: who spends from it.
-            role: owner, admin or member. What each may do is up to the application.
-            spend_cap: credits that the member may spend in a calendar month: set in a second step, right after they
-                became a member. Without it, a cap that the member has stays.
+            user: the new member.
+            role: owner, admin or member. Their rights are up to the application.
+            spend_cap: credits that the member may spend in a calendar month, set in a second step. Without it, a cap
+                that the member has stays.
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Raises:
@@ -157,7 +157,7 @@ class Teams(Balances, Caps, Leases):
         return await self._member(team, user)
 
     async def remove_team_member(self, team: str, user: str, *, idempotency_key: str | None = None) -> AccountChange:
-        """Remove a member from a team. Leases that they hold settle; nothing new of theirs is admitted.
+        """Remove a member from a team. Their open leases can settle; they can start nothing new.
 
         Raises:
             TeamNotFoundError, MemberNotFoundError
@@ -175,14 +175,15 @@ class Teams(Balances, Caps, Leases):
         usage_or_amount: UsageOrAmount,
         **options: Unpack[DeductOptions],
     ) -> DeductResult:
-        """Charge a team for what a member consumed: `deduct` with the member named.
+        """Charge a team for a member's usage: `deduct` with the member named.
 
-        The team's balance, plan and caps and the member's caps are asked in one step; the member's own account is not.
+        The team's balance, plan and caps and the member's caps are checked in one step; the member's own account is
+        not.
 
         Raises:
             TeamNotFoundError: if the account is no team.
-            MemberNotFoundError: if the user is no member of it, or not any more.
-            what `deduct` raises
+            MemberNotFoundError: if the user is not, or no longer, a member of it.
+            the errors of `deduct`
         """
         return await self.deduct(team, usage_or_amount, member=user, **options)
 
@@ -193,29 +194,31 @@ class Teams(Balances, Caps, Leases):
         usage_or_amount: UsageOrAmount,
         **options: Unpack[ChargeOptions],
     ) -> PersonalOrTeamCharge:
-        """Charge a user's own account, or, where that cannot pay, their team. Exactly one of the two pays, all of it.
+        """Charge a user's own account, or, if that cannot pay, their team. Exactly one of the two pays everything.
 
-        The own account cannot pay where it lacks the credits, where one of its caps is reached, or where its plan lacks
-        the required feature. Any other refusal (it is frozen, the model has no price) is raised, and nobody pays.
+        The own account cannot pay if it lacks the credits, one of its caps is reached, or its plan lacks the required
+        feature. Any other refusal (a frozen account, a model without a price) is raised, and nobody pays.
 
-        The two accounts are not asked in one step. What makes it one charge is that the decision is written down on
-        the user's own account, under the key: either the charge itself, or, before the team is charged, that the team
-        pays. So a call that is repeated with the same key, also after it died half-way, asks the account that was
-        decided on and no other, for the 24 hours that the key is remembered. Where neither can pay nothing is decided;
-        but if the team spends its credits between being asked and being charged, the key stays the team's: use a new
-        one to ask the own account again.
+        The two accounts are not checked in one step. It is one charge because the decision is recorded on the user's
+        own account, under the key: either the charge itself, or, before the team is charged, that the team pays. So a
+        call that is repeated with the same key, even after it died half-way, charges the account that was decided on
+        and no other, for the 24 hours that the key is remembered. If neither can pay, nothing is decided; but if the
+        team spends its credits between the check and the charge, the key stays the team's: use a new key to try the
+        own account again.
 
         Args:
-            user: whose own account is asked first; also the member of the team.
-            team: who pays otherwise.
-            usage_or_amount: what was consumed, or credits; each account at the prices of its own plan.
+            user: the user, whose own account is tried first; also the member of the team.
+            team: the team that pays otherwise.
+            usage_or_amount: the usage consumed, or credits; each account pays by its own plan.
             options: as for `deduct`. An idempotency key is remembered for 24 hours.
 
         Raises:
-            TeamNotFoundError, MemberNotFoundError, and what `deduct` raises of the team where neither can pay.
+            TeamNotFoundError, MemberNotFoundError, and the errors of `deduct` for the team if neither can pay.
         """
         if user == team:
-            raise ConfigError(f"user and team are two accounts, not both {user!r}; charge a team with `deduct_team`")
+            raise ConfigError(
+                f"user and team must be two accounts, not both {user!r}; charge a team with `deduct_team`"
+            )
         own_key = options["idempotency_key"] = key_of_call(options.get("idempotency_key"))
 
         async def personal() -> PersonalOrTeamCharge:
@@ -226,10 +229,10 @@ class Teams(Balances, Caps, Leases):
             try:
                 return await personal()
             except IdempotencyConflictError:
-                pass  # with another request, or with the decision that the team pays: what follows tells them apart
+                pass  # another request has the key, or the team was decided on: the next steps tell
             except _CANNOT_PAY:
                 usages, amount = split(usage_or_amount)
-                # Tried and not done, so that the key is not given to a team that cannot pay.
+                # A dry run, so that the key is not given to a team that cannot pay.
                 attempt = Attempt(
                     team,
                     usages,
@@ -243,14 +246,14 @@ class Teams(Balances, Caps, Leases):
             try:
                 await self._decide_for_team(user, team, own_key)
             except IdempotencyConflictError:
-                # Charged meanwhile by the same call, made twice; or the key is another request's, and raises.
+                # The same call, made twice, charged meanwhile; or another request has the key, and this raises.
                 return await personal()
             charge = await self.deduct_team(team, user, usage_or_amount, **options)
             return PersonalOrTeamCharge(paid_by="team", account=team, charge=charge)
 
     async def _decide_for_team(self, user: str, team: str, own_key: str) -> None:
-        # An adjustment by nothing: it is admitted whatever the account's state, and takes the place that the charge
-        # would take under the key.
+        # An adjustment by zero is admitted in any state of the account, and takes the place of the charge under the
+        # key.
         asked = operation_key(own_key, KEY_KEPT_MS)
         key = OperationKey(asked.text, asked.kept_ms, fingerprint("deduct_personal_then_team", team))
         cause = journal_cause(actor="deduct_personal_then_team", reason=f"team {team} pays")
@@ -266,7 +269,7 @@ class Teams(Balances, Caps, Leases):
             raise await explained(refused, self._describe) from None
 
     async def _member(self, team: str, user: str) -> TeamMember:
-        return member_of(await self._describe(team), user)  # whoever was added may have been removed since
+        return member_of(await self._describe(team), user)  # the member may have been removed since
 
 
 def _check_role(role: str) -> None:
