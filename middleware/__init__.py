@@ -9,6 +9,7 @@ if __name__ != "ducto_redis.middleware":
     )
 
 from ducto_redis.deprecation import moved_names
+from ducto_redis.middleware import recognisers
 from ducto_redis.middleware.api_request import ApiRequest, Headers
 from ducto_redis.middleware.background import meter_background
 from ducto_redis.middleware.counts import MeteringCounts
@@ -18,81 +19,30 @@ from ducto_redis.middleware.frameworks import meter_of
 from ducto_redis.middleware.holds.learned import LearnedHolds
 from ducto_redis.middleware.metering import MeteringMiddleware
 from ducto_redis.middleware.recognisers import (
-    AnthropicMessages,
-    AnthropicTokenCounting,
-    BedrockConverse,
-    BedrockInvoke,
-    BedrockTokenCounting,
     Charge,
-    CohereChat,
-    CohereEmbed,
-    CohereRerank,
     FreeRecogniser,
-    Gemini,
-    GeminiEmbeddings,
-    GeminiTokenCounting,
-    GenaiPrices,
     MeteredRequest,
-    Ollama,
-    OllamaEmbed,
-    OpenAIChat,
-    OpenAICompletions,
-    OpenAIEmbeddings,
-    OpenAIImages,
-    OpenAIModerations,
-    OpenAIRealtime,
-    OpenAIResponses,
-    OpenAIResponsesTokenCounting,
-    OpenAISpeech,
-    OpenAITranscriptions,
-    OpenAIVideos,
     Recogniser,
     ResponseReader,
     SessionReader,
     SocketRecogniser,
-    VertexPredict,
 )
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.middleware.sse import ServerSentEvent
 from ducto_redis.middleware.stored_answers import StoredAnswers
 
 __all__ = [
-    "AnthropicMessages",
-    "AnthropicTokenCounting",
     "ApiRequest",
     "BadRequestError",
-    "BedrockConverse",
-    "BedrockInvoke",
-    "BedrockTokenCounting",
     "Charge",
-    "CohereChat",
-    "CohereEmbed",
-    "CohereRerank",
     "CountTokens",
     "Estimates",
     "FreeRecogniser",
-    "Gemini",
-    "GeminiEmbeddings",
-    "GeminiTokenCounting",
-    "GenaiPrices",
     "Headers",
     "LearnedHolds",
     "MeteredRequest",
     "MeteringCounts",
     "MeteringMiddleware",
-    "Ollama",
-    "OllamaEmbed",
-    "OpenAIChat",
-    "OpenAICompletions",
-    "OpenAIEmbeddings",
-    "OpenAIImages",
-    "OpenAIModerations",
-    "OpenAIRealtime",
-    "OpenAIResponses",
-    "OpenAIResponsesTokenCounting",
-    "OpenAISpeech",
-    "OpenAITranscriptions",
-    "OpenAIVideos",
     "Recogniser",
     "Refusal",
     "RequestMeter",
@@ -101,10 +51,10 @@ __all__ = [
     "SessionReader",
     "SocketRecogniser",
     "StoredAnswers",
-    "VertexPredict",
     "meter_background",
     "meter_of",
     "refusal_for",
 ]
 
-__getattr__ = moved_names(__name__, {"AnswerReader": f"{__name__}:ResponseReader"})
+_MOVED = {name: f"{recognisers.__name__}:{name}" for name in recognisers.__all__ if name not in __all__}
+__getattr__ = moved_names(__name__, {"AnswerReader": f"{__name__}:ResponseReader", **_MOVED})

@@ -9,7 +9,8 @@ import sys
 from starlette.types import Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware, OpenAIRealtime
+from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware.recognisers import OpenAIRealtime
 from tests.middleware.sockets import Connection, created, done, text_message
 
 

@@ -4,8 +4,9 @@ import httpx
 import pytest
 
 from ducto_redis.clients.metering import ClientMetering
-from ducto_redis.middleware import Estimates, MeteredRequest, OpenAIChat
+from ducto_redis.middleware import Estimates, MeteredRequest
 from ducto_redis.middleware.api_request import ApiRequest, Headers, api_request
+from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import CHAT, scope
 from tests.middleware.sockets import handshake
 

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.engine.cause import decode_cause
-from ducto_redis.middleware import Estimates, MeteredRequest, OpenAIResponses, ResponseReader, meter_background
+from ducto_redis.middleware import Estimates, MeteredRequest, ResponseReader, meter_background
+from ducto_redis.middleware.recognisers import OpenAIResponses
 from ducto_redis.middleware.recognisers.openai.responses_response import ResponsesReader
 from tests.middleware.asgi import answering, call, sending, streaming
 from tests.middleware.conftest import FUNDS, Accounts

@@ -10,7 +10,8 @@ import pytest
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ducto_redis.middleware import MeteredRequest, OpenAIChat
+from ducto_redis.middleware import MeteredRequest
+from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import (
     CHAT_REQUEST,
     DONE,

@@ -9,8 +9,9 @@ import pytest
 from msgspec import structs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ducto_redis.middleware import Estimates, MeteredRequest, OpenAIChat
+from ducto_redis.middleware import Estimates, MeteredRequest
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import CHAT_REQUEST, DONE, call, chunk, event, sending, streaming, usage_chunk
 from tests.middleware.conftest import Accounts
 

@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, Payer
 from ducto_redis.errors import ConfigError, CreditError, LeaseClosedError, StoreUnavailableError
-from ducto_redis.middleware import Estimates, MeteredRequest, MeteringMiddleware, OpenAIChat, StoredAnswers
+from ducto_redis.middleware import Estimates, MeteredRequest, MeteringMiddleware, StoredAnswers
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.manager.clock import Clock
 from tests.middleware.asgi import (
     CHAT,

@@ -17,11 +17,11 @@ from ducto_redis.middleware import (
     Estimates,
     MeteredRequest,
     MeteringMiddleware,
-    OpenAIChat,
     RequestMeter,
     ResponseReader,
     ServerSentEvent,
 )
+from ducto_redis.middleware.recognisers import OpenAIChat
 from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, sending
 from tests.middleware.conftest import FUNDS, PRICING, Accounts

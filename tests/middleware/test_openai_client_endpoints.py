@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware, OpenAIVideos
-from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS
+from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS, OpenAIVideos
 from tests.middleware.asgi import DONE, event
 from tests.middleware.conftest import Accounts
 from tests.middleware.serving import serve

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest, ServerSentEvent
 from ducto_redis.middleware.reading import BodyReading
+from ducto_redis.middleware.recognisers import OpenAIChat
 from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
 from ducto_redis.middleware.sse import ServerSentEventParser
 from tests.middleware.asgi import DONE, chunk, event, usage_chunk

@@ -10,9 +10,10 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest
 from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.reading import BodyReading
+from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import call, sending
 from tests.middleware.conftest import Accounts
 

@@ -9,9 +9,9 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import UsageMetrics
-from ducto_redis.middleware import MeteringCounts, OpenAIChat
+from ducto_redis.middleware import MeteringCounts
 from ducto_redis.middleware.api_request import api_request
-from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS, AnthropicMessages, Recogniser
+from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS, AnthropicMessages, OpenAIChat, Recogniser
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
 from ducto_redis.middleware.routing import Routes
 from tests.middleware.asgi import CHAT_REQUEST, answering, call, completion, scope

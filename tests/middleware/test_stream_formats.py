@@ -9,8 +9,9 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import Charge, Estimates, MeteredRequest, OpenAIChat, ResponseReader, ServerSentEvent
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest, ResponseReader, ServerSentEvent
 from ducto_redis.middleware.api_request import Headers
+from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import Answer, call, sending
 from tests.middleware.conftest import Accounts
 from tests.middleware.test_framing import frame

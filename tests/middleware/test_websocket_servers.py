@@ -18,7 +18,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware, OpenAIRealtime
+from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware.recognisers import OpenAIRealtime
 from tests.middleware.asgi import until
 from tests.middleware.conftest import Accounts
 from tests.middleware.serving import serve

@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ducto_redis import AsyncCreditManager, MemoryStore, Payer, UsageMetrics
 from ducto_redis.engine.cause import Cause, decode_cause
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware import ApiRequest, MeteringCounts, MeteringMiddleware, OpenAIRealtime
+from ducto_redis.middleware import ApiRequest, MeteringCounts, MeteringMiddleware
 from ducto_redis.middleware.estimates import Estimates
+from ducto_redis.middleware.recognisers import OpenAIRealtime
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.middleware.recognisers.openai.realtime import RealtimeReader
 from ducto_redis.middleware.recognisers.sockets import SessionReader

@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.middleware import Charge, Estimates, MeteredRequest, MeteringMiddleware, OpenAIChat, ResponseReader
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest, MeteringMiddleware, ResponseReader
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.recognisers import OpenAIChat
 from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
 from tests.middleware.asgi import CHAT, DONE, Answer, answering, call, chunk, completion, until, usage_chunk
 from tests.middleware.conftest import FUNDS, PRICING, Accounts

@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, Payer, UsageMetrics
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware import ApiRequest, MeteredRequest, OpenAIChat
+from ducto_redis.middleware import ApiRequest, MeteredRequest
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, streaming, usage_chunk
 from tests.middleware.conftest import Accounts
 

@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from ducto_redis import middleware
-from ducto_redis.middleware import (
-    Charge,
-    Estimates,
-    MeteredRequest,
-    OpenAIChat,
-    OpenAIRealtime,
-    Recogniser,
-    recognisers,
-)
+from ducto_redis.middleware import Charge, Estimates, MeteredRequest, Recogniser, recognisers
 from ducto_redis.middleware.api_request import ApiRequest, api_request
-from ducto_redis.middleware.recognisers import SessionReader
+from ducto_redis.middleware.recognisers import OpenAIChat, OpenAIRealtime, SessionReader
 from tests.middleware.asgi import scope
 from tests.middleware.sockets import handshake
 
@@ -143,3 +135,10 @@ def test_names_of_the_last_release(module: Any) -> None:
     """The class of readers is found under its old name."""
     with pytest.warns(DeprecationWarning, match="ResponseReader"):
         assert module.AnswerReader is recognisers.ResponseReader
+
+
+@pytest.mark.parametrize("name", ["OpenAIChat", "GenaiPrices", "VertexPredict"])
+def test_recognisers_where_they_were(name: str) -> None:
+    """Recognisers are found in the middleware's own module still."""
+    with pytest.warns(DeprecationWarning, match=f"use ducto_redis.middleware.recognisers.{name}"):
+        assert getattr(middleware, name) is getattr(recognisers, name)

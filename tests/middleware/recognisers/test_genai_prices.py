@@ -8,7 +8,8 @@ import pytest
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import BadRequestError, GenaiPrices, MeteredRequest
+from ducto_redis.middleware import BadRequestError, MeteredRequest
+from ducto_redis.middleware.recognisers import GenaiPrices
 from tests.middleware.recognisers.reading import JSON, charge_of, data, request_of, usage_of
 from tests.middleware.test_recordings import FOLDER, read
 

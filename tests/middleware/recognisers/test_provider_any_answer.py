@@ -9,24 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from ducto_redis.middleware import (
+from ducto_redis.middleware import BadRequestError, Estimates, Recogniser, ServerSentEvent
+from ducto_redis.middleware.api_request import ApiRequest, api_request
+from ducto_redis.middleware.recognisers import (
     AnthropicMessages,
-    BadRequestError,
     BedrockConverse,
     BedrockInvoke,
     CohereChat,
     CohereEmbed,
     CohereRerank,
-    Estimates,
     Gemini,
     GeminiEmbeddings,
     GenaiPrices,
     Ollama,
-    Recogniser,
-    ServerSentEvent,
     VertexPredict,
 )
-from ducto_redis.middleware.api_request import ApiRequest, api_request
 
 RECOGNISERS = {
     AnthropicMessages(): "/v1/messages",

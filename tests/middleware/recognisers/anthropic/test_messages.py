@@ -7,14 +7,8 @@ import anthropic
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import (
-    AnthropicMessages,
-    AnthropicTokenCounting,
-    BadRequestError,
-    Charge,
-    Estimates,
-    MeteredRequest,
-)
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest
+from ducto_redis.middleware.recognisers import AnthropicMessages, AnthropicTokenCounting
 from tests.middleware.asgi import streaming
 from tests.middleware.recognisers.reading import JSON, charge_of, event, reader_of, request_of, usage_of
 from tests.middleware.serving import serve

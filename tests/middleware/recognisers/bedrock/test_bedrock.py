@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import (
-    BadRequestError,
-    BedrockConverse,
-    BedrockInvoke,
-    BedrockTokenCounting,
-    Charge,
-    Estimates,
-    MeteredRequest,
-    Refusal,
-)
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, Refusal
 from ducto_redis.middleware.framing import AwsEventStreamFramer
+from ducto_redis.middleware.recognisers import BedrockConverse, BedrockInvoke, BedrockTokenCounting
 from ducto_redis.middleware.recognisers.bedrock.frame_writing import frame
 from tests.middleware.recognisers.reading import JSON, charge_of, cuts_of, reader_of, request_of, usage_of
 

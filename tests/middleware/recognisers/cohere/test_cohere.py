@@ -6,15 +6,8 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import (
-    BadRequestError,
-    Charge,
-    CohereChat,
-    CohereEmbed,
-    CohereRerank,
-    MeteredRequest,
-    Refusal,
-)
+from ducto_redis.middleware import BadRequestError, Charge, MeteredRequest, Refusal
+from ducto_redis.middleware.recognisers import CohereChat, CohereEmbed, CohereRerank
 from tests.middleware.recognisers.reading import JSON, charge_of, cuts_of, event, reader_of, request_of, usage_of
 
 API = CohereChat()

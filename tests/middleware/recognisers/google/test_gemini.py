@@ -7,15 +7,8 @@ import pytest
 from google.genai import types
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import (
-    BadRequestError,
-    Charge,
-    Gemini,
-    GeminiEmbeddings,
-    GeminiTokenCounting,
-    MeteredRequest,
-    VertexPredict,
-)
+from ducto_redis.middleware import BadRequestError, Charge, MeteredRequest
+from ducto_redis.middleware.recognisers import Gemini, GeminiEmbeddings, GeminiTokenCounting, VertexPredict
 from ducto_redis.middleware.recognisers.google.content_response import GeminiRequest
 from tests.middleware.recognisers.reading import JSON, charge_of, cuts_of, data, reader_of, request_of, usage_of
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import BadRequestError, Charge, MeteredRequest, Ollama, OllamaEmbed, Refusal
+from ducto_redis.middleware import BadRequestError, Charge, MeteredRequest, Refusal
+from ducto_redis.middleware.recognisers import Ollama, OllamaEmbed
 from tests.middleware.recognisers.reading import JSON, charge_of, cuts_of, reader_of, request_of, usage_of
 
 API = Ollama()

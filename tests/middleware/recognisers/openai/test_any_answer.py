@@ -8,10 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from ducto_redis.middleware import (
-    BadRequestError,
-    Estimates,
-    MeteredRequest,
+from ducto_redis.middleware import BadRequestError, Estimates, MeteredRequest, Recogniser, ServerSentEvent
+from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import (
     OpenAIChat,
     OpenAICompletions,
     OpenAIEmbeddings,
@@ -19,10 +18,7 @@ from ducto_redis.middleware import (
     OpenAISpeech,
     OpenAITranscriptions,
     OpenAIVideos,
-    Recogniser,
-    ServerSentEvent,
 )
-from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.recognisers.openai.choices_response import ChoicesReader
 
 NAMES = (

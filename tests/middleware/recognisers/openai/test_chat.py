@@ -7,8 +7,9 @@ import pytest
 
 from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, OpenAIChat, ServerSentEvent
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, ServerSentEvent
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import OpenAIChat
 
 MESSAGES = [{"role": "user", "content": "Grüße"}]
 REQUEST = MeteredRequest(UsageMetrics(model="m", output_tokens=100, operation="chat"), counted_input_tokens=7)

@@ -6,15 +6,9 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import (
-    BadRequestError,
-    Charge,
-    Estimates,
-    MeteredRequest,
-    OpenAICompletions,
-    ServerSentEvent,
-)
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, ServerSentEvent
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import OpenAICompletions
 
 
 def read(estimates: Estimates | None = None, **body: Any) -> MeteredRequest:

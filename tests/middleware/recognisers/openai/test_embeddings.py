@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, OpenAIEmbeddings
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import OpenAIEmbeddings
 
 VECTORS = [{"object": "embedding", "index": 0, "embedding": [0.1, -0.2]}]
 

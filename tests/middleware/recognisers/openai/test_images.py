@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, OpenAIImages, ServerSentEvent
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, ServerSentEvent
 from ducto_redis.middleware.api_request import ApiRequest, Headers
+from ducto_redis.middleware.recognisers import OpenAIImages
 
 IMAGES = OpenAIImages(output_tokens=1000, input_tokens=100)
 REPORT = {

@@ -2,18 +2,16 @@
 
 import pytest
 
-from ducto_redis.middleware import (
-    BadRequestError,
-    Estimates,
+from ducto_redis.middleware import BadRequestError, Estimates, Recogniser
+from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import (
     OpenAIChat,
     OpenAICompletions,
     OpenAIEmbeddings,
     OpenAIImages,
     OpenAISpeech,
     OpenAITranscriptions,
-    Recogniser,
 )
-from ducto_redis.middleware.api_request import ApiRequest
 
 PATH = "/openai/deployments/gpt-4o/{}"
 

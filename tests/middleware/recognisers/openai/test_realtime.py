@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from ducto_redis import UsageMetrics
-from ducto_redis.middleware import BadRequestError, Charge, Estimates, OpenAIRealtime, Refusal, SessionReader
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, Refusal, SessionReader
 from ducto_redis.middleware.api_request import api_request
+from ducto_redis.middleware.recognisers import OpenAIRealtime
 from tests.middleware.sockets import created, done, handshake, transcribed
 
 API = OpenAIRealtime(hold_input_tokens=100, hold_output_tokens=10)

@@ -8,9 +8,10 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from ducto_redis import UsageMetrics
-from ducto_redis.middleware import Charge, Estimates, OpenAIResponses
+from ducto_redis.middleware import Charge, Estimates
 from ducto_redis.middleware.api_request import api_request
 from ducto_redis.middleware.reading import BodyReading
+from ducto_redis.middleware.recognisers import OpenAIResponses
 from ducto_redis.middleware.recognisers.base import MeteredRequest, ResponseReader
 from tests.middleware.asgi import scope
 from tests.middleware.responses import REQUEST, Events, message, response

@@ -7,14 +7,9 @@ import pytest
 
 from ducto_redis import UsageMetrics
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware import (
-    BadRequestError,
-    Estimates,
-    MeteredRequest,
-    OpenAIResponses,
-    OpenAIResponsesTokenCounting,
-)
+from ducto_redis.middleware import BadRequestError, Estimates, MeteredRequest
 from ducto_redis.middleware.api_request import api_request
+from ducto_redis.middleware.recognisers import OpenAIResponses, OpenAIResponsesTokenCounting
 from tests.middleware.asgi import scope
 from tests.middleware.responses import REQUEST
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import BadRequestError, Charge, Estimates, OpenAISpeech, ServerSentEvent
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, ServerSentEvent
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import OpenAISpeech
 
 
 def speech(*events: Any, document: bytes | None = None, complete: bool = True) -> Charge | None:

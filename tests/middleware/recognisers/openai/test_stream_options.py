@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ducto_redis.middleware import Estimates, OpenAIChat, OpenAICompletions, Recogniser, ServerSentEvent
+from ducto_redis.middleware import Estimates, Recogniser, ServerSentEvent
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.recognisers import OpenAIChat, OpenAICompletions
 from ducto_redis.middleware.recognisers.openai.choices_response import ChoicesReader
 
 CHAT = OpenAIChat()

@@ -8,15 +8,9 @@ import httpx
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import (
-    BadRequestError,
-    Charge,
-    Estimates,
-    MeteredRequest,
-    OpenAITranscriptions,
-    ServerSentEvent,
-)
+from ducto_redis.middleware import BadRequestError, Charge, Estimates, MeteredRequest, ServerSentEvent
 from ducto_redis.middleware.api_request import ApiRequest, Headers
+from ducto_redis.middleware.recognisers import OpenAITranscriptions
 
 TOKENS = {
     "type": "tokens",

@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware import BadRequestError, Charge, Estimates, OpenAIModerations, OpenAIVideos
+from ducto_redis.middleware import BadRequestError, Charge, Estimates
 from ducto_redis.middleware.api_request import ApiRequest, Headers
+from ducto_redis.middleware.recognisers import OpenAIModerations, OpenAIVideos
 
 JOB = {"id": "video_1", "object": "video", "model": "sora-2", "status": "queued", "progress": 0, "seconds": "8"}
 
