@@ -1,6 +1,7 @@
 """The suite as a plugin of pytest: `pytest --ducto-store=mypkg.testing:make_store`.
 
-Without paths that runs the suite alone; `--pyargs ducto_redis.testing` names it among others.
+Without paths that runs the suite alone; `--pyargs ducto_redis.testing` names it among others. pytest loads this file in
+every project that it is installed beside: it imports nothing but pytest.
 """
 
 import importlib
@@ -16,7 +17,7 @@ SUITE = Path(__file__).parent / "test_suite.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option."""
+    """Add the option."""
     parser.getgroup("ducto-redis").addoption(
         "--ducto-store",
         dest=OPTION,
@@ -26,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find the function. Where the option stands alone, the suite is what runs."""
+    """Find the function; run the suite if no paths are given."""
     name = config.getoption(OPTION)
     if name is None:
         return
@@ -39,14 +40,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def ducto_store(pytestconfig: pytest.Config) -> Any:
-    """The function that `--ducto-store` names."""
+    """Return the function that `--ducto-store` names."""
     if MAKE_STORE not in pytestconfig.stash:
         pytest.skip("--ducto-store=MODULE:FUNCTION says which stores to test")
     return pytestconfig.stash[MAKE_STORE]
 
 
 def load(name: str) -> Any:
-    """The function that `module:function` names. Raises UsageError where there is none."""
+    """Return the function that `module:function` names.
+
+    Raises:
+        UsageError: if there is none.
+    """
     module_name, separator, function = name.partition(":")
     if not separator or not module_name or not function:
         raise pytest.UsageError(f"--ducto-store is MODULE:FUNCTION, such as mypkg.testing:make_store, not {name!r}")

@@ -1,4 +1,4 @@
-"""What the build makes of the checkout, built once."""
+"""The wheel and the sdist, built once from the checkout."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def build(source: Path, target: Path, *options: str) -> Path:
-    """Runs `python -m build` with the hatchling that is installed, and returns the last thing that it made."""
+    """Run `python -m build` with the hatchling that is installed, and return the last file that it made."""
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", target, *options, source],
         capture_output=True,
@@ -23,13 +23,13 @@ def build(source: Path, target: Path, *options: str) -> Path:
 
 
 def wheel_contents(wheel: Path) -> dict[str, bytes]:
-    """The files of the package in a wheel, by their path."""
+    """Return the files of the package in a wheel, by their path."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist() if name.startswith("ducto_redis/")}
 
 
 def sdist_names(sdist: Path) -> set[str]:
-    """The paths in an sdist, without its top folder."""
+    """Return the paths in an sdist, without its top folder."""
     with tarfile.open(sdist) as archive:
         return {member.name.partition("/")[2] for member in archive.getmembers() if not member.isdir()}
 

@@ -79,7 +79,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(python: Path, *arguments: str, cwd: Path | None = None) -> str:
-    """Runs Python away from the checkout, unless told otherwise, and without hints at it; returns what it prints."""
+    """Run Python away from the checkout, unless told otherwise, and without hints at it; returns what it prints."""
     hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     done = subprocess.run(
         [python, *arguments],
@@ -99,6 +99,19 @@ def test_installed_wheel_meters_a_request(environment: Path, wheel: Path) -> Non
     run(python, "-m", "pip", "install", "--quiet", f"ducto-redis[memory] @ {wheel.as_uri()}")
     assert run(python, "-c", LOCATE).startswith(f"True {environment}")
     assert run(python, "-W", "error", "-c", METER_A_REQUEST) == "200 2 True"
+
+
+@pytest.mark.timeout(300)
+def test_pytest_of_a_project_is_left_alone(environment: Path, wheel: Path, tmp_path: Path) -> None:
+    """Beside every extra that `[all]` has, and without pytest-asyncio, pytest finds an empty project empty."""
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", f"ducto-redis[all] @ {wheel.as_uri()}", "pytest")
+    done = subprocess.run([python, "-W", "error", "-m", "pytest"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (pytest.ExitCode.NO_TESTS_COLLECTED, "")
+    assert "plugins: " in done.stdout
+    assert "ducto-redis" in done.stdout
+    assert "warning" not in done.stdout
+    assert "no tests ran" in done.stdout
 
 
 @pytest.mark.timeout(300)

@@ -39,6 +39,13 @@ def make_store(namespace, *, partitions=1, clock_offset_ms=0):
 
 not_a_function = 1
 """
+LOADED_WITH_THE_PLUGIN = """
+import sys
+import pytest
+before = set(sys.modules)
+import ducto_redis.testing.plugin
+print(*sorted(set(sys.modules) - before))
+"""
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -109,7 +116,7 @@ def test_wrong_names(tmp_path: Path, name: str, message: str) -> None:
 
 
 def test_modules_that_cannot_be_imported_say_why(tmp_path: Path) -> None:
-    """What the function's module misses itself is not mistaken for the module."""
+    """An import that fails inside the function's module is not mistaken for a missing module."""
     (tmp_path / "mine.py").write_text("import something_else_that_is_missing\n")
     done = run(tmp_path, "--ducto-store=mine:make_store")
     assert done.returncode != 0
@@ -117,7 +124,7 @@ def test_modules_that_cannot_be_imported_say_why(tmp_path: Path) -> None:
 
 
 def test_without_the_option(tmp_path: Path) -> None:
-    """Whoever names the suite without a store is told how; other tests run as ever."""
+    """The suite, named without a store, says how to name one; other tests run as ever."""
     (tmp_path / "test_own.py").write_text("def test_own():\n    pass\n")
     assert run(tmp_path).returncode == 0
     named = run(tmp_path, "--pyargs", "ducto_redis.testing", "-k", "test_deduct", "-rs")
@@ -130,3 +137,19 @@ def test_own_tests_are_left_alone(tmp_path: Path) -> None:
     done = run(tmp_path, "--ducto-store=dict_store:make_store", "test_own.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_plugin_imports_nothing_but_pytest() -> None:
+    """The file that pytest loads beside any project imports nothing of the suite and no dependency."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_WITH_THE_PLUGIN], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["ducto_redis", "ducto_redis.testing", "ducto_redis.testing.plugin"]
+
+
+def test_without_pytest_asyncio(tmp_path: Path) -> None:
+    """The option alone needs pytest-asyncio, and says so."""
+    done = run(tmp_path, "-p", "no:asyncio", "--ducto-store=dict_store:make_store")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "pip install 'ducto-redis[conformance]'" in done.stderr
+    assert run(tmp_path, "-p", "no:asyncio").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
