@@ -138,7 +138,7 @@ class Corrections(ManagerBase):
             idempotency_key: the same key with the same request takes effect once; remembered for 35 days.
 
         Raises:
-            InvalidIdError, IdempotencyConflictError, JournalFullError, RecoveryNeededError, StoreUnavailableError
+            InvalidIdError, IdempotencyConflictError, RecoveryNeededError, StoreUnavailableError
         """
         await self._ready()
         cause = journal_cause(actor=check_actor(actor), reason=check_reason(reason))
