@@ -1,4 +1,4 @@
-"""The ledger: the SQL database that the journal is copied to, and the proof of every balance."""
+"""The ledger: a copy of the journal in a SQL database, and the proof of every balance."""
 
 from ducto_redis.ledger.ledger import Ledger
 from ducto_redis.ledger.reports import (

@@ -1,4 +1,4 @@
-"""Questions about spending, answered from roll-ups. See `Analytics`."""
+"""Analytics of spending, answered from roll-ups. See `Analytics`."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -43,17 +43,17 @@ Times: TypeAlias = tuple[int, int]
 
 
 class Analytics:
-    """Answers about one namespace of a ledger. Blocking.
+    """Analytics of one namespace of a ledger. Blocking.
 
-    Times are half-open, [start, end): a charge at `end` is not in. A naive datetime is in UTC; None is open. Any
-    grouping adds up to the same total. What an answer reads is one state of the ledger.
+    Times are half-open, [start, end): a charge at `end` is outside. A naive datetime is in UTC; None is open. Every
+    grouping adds up to the same total. An answer reads one state of the ledger.
 
     Args:
-        database: the ledger's.
-        namespace: whose entries.
+        database: the ledger's database.
+        namespace: the namespace of the entries.
 
     Raises:
-        ConfigError: from every method, where an argument is wrong.
+        ConfigError: from every method, if an argument is wrong.
         LedgerError, LedgerUnavailableError: from every method.
     """
 
@@ -62,12 +62,12 @@ class Analytics:
         self._namespace = namespace
 
     def spend_by_user(self, start: datetime | None = None, end: datetime | None = None) -> list[UserSpend]:
-        """What each account spent, the one that was charged most first."""
+        """Return the spending of each account, the largest charges first."""
         spent = self._spent(("account",), times(start, end))
         return [UserSpend(account=group[1], **spend.parts()) for group, spend in _ranked(spent)]
 
     def top_users(self, limit: int = 10, start: datetime | None = None, end: datetime | None = None) -> list[UserSpend]:
-        """The accounts that were charged most."""
+        """Return the accounts that were charged most."""
         check_limit(limit)
         spent = self._spent(("account",), times(start, end))
         return [UserSpend(account=group[1], **spend.parts()) for group, spend in _ranked(spent)[:limit]]
@@ -75,19 +75,19 @@ class Analytics:
     def spend_by_model(
         self, start: datetime | None = None, end: datetime | None = None, *, account: str | None = None
     ) -> list[ModelSpend]:
-        """What was spent on each model, most first."""
+        """Return the spending on each model, the largest first."""
         spent = self._spent(("model",), times(start, end), account)
         return [ModelSpend(model=group[1] or None, **spend.parts()) for group, spend in _ranked(spent)]
 
     def spend_by_member(
         self, team: str, start: datetime | None = None, end: datetime | None = None
     ) -> list[MemberSpend]:
-        """What each member spent of a team, most first. All of them together is what the team spent."""
+        """Return the spending of each member of a team, the largest first. Together they are the team's spending."""
         spent = self._spent(("member",), times(start, end), team)
         return [MemberSpend(member=group[1] or None, **spend.parts()) for group, spend in _ranked(spent)]
 
     def check_team(self, account: str) -> None:
-        """Raise TeamNotFoundError where the account is no team, as far as the ledger has heard."""
+        """Raise TeamNotFoundError if the account is not a team in the ledger."""
         with self._database.read() as connection:
             _check_team(connection, self._namespace, account)
 
@@ -99,11 +99,11 @@ class Analytics:
         time_zone: str = "UTC",
         account: str | None = None,
     ) -> list[DaySpend]:
-        """What was spent on each day of a time zone, in order. Days on which nothing moved are left out.
+        """Return the spending on each day of a time zone, in order, without days on which nothing moved.
 
         Args:
-            time_zone: where days begin, an IANA name.
-            account: the only one.
+            time_zone: the time zone of the days, an IANA name.
+            account: an account, or None for all.
         """
         with self._database.read() as connection:
             question = self._question((), times(start, end), account)
@@ -117,7 +117,7 @@ class Analytics:
     def aggregate_stats(
         self, start: datetime | None = None, end: datetime | None = None, *, account: str | None = None
     ) -> AggregateStats:
-        """All that moved, and what stands out."""
+        """Return the totals of all movements, and the top account and model."""
         period = times(start, end)
         with self._database.read() as connection:
             by_account = _spent(connection, self._question(("account",), period, account))
@@ -171,13 +171,13 @@ class Analytics:
         limit: int = 50,
         cursor: str | None = None,
     ) -> TransactionPage:
-        """An account's transactions, newest first. Pages neither repeat nor skip one, also while entries arrive.
+        """Return an account's transactions, newest first. Pages neither repeat nor skip one while entries arrive.
 
         Args:
-            operations: only these: `deduct`, `settle`, `add_credits`, ...
-            types: only credits of these types that came in or expired.
-            limit: how many at the most, up to 1000.
-            cursor: of the page before, to go on from it, with the same filters.
+            operations: the operations to list: `deduct`, `settle`, `add_credits`, ...; None for all.
+            types: the types of credits that came in or expired to list; None for all.
+            limit: the most transactions to return, up to 1000.
+            cursor: the cursor of the page before, with the same filters.
         """
         with self._database.read() as connection:
             return read_page(
@@ -202,21 +202,21 @@ class Analytics:
         time_zone: str = "UTC",
         declared: Collection[str] = (),
     ) -> list[Usage]:
-        """What was consumed of a measure: `input_tokens`, `output_tokens`, `tool_calls`, ..., or a document's own.
+        """Return the consumption of a measure: `input_tokens`, `output_tokens`, `tool_calls`, ..., or a document's own.
 
-        Only what was charged is counted: not what was estimated, and not what a lease's expiry charged.
+        Charged usage counts; estimates and the charges of expired leases do not.
 
         Args:
             by: account, model, member, day or hour.
-            account: the only one.
-            time_zone: where days begin, an IANA name.
-            declared: measures that the pricing document has of its own; those that were ever used need no mention.
+            account: an account, or None for all.
+            time_zone: the time zone of the days, an IANA name.
+            declared: the pricing document's own measures. Measures that were ever used are known without it.
 
         Returns:
-            days and hours in order; else what has most first.
+            Rows in the order of days or hours, else the largest first.
         """
         if by not in get_args(UsageGroup):
-            raise ConfigError(f"usage is grouped by {', '.join(get_args(UsageGroup))}, not {by!r:.40}")
+            raise ConfigError(f"usage can be grouped by {', '.join(get_args(UsageGroup))}, not {by!r:.40}")
         check_time_zone(time_zone)
         with self._database.read() as connection:
             question = self._question(() if by == "day" else (by,), times(start, end), account)
@@ -250,21 +250,21 @@ class Analytics:
         threshold: float = 6.0,
         at_least: Amount = 1,
     ) -> list[Anomaly]:
-        """Hours in which an account was charged far more than is usual for it, the most unusual first.
+        """Return the hours in which an account was charged far more than usual, the most unusual first.
 
-        What is usual is the median of its hours, and the spread is their median distance from it (MAD, scaled to a
-        standard deviation): neither is moved by the outliers that are looked for. Its hours are all that begin in the
-        `history_days` before `start` and until `end`, empty ones too, from its first charge on. Where more than half of
-        them are empty, so that both would be zero, they are taken over the hours with charges. A spread counts as a
-        quarter of what is usual at the least, so that very even spending is not held against an account.
+        The usual charge is the median of an account's hours, and the spread their median distance from it (MAD, scaled
+        to a standard deviation): outliers move neither. The hours are all that begin in the `history_days` before
+        `start` and until `end`, empty ones included, from the account's first charge on. If more than half of them are
+        empty, so that both would be zero, the hours with charges count alone. A spread is at least a quarter of the
+        usual charge, so that very even spending raises no false alarm.
 
         Args:
-            start: hours from there; a day before `end` by default.
-            end: until there; the end of the last hour with any entry by default.
-            account: the only one.
-            history_days: how far back its own history goes, up to 366.
-            threshold: how many spreads above what is usual an hour must be.
-            at_least: credits; hours below are never told.
+            start: the beginning; a day before `end` by default.
+            end: the end; by default that of the last hour with any entry.
+            account: an account, or None for all.
+            history_days: the length of the history, up to 366 days.
+            threshold: the number of spreads above the usual charge that makes an hour unusual.
+            at_least: credits; hours with smaller charges are left out.
         """
         sensitivity = Sensitivity.checked(history_days, threshold, at_least)
         with self._database.read() as connection:
@@ -279,31 +279,31 @@ class Analytics:
 
 
 def times(start: datetime | None, end: datetime | None) -> Times:
-    """A time in milliseconds. Raises ConfigError."""
+    """Return a period in milliseconds. Raises ConfigError."""
     period = (
         BEGINNING_MS if start is None else max(BEGINNING_MS, _milliseconds(start)),
         END_MS if end is None else min(END_MS, _milliseconds(end)),
     )
     if start is not None and end is not None and _utc(start) > _utc(end):
-        raise ConfigError(f"a time ends after its start, not from {start.isoformat()} to {end.isoformat()}")
+        raise ConfigError(f"a period must end after its start, not from {start.isoformat()} to {end.isoformat()}")
     return period[0], max(period)
 
 
 def check_limit(limit: int) -> int:
     """Return `limit`. Raises ConfigError."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
-        raise ConfigError(f"a limit is a number from 1 to 1000, not {limit!r:.40}")
+        raise ConfigError(f"a limit must be a number from 1 to 1000, not {limit!r:.40}")
     return limit
 
 
 def _utc(moment: datetime) -> datetime:
     if not isinstance(moment, datetime):
-        raise ConfigError(f"a time is a datetime, not {type(moment).__name__}")
+        raise ConfigError(f"a time must be a datetime, not {type(moment).__name__}")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _milliseconds(moment: datetime) -> int:
-    # Upwards: entries have whole milliseconds, and one at a bound between two is not before it.
+    # Rounded up: entries have whole milliseconds, so an entry before a fraction is outside a period that starts there.
     return -((_EPOCH - _utc(moment)) // _MILLISECOND)
 
 
@@ -312,7 +312,7 @@ def _at(milliseconds: int) -> datetime:
 
 
 class _Spend:
-    """What was spent, in micro-credits."""
+    """Spending in micro-credits."""
 
     __slots__ = ("allowance", "charged", "charges", "refunded", "shortfall")
 
@@ -320,7 +320,7 @@ class _Spend:
         self.charges = self.charged = self.allowance = self.refunded = self.shortfall = 0
 
     def take(self, operation: str, values: Sequence[int]) -> None:
-        """Take in what an operation did: sums of `_NAMES`."""
+        """Add an operation's sums of `_NAMES`."""
         _, charges, charged, allowance, amount, shortfall = values
         if operation == "refund":
             self.refunded += amount
@@ -331,12 +331,12 @@ class _Spend:
             self.shortfall += shortfall
 
     def add(self, other: "_Spend") -> None:
-        """Add what was spent elsewhere."""
+        """Add other spending."""
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def parts(self) -> dict[str, Any]:
-        """The fields of `Spend`."""
+        """Return the fields of `Spend`."""
         return {
             "charges": self.charges,
             "charged": from_micro(self.charged),
@@ -351,7 +351,7 @@ def _spent(connection: Connection, question: Question) -> dict[Group, _Spend]:
     inner = msgspec.structs.replace(question, by=(*question.by, "operation"))
     groups: dict[Group, _Spend] = {}
     for (*group, operation), values in sums_of(connection, inner, _NAMES).items():
-        if values[0]:  # else it is what one of several models in a charge consumed
+        if values[0]:  # without entries it is the usage of one of several models in a charge
             groups.setdefault(tuple(group), _Spend()).take(operation, values)
     return groups
 
@@ -361,17 +361,17 @@ def _ranked(spent: Mapping[Group, _Spend]) -> list[tuple[Group, _Spend]]:
 
 
 def _most_charged(spent: Mapping[Group, _Spend]) -> str | None:
-    """The account or model that was charged most; the first of several."""
+    """Return the account or model that was charged most; the first of several."""
     return min(spent, key=lambda group: (-spent[group].charged, group))[1] if spent else None
 
 
 def _share(total: int, parts: int) -> Decimal:
-    """A part of the total, in credits; half a micro-credit is rounded up."""
+    """Return a part of the total in credits; half a micro-credit is rounded up."""
     return from_micro((2 * total + parts) // (2 * parts)) if parts else from_micro(0)
 
 
 def _by_days(connection: Connection, question: Question, time_zone: str) -> tuple[Question, tzinfo]:
-    """The question by the days in which anything moved: their bounds, within the question's own."""
+    """Return the question by days in which anything moved, with their bounds inside the question's, and the zone."""
     check_time_zone(time_zone)
     zone: tzinfo = UTC if time_zone == "UTC" else ZoneInfo(time_zone)
     first, last = question.bounds[0], question.bounds[-1]
@@ -387,7 +387,7 @@ def _by_days(connection: Connection, question: Question, time_zone: str) -> tupl
 
 def _local_day(start_ms: int, time_zone: str, zone: tzinfo) -> date:
     start, end = window_bounds("day", time_zone, start_ms)
-    # Where the clock skips midnight, or is set back over it, the middle of the day is in no doubt.
+    # The clock may skip midnight or pass it twice: the middle of the day is unambiguous.
     return _at((start + end) // 2).astimezone(zone).date()
 
 
@@ -395,22 +395,22 @@ def _quantities(connection: Connection, question: Question, measure: str) -> dic
     if measure in USAGE_SUMS:
         return {group: value[0] for group, value in sums_of(connection, question, (measure,)).items()}
     if not isinstance(measure, str) or not measure:
-        raise ConfigError(f"a measure is a name such as 'input_tokens', not {measure!r:.40}")
+        raise ConfigError(f"a measure must be a name such as 'input_tokens', not {measure!r:.40}")
     own = measured(connection, question, name_of(measure) or "")
     return {group: from_micro(value) for group, value in own.items()}
 
 
 def _check_measure(connection: Connection, namespace: str, measure: str, declared: Collection[str]) -> None:
-    """Refuse a measure that is neither a field of a usage, nor declared, nor counted in this ledger.
+    """Raise an error for a measure that is neither a field of a usage, nor declared, nor counted in this ledger.
 
     Args:
-        connection: of the ledger.
-        namespace: whose.
+        connection: a connection to the ledger.
+        namespace: the namespace.
         measure: the name.
         declared: measures of the pricing document, which may never have been used.
 
     Raises:
-        ConfigError: names the measures that there are.
+        ConfigError: lists the known measures.
     """
     if measure in USAGE_SUMS or measure in COUNTED_BY_NAME or measure in declared:
         return
@@ -427,7 +427,7 @@ def _check_measure(connection: Connection, namespace: str, measure: str, declare
 
 
 def _check_team(connection: Connection, namespace: str, account: str) -> None:
-    """Raise TeamNotFoundError where the ledger does not know the account for a team."""
+    """Raise TeamNotFoundError if the account is not a team in the ledger."""
     its = accounts.c
     fields = connection.scalar(select(its.fields).where(its.namespace == namespace, its.account == account))
     if fields is None:
@@ -437,7 +437,7 @@ def _check_team(connection: Connection, namespace: str, account: str) -> None:
 
 
 def _counted_measures(connection: Connection, namespace: str) -> list[str]:
-    # One step in the index for each name: there may be millions of rows of one measure.
+    # One step in the index for each name: one measure may have millions of rows.
     found: list[str] = []
     its = measures.c
     while len(found) < _MEASURES_LISTED:

@@ -1,4 +1,4 @@
-"""Hours in which an account was charged far more than is usual for it."""
+"""Anomalies: hours in which an account was charged far more than usual."""
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,17 +15,17 @@ from ducto_redis.money import Amount, from_micro, to_micro
 
 _CHARGING = ("deduct", "settle", "expire", "release")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Of values with a normal distribution, the median distance from the median by this is the standard deviation.
+# For a normal distribution, the median distance from the median times this is the standard deviation.
 _TO_DEVIATION = 1.4826
 _SMALLEST_SPREAD = 0.25
 _MOST_DAYS = 366
 _FEW = 100
-"""Accounts whose own hours are sooner read than those of all."""
+"""The number of accounts up to which their own hours are read faster than those of all."""
 _ROWS_AT_A_TIME = 500
 
 
 class Sensitivity(Struct, frozen=True):
-    """What counts as far above. `at_least` is in micro-credits."""
+    """The limits of an anomaly. `at_least` is in micro-credits."""
 
     history_days: int
     threshold: float
@@ -33,18 +33,18 @@ class Sensitivity(Struct, frozen=True):
 
     @classmethod
     def checked(cls, history_days: int, threshold: float, at_least: Amount) -> "Sensitivity":
-        """Raises ConfigError, InvalidAmountError."""
+        """Return the limits, checked. Raises ConfigError, InvalidAmountError."""
         if isinstance(history_days, bool) or not isinstance(history_days, int) or not 1 <= history_days <= _MOST_DAYS:
-            raise ConfigError(f"history_days is a number from 1 to {_MOST_DAYS}, not {history_days!r:.40}")
+            raise ConfigError(f"history_days must be a number from 1 to {_MOST_DAYS}, not {history_days!r:.40}")
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold < 1e9:
-            raise ConfigError(f"threshold is a number above 0, not {threshold!r:.40}")
+            raise ConfigError(f"threshold must be a number above 0, not {threshold!r:.40}")
         return cls(history_days, float(threshold), to_micro(at_least, zero=True))
 
 
 def find_anomalies(
     connection: Connection, namespace: str, times: tuple[int, int], account: str | None, sensitivity: Sensitivity
 ) -> list[Anomaly]:
-    """See `Analytics.anomalies`. Hours count where they begin in the time."""
+    """Return the anomalies, see `Analytics.anomalies`. An hour counts if it begins in the period."""
     its = partition_hours.c
     newest = connection.scalar(select(func.max(its.hour)).where(its.namespace == namespace))
     if newest is None:
@@ -70,7 +70,7 @@ def find_anomalies(
 def _hours(
     connection: Connection, namespace: str, account: str | None, span: tuple[int, int]
 ) -> dict[str, dict[int, int]]:
-    """What was charged in each hour, by account."""
+    """Return the charges of each hour, by account."""
     its = account_hours.c
     found: dict[str, dict[int, int]] = {}
     for conditions in _places(connection, namespace, account, span):
@@ -83,9 +83,9 @@ def _hours(
 def _histories(
     connection: Connection, namespace: str, names: Collection[str], span: tuple[int, int]
 ) -> Iterator[tuple[str, int, list[int]]]:
-    """By account, its first hour with charges, and what was charged in it and in each later one that had any.
+    """Yield accounts, each with its first hour with charges, and the charges of that and each later such hour.
 
-    Where many accounts are asked for, it is told of the others too.
+    If many accounts are asked for, the others come too.
     """
     if len(names) <= _FEW:
         for name in names:
@@ -94,7 +94,7 @@ def _histories(
         return
     its = account_hours.c
     for conditions in _places(connection, namespace, None, span):
-        # In the order of the table, so that nothing has to be sorted; a row for each account is less to fetch.
+        # In the order of the table, so that nothing is sorted; one row an account is less to fetch.
         by_hour = (
             select(its.account, its.hour, func.sum(its.charged).label("charged"))
             .where(*conditions)
@@ -110,7 +110,7 @@ def _histories(
 def _places(
     connection: Connection, namespace: str, account: str | None, span: tuple[int, int]
 ) -> Iterator[list[ColumnElement[bool]]]:
-    """Conditions for the charges of all accounts, or of one, in a span of hours."""
+    """Yield conditions for the charges of all accounts, or of one, in a span of hours."""
     its = account_hours.c
     conditions = [its.namespace == namespace, its.operation.in_(_CHARGING)]
     if account is None:
@@ -125,11 +125,11 @@ def _places(
 
 
 def _usual(charged: list[int], hours: int) -> tuple[float, float]:
-    """What is usual in an hour, and the spread, in micro-credits.
+    """Return the usual charge of an hour and the spread, in micro-credits.
 
     Args:
-        charged: in the hours that have charges.
-        hours: how many there are, empty ones too.
+        charged: the charges of the hours that have any.
+        hours: the number of hours, empty ones included.
     """
     usual = spread = 0.0
     if 2 * (hours - len(charged) + charged.count(0)) <= hours:

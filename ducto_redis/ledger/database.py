@@ -14,11 +14,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from ducto_redis.errors import ConfigError, LedgerError, LedgerUnavailableError
 
 _LOCK_MS = 5000
-# A worker that was frozen inside a transaction holds its locks; they must not keep others from working for long.
+# A worker that froze inside a transaction holds its locks: others must not wait long for them.
 _FROZEN_MS = 30000
 _POSTGRESQL_OPTIONS = {
     "connect_timeout": 5,
-    # A server that vanished without a word is noticed, so that nothing hangs on it.
+    # Detects a server that vanished without closing the connection.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -27,13 +27,13 @@ _POSTGRESQL_OPTIONS = {
 
 
 class Database:
-    """Transactions on one database. The engine is made at first use, and made anew in a forked child.
+    """Transactions on one database. The engine is created at first use, and again in a forked child.
 
     Args:
         url: `sqlite:///path`, `sqlite://` (in memory, gone with the process) or `postgresql://user@host/name`.
 
     Raises:
-        ConfigError: if the URL is none, or names another kind of database.
+        ConfigError: if the URL is malformed, or names another kind of database.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,7 +42,7 @@ class Database:
         self.name = self._url.difference_update_query(secrets).render_as_string(hide_password=True)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.in_memory = self.is_sqlite and self._url.database in (None, "", ":memory:")
-        # One connection holds a database in memory: its users take turns.
+        # A database in memory has one connection: its users take turns.
         self._turn: Any = threading.RLock() if self.in_memory else nullcontext()
         self._opening = threading.Lock()
         self._engine: Engine | None = None
@@ -63,7 +63,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that writes. Raises LedgerUnavailableError, LedgerError."""
+        """Open a transaction that writes. Raises LedgerUnavailableError, LedgerError."""
         with self._errors(), self._turn, self._open().connect() as connection:
             connection = connection.execution_options(ducto_begin="BEGIN IMMEDIATE")
             with connection.begin():
@@ -71,7 +71,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that reads one state of the database, whatever is written meanwhile."""
+        """Open a transaction that reads one state of the database, unaffected by other writers."""
         with self._errors(), self._turn, self._open().connect() as connection:
             if not self.is_sqlite:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -80,7 +80,7 @@ class Database:
 
     @contextmanager
     def sqlite_setup(self) -> Iterator[Connection]:
-        """A connection to SQLite without a transaction, for what cannot be changed in one."""
+        """Open a connection to SQLite without a transaction, for settings that cannot change in one."""
         with self._errors(), self._turn, self._open().connect().execution_options(ducto_begin="") as connection:
             yield connection
 
@@ -108,11 +108,11 @@ def _parse(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise ConfigError("a ledger URL is sqlite:///path or postgresql://user@host/name; this is neither") from None
+        raise ConfigError("a ledger URL must be sqlite:///path or postgresql://user@host/name") from None
     if url.drivername in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
-        raise ConfigError(f"a ledger is kept in sqlite:// or postgresql://, not in {url.drivername}://")
+        raise ConfigError(f"a ledger URL must be sqlite:// or postgresql://, not {url.drivername}://")
     return url
 
 
@@ -136,10 +136,10 @@ def _create_engine(url: URL, is_sqlite: bool, in_memory: bool) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # transactions begin where we say, see _begin_sqlite
+    connection.isolation_level = None  # _begin_sqlite begins transactions
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_LOCK_MS}")
-    # What is committed is acknowledged and trimmed: it must survive a power cut.
+    # Committed entries are trimmed from the journal: they must survive a power cut.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA cache_size = -65536")
     cursor.close()
@@ -159,8 +159,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _is_passing(error: DBAPIError) -> bool:
-    # Only what was written can be at fault for these two. All else is for the server or its operator to resolve: a
-    # lock, a full disk, a missing permission, a missing table.
+    # These two are caused by the written data. All others are for the server or its operator to resolve: a lock, a
+    # full disk, a missing permission, a missing table.
     return not isinstance(error, DataError | IntegrityError)
 
 

@@ -1,4 +1,4 @@
-"""The engine's live accounts beside the ledger's."""
+"""The comparison of the ledger's accounts with those of the engine."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -20,11 +20,11 @@ class EngineStore(Protocol):
 
 
 class EngineCheck:
-    """Compares accounts with the engine.
+    """A comparison of accounts with the engine.
 
     Attributes:
-        compared: accounts that stood at the same seq.
-        behind: accounts of which the engine has newer changes.
+        compared: the number of accounts that were at the same seq.
+        behind: the number of accounts with newer changes in the engine.
     """
 
     def __init__(self, store: EngineStore) -> None:
@@ -35,18 +35,18 @@ class EngineCheck:
 
     @property
     def namespace(self) -> str:
-        """The namespace whose accounts these are."""
+        """The namespace of the accounts."""
         return self._namespace.name
 
     def compare(self, ledger: Mapping[str, AccountState]) -> dict[str, str]:
-        """What differs, by account."""
+        """Return the differences by account."""
         pipeline = self._client.pipeline(transaction=False)
         for account in ledger:
             reserved = account == RESERVED_ACCOUNT
             keys = (self._namespace.reserved if reserved else self._namespace.account(account)).keys
             pipeline.hgetall(keys[0])
             pipeline.hgetall(keys[1])
-            pipeline.hget(keys[0], "seq")  # unchanged: what was read before is one state
+            pipeline.hget(keys[0], "seq")  # if unchanged, the two reads before are of one state
         replies = pipeline.execute(raise_on_error=False)
         differences = {}
         for index, (account, state) in enumerate(ledger.items()):
@@ -63,7 +63,7 @@ class EngineCheck:
 
     def _compare(self, live: AccountState, ledger: AccountState, stood_still: bool) -> str | None:
         if not live.fields and ledger.seq:
-            return f"the engine does not know the account, the ledger has {ledger.seq} changes"
+            return f"the engine does not know the account, but the ledger has {ledger.seq} changes"
         place = (int(live.fields.get("epoch", "0")), live.seq)
         ledger_place = (int(ledger.fields.get("epoch", "0")), ledger.seq)
         if place < ledger_place:
@@ -74,7 +74,7 @@ class EngineCheck:
         self.compared += 1
         for name, engine, stored in (
             ("the balance", live.balance, ledger.balance),
-            ("what is held", live.held, ledger.held),
+            ("the held credits", live.held, ledger.held),
             ("the account", live.fields, ledger.fields),
             ("the leases", live.leases, ledger.leases),
         ):

@@ -1,4 +1,4 @@
-"""Entries of the ledger as who explains them asks for them: of a lease, of an account, all charges of a time."""
+"""Queries for entries of the ledger: those of a lease, of an account, the charges of a period."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,16 +21,16 @@ _CHANGES_LOOKED_AT = 10_000
 
 
 class DerivedEntry(Struct, frozen=True):
-    """A journal entry, and what the ledger made of it.
+    """A journal entry, with the columns that the ledger derived from it.
 
     Attributes:
-        entry: as the journal held it.
-        balance_after: micro-credits that it led to.
-        charged, allowance: micro-credits that it charged, and the part of them that the allowance paid. Where a lease's
-            expiry had been charged already, only the difference.
-        model: what was priced, where it was one; of a refund, of the charge that was refunded.
-        type: of credits that came in or expired.
-        superseded: whether it was taken back when Redis was recovered.
+        entry: the entry, as in the journal.
+        balance_after: the balance after it, in micro-credits.
+        charged, allowance: micro-credits that it charged, and the allowance's part of them. If the expiry of its lease
+            was charged before, the difference to that.
+        model: the model that was priced, if it was one; of a refund, that of the refunded charge.
+        type: the type of credits that came in or expired.
+        superseded: True if it was taken back when Redis was recovered.
     """
 
     entry: JournalEntry
@@ -43,14 +43,14 @@ class DerivedEntry(Struct, frozen=True):
 
 
 class EntryQueries:
-    """The part of the ledger that says how something came about."""
+    """The part of the ledger that reads entries."""
 
     _database: Database
 
     def lease_entries(self, namespace: str, account: str, lease_id: str) -> list[JournalEntry]:
-        """What happened to a lease, in order; to all leases of that id, where it was used again.
+        """Return the entries of a lease, in order; of all leases of that id, if it was used again.
 
-        Among it is what leases inside of it took of its hold, and gave back.
+        They include the changes of its hold by leases inside it.
         """
         name = f"lease/{lease_id}"
         ours = [entries.c.namespace == namespace, entries.c.account == account, entries.c.superseded == 0]
@@ -58,7 +58,7 @@ class EntryQueries:
         found = self._rows(select(*JOURNAL_COLUMNS).where(*ours, entries.c.operation_key.in_(steps)))
         places = [(row.epoch, row.seq) for row in found]
         if places:
-            # An extension has a key of its own, and is found by what it wrote; and so is what leases inside of it did.
+            # An extension has a key of its own, and is found by its changes; so are the entries of leases inside it.
             place = tuple_(entries.c.epoch, entries.c.seq)
             inside = entries.c.operation.in_(_LEASE_STEPS) & entries.c.changes.contains(f"{name}\t", autoescape=True)
             changed = select(*JOURNAL_COLUMNS).where(
@@ -72,10 +72,10 @@ class EntryQueries:
         return [entry for entry in found_entries if any(changed == name for changed, _ in entry.changes)]
 
     def account_entries(self, namespace: str, account: str) -> Iterator[list[DerivedEntry]]:
-        """All entries that lead to an account's balance, oldest first, some at a time, each in a transaction.
+        """Yield all entries that lead to an account's balance, oldest first, in pages, each read in a transaction.
 
         Raises:
-            LedgerError: besides what every method raises, for entries that somebody meddled with.
+            LedgerError: also for entries that were tampered with.
         """
         after = (-1, -1, -1)
         order = (entries.c.epoch, entries.c.seq, entries.c.id)
@@ -86,7 +86,7 @@ class EntryQueries:
                     entries.c.namespace == namespace,
                     entries.c.account == account,
                     entries.c.superseded == 0,
-                    tuple_(entries.c.epoch, entries.c.seq) >= after[:2],  # what the index knows
+                    tuple_(entries.c.epoch, entries.c.seq) >= after[:2],  # for the index
                     tuple_(*order) > after,
                 )
                 .order_by(*order)
@@ -99,7 +99,7 @@ class EntryQueries:
             after = (rows[-1].epoch, rows[-1].seq, rows[-1].id)
 
     def charge_entries(self, namespace: str, start_ms: int, end_ms: int) -> Iterator[list[JournalEntry]]:
-        """Deduct and settle entries of a time, partition by partition, some at a time, each in a transaction."""
+        """Yield deduct and settle entries of a period, partition by partition, in pages, each read in a transaction."""
         with self._database.read() as connection:
             reached = connection.execute(
                 select(partitions.c.partition, partitions.c.epoch)

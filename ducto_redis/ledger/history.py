@@ -1,8 +1,8 @@
-"""One account's history: its entries folded in order, and what is wrong with them.
+"""One account's history: a fold of its entries in order, with the problems that it finds.
 
 An account whose Redis was rolled back and recovered continues under a new epoch, from a seq that it had reached before.
-Entries of older epochs from that seq on are superseded: they are kept, and no longer lead to the balance. Recovery
-journals what they did under the new epoch, with the same operation keys, so that each is still one change.
+Entries of older epochs from that seq on are superseded: they are kept, but no longer lead to the balance. Recovery
+journals their changes under the new epoch, with the same operation keys, so that each is still one change.
 """
 
 from collections.abc import Mapping
@@ -45,11 +45,11 @@ _WITHOUT_CHARGE = frozenset(
 _COMING_IN = frozenset(("add_credits", "open_account", "adjust_credits"))
 _WITHOUT_SHORTFALL = _WITHOUT_CHARGE | _COMING_IN | frozenset(("deduct", "release", "expire", "refund", "expire_grant"))
 OPERATIONS = _WITHOUT_SHORTFALL | frozenset(("settle",))
-"""What an entry's operation may be."""
+"""The operations of entries."""
 
 
 class _Lease(Struct, frozen=True):
-    """What an account's books need of a lease's record. Micro-credits."""
+    """The parts of a lease's record that count in the account's balance. Micro-credits."""
 
     open: int
     held: int
@@ -60,18 +60,18 @@ _NO_LEASE = _Lease(0, 0, NOTHING_PAID)
 
 
 class History:
-    """Takes an account's entries in the order of epoch, seq and arrival.
+    """A fold of an account's entries in the order of epoch, seq and arrival.
 
     Args:
         starts: the first seq of every epoch after the first.
 
     Attributes:
-        state: what the entries lead to.
-        balance: micro-credits that the entries' changes add up to.
-        forked, gapped: whether two entries stand at one seq, and whether one is missing.
-        problems: what does not add up, the first few.
-        leads: whether the last entry leads to the state; it does not where it was superseded.
-        paid: what the expiry of the lease that the last entry closed had charged.
+        state: the state after the entries.
+        balance: the sum of the entries' changes, in micro-credits.
+        forked, gapped: True if two entries have one seq, or one is missing.
+        problems: the first few inconsistencies.
+        leads: True if the last entry leads to the state; False if it was superseded.
+        paid: the charge of the expiry of the lease that the last entry closed.
     """
 
     def __init__(self, starts: Mapping[int, int] | None = None) -> None:
@@ -91,7 +91,7 @@ class History:
         self._superseded: dict[str, str] = {}
 
     def take(self, read: ReadEntry, balance_after: int | None = None) -> None:
-        """Take the next entry in. `balance_after`, where it is given, is compared with what the entries add up to."""
+        """Add the next entry. `balance_after`, if given, is compared with the sum of the entries."""
         entry = read.entry
         self._place(read)
         self.paid = NOTHING_PAID
@@ -105,7 +105,7 @@ class History:
         before = self._leases(entry, lease_ids)
         self.state.apply(entry)
         after = self._leases(entry, lease_ids)
-        # The first is the one that the entry is about; those that it is inside of only hold more or less by it.
+        # The first is the entry's own lease; the leases around it only hold more or less because of it.
         own_before, own_after = (leases[0] if leases else _NO_LEASE for leases in (before, after))
         if entry.operation in ("settle", "release"):
             self.paid = own_before.paid
@@ -113,17 +113,17 @@ class History:
         self._check_amount(entry, own_before.open, own_after.open)
         self._held += sum(it.held for it in after) - sum(it.held for it in before)
         if self._held != self.state.held:
-            self.problem(f"{_place_of(entry)}: leases hold {self._held}, held is {self.state.held}")
+            self.problem(f"{_place_of(entry)}: leases hold {self._held}, but held is {self.state.held}")
             self._held = self.state.held
         self.balance += entry.balance_change
         if balance_after is not None and self.state.balance != balance_after:
-            self.problem(f"{_place_of(entry)}: the balance is {self.state.balance}, balance_after is {balance_after}")
+            self.problem(f"{_place_of(entry)}: balance {self.state.balance}, but balance_after {balance_after}")
         if balance_after is not None and self.balance != balance_after:
-            self.problem(f"{_place_of(entry)}: entries add up to {self.balance}, balance_after is {balance_after}")
+            self.problem(f"{_place_of(entry)}: entries add up to {self.balance}, but balance_after is {balance_after}")
             self.balance = balance_after
 
     def finish(self) -> list[str]:
-        """All that is wrong, once every entry was taken."""
+        """Return all problems, after the last entry."""
         for operation_key, place in self._superseded.items():
             self.problem(f"{place}: {operation_key} was lost when Redis was rolled back")
         return self.problems
@@ -139,11 +139,11 @@ class History:
             self.problem(f"{_place_of(entry)}: its id {entry.entry_id} is not above that of the entry before")
         if entry.seq > self._reached + 1:
             self.gapped = True
-            self.problem(f"epoch {entry.epoch}: gap, nothing between seq {self._reached} and {entry.seq}")
+            self.problem(f"epoch {entry.epoch}: gap, no entry between seq {self._reached} and {entry.seq}")
         self._reached, self._last_id = entry.seq, entry_id
 
     def _check_change(self, entry: JournalEntry, details: Details, charged_after: int) -> None:
-        # What a lease's expiry has charged comes back when it is closed, and a settle charges anew.
+        # The charge of a lease's expiry comes back when the lease is closed, and a settle charges again.
         returned = self.paid.charged - self.paid.allowance
         match entry.operation:
             case operation if operation in _COMING_IN:
@@ -165,7 +165,7 @@ class History:
         if entry.balance_change != expected:
             self.problem(
                 f"{_place_of(entry)}: {entry.operation} of {entry.amount} must move the balance by {expected},"
-                f" the entry says {entry.balance_change}"
+                f" but the entry says {entry.balance_change}"
             )
 
     def _check_amount(self, entry: JournalEntry, open_before: int, open_after: int) -> None:
@@ -181,7 +181,7 @@ class History:
             case _:
                 expected = entry.amount
         if entry.amount != expected:
-            self.problem(f"{_place_of(entry)}: {entry.operation} is about {expected}, the amount says {entry.amount}")
+            self.problem(f"{_place_of(entry)}: {entry.operation} of {entry.amount}, but it must be {expected}")
         if entry.shortfall and entry.operation in _WITHOUT_SHORTFALL:
             self.problem(f"{_place_of(entry)}: {entry.operation} has a shortfall of {entry.shortfall}")
 
@@ -199,7 +199,7 @@ class History:
         return found
 
     def problem(self, text: str) -> None:
-        """Say that something does not add up."""
+        """Record a problem."""
         if len(self.problems) < _PROBLEMS_KEPT:
             self.problems.append(text)
 

@@ -1,4 +1,4 @@
-"""The ledger: what happened to every account, in SQL."""
+"""The ledger: the history of every account in SQL."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -32,8 +32,8 @@ from ducto_redis.ledger.writer import write_batch
 class Ledger(EntryQueries):
     """The ledger in one database. Blocking; safe to use from several threads, and after a fork.
 
-    Nothing is opened before it is used. Every method may raise LedgerUnavailableError, where the database cannot be
-    used now, or LedgerError.
+    Connections are opened at first use. Every method may raise LedgerUnavailableError, if the database cannot be used
+    at the moment, or LedgerError.
 
     >>> ledger = Ledger.from_url("sqlite://")
     >>> ledger.migrate()
@@ -46,7 +46,7 @@ class Ledger(EntryQueries):
 
     @classmethod
     def from_url(cls, url: str) -> "Ledger":
-        """The ledger at `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/name`.
+        """Return the ledger at `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/name`.
 
         Raises:
             ConfigError: if the URL is none of these.
@@ -59,7 +59,7 @@ class Ledger(EntryQueries):
         return self._database.name
 
     def migrate(self) -> None:
-        """Create the tables, or bring them to the newest schema. Doing it again, or in several processes, is safe."""
+        """Create the tables, or bring them to the newest schema. Repeats, and several processes at once, are safe."""
         migrate(self._database)
 
     def close(self) -> None:
@@ -75,14 +75,14 @@ class Ledger(EntryQueries):
     def write(self, namespace: str, partition: int, raw_entries: Sequence[RawEntry]) -> WriteReport:
         """Write journal entries of one partition, and their accounts' latest state, in one transaction.
 
-        Entries that the ledger has already are left as they are, so that a batch may come again. An entry that cannot
-        be read is stored raw and marks its account; a missing seq marks it, until the entry comes; a second entry at
-        the same seq with another operation key is kept, and marks it.
+        Entries that the ledger has already are left as they are, so that a batch may be repeated. An entry that cannot
+        be read is stored raw and marks its account; a missing seq marks the account until the entry comes; a second
+        entry at the same seq with another operation key is kept, and marks the account.
 
         Args:
             namespace: the namespace's name.
-            partition: the partition whose journal it is.
-            raw_entries: (entry id, text) as the stream holds them, in its order.
+            partition: the partition of the journal.
+            raw_entries: (entry id, text) as in the stream, in its order.
         """
         if not raw_entries:
             return WriteReport(written=0, repeated=0, unreadable=0)
@@ -90,12 +90,12 @@ class Ledger(EntryQueries):
             return write_batch(connection, namespace, partition, raw_entries)
 
     def reread(self, namespace: str) -> WriteReport:
-        """Read the entries that are stored raw once more, and write those that this version understands."""
+        """Read the entries that are stored raw again, and write those that this version understands."""
         with self._database.write() as connection:
             return reread(connection, namespace)
 
     def is_empty(self, namespace: str) -> bool:
-        """Whether nothing was ever written for the namespace."""
+        """Return True if nothing was ever written for the namespace."""
         with self._database.read() as connection:
             found = connection.execute(
                 select(partitions.c.partition).where(partitions.c.namespace == namespace).limit(1)
@@ -103,7 +103,7 @@ class Ledger(EntryQueries):
             return found.first() is None
 
     def position(self, namespace: str, partition: int) -> Position | None:
-        """How far the partition's journal was written; None where nothing was."""
+        """Return the position up to which the partition's journal was written, or None."""
         with self._database.read() as connection:
             row = connection.execute(
                 select(partitions).where(partitions.c.namespace == namespace, partitions.c.partition == partition)
@@ -111,7 +111,7 @@ class Ledger(EntryQueries):
         return None if row is None else Position(row.epoch, f"{row.entry_ms}-{row.entry_seq}")
 
     def account(self, namespace: str, account: str) -> LedgerAccount | None:
-        """The latest state of an account, or None where nothing ever happened to it."""
+        """Return the latest state of an account, or None if it has no entries."""
         with self._database.read() as connection:
             row = connection.execute(
                 select(accounts).where(accounts.c.namespace == namespace, accounts.c.account == account)
@@ -142,11 +142,11 @@ class Ledger(EntryQueries):
     def entries(
         self, namespace: str, account: str, *, limit: int = 100, before: LedgerEntry | None = None
     ) -> list[LedgerEntry]:
-        """An account's entries, newest first.
+        """Return an account's entries, newest first.
 
         Args:
-            limit: how many at the most.
-            before: the last entry of the page before, to go on from it.
+            limit: the most entries to return.
+            before: the last entry of the page before.
         """
         conditions: list[Any] = [entries.c.namespace == namespace, entries.c.account == account]
         order = (entries.c.epoch, entries.c.seq, entries.c.operation_key)
@@ -157,10 +157,10 @@ class Ledger(EntryQueries):
             return [ledger_entry_of(row) for row in connection.execute(statement)]
 
     def entry(self, namespace: str, transaction_id: str) -> JournalEntry | None:
-        """The journal entry of a transaction id, `<partition>-<epoch>-<entry id>`, or None.
+        """Return the journal entry of a transaction id, `<partition>-<epoch>-<entry id>`, or None.
 
         Raises:
-            LedgerError: if somebody meddled with it.
+            LedgerError: if it was tampered with.
         """
         row = self._row(namespace, transaction_id, JOURNAL_COLUMNS)
         if row is None:
@@ -171,12 +171,12 @@ class Ledger(EntryQueries):
             raise LedgerError(f"entry {transaction_id} cannot be read: {error}") from None
 
     def transaction(self, namespace: str, transaction_id: str) -> LedgerEntry | None:
-        """The same entry as the ledger has it: with the balance that it led to, and what it charged."""
+        """Return the same entry with the balance after it, its charge, and the other derived columns."""
         row = self._row(namespace, transaction_id, STATEMENT_COLUMNS)
         return None if row is None else ledger_entry_of(row)
 
     def refunds(self, namespace: str, transaction_id: str) -> list[LedgerEntry]:
-        """The refunds of a charge, oldest first."""
+        """Return the refunds of a charge, oldest first."""
         statement = (
             select(*STATEMENT_COLUMNS)
             .where(entries.c.namespace == namespace, entries.c.refund_of == transaction_id, entries.c.superseded == 0)
@@ -201,18 +201,18 @@ class Ledger(EntryQueries):
             return connection.execute(statement).first()
 
     def analytics(self, namespace: str) -> Analytics:
-        """What was spent in a namespace, by whom and for what."""
+        """Return the analytics of a namespace."""
         return Analytics(self._database, namespace)
 
     def verify(self, namespace: str | None = None, *, store: EngineStore | None = None) -> VerifyReport:
-        """Recompute every balance from the entries, and find what does not add up.
+        """Recompute every balance from the entries, and report all inconsistencies.
 
         For every account: the entries' changes follow from their amounts, and add up to `balance_after` at every seq;
         seq has no gaps and no forks; open leases add up to what is held; the entries fold to the stored state.
 
         Args:
-            namespace: the only one to look at; else all that the database holds.
-            store: its engine is compared too, where it stands at the same seq as the ledger.
+            namespace: the namespace to verify; None for all in the database.
+            store: the engine to compare accounts with, if they are at the same seq as in the ledger.
         """
         with self._database.read() as connection:
             return verify(connection, namespace, store)

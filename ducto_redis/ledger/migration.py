@@ -1,4 +1,4 @@
-"""Brings a database to the ledger's newest schema, with the Alembic migrations in this package."""
+"""The migration of a database to the ledger's newest schema, with the Alembic migrations in this package."""
 
 import time
 from pathlib import Path
@@ -13,14 +13,14 @@ from ducto_redis.ledger.database import Database
 from ducto_redis.ledger.rebuilding import rebuild_all
 
 VERSION_TABLE = "ducto_ledger_version"
-_LOCK = 0x647563746F  # "ducto": the PostgreSQL advisory lock that migrations take in turn
+_LOCK = 0x647563746F  # "ducto": the PostgreSQL advisory lock of migrations
 _WAL_SECONDS = 30.0
-# Its entries have no roll-ups yet. Not the migration's own work: it would be done with the tables of a later schema.
+# Entries of this version have no roll-ups. A migration cannot make them: it would use the tables of a later schema.
 _WITHOUT_ROLLUPS = "0001"
 
 
 def migrate(database: Database) -> None:
-    """Run the migrations that are missing, in one transaction. Processes that do it together take turns."""
+    """Run the missing migrations in one transaction. Several processes take turns."""
     if database.is_sqlite and not database.in_memory:
         _use_wal(database)
     with database.write() as connection:
@@ -34,7 +34,7 @@ def migrate(database: Database) -> None:
 
 
 def configuration(connection: Connection) -> Config:
-    """Alembic's configuration for a connection."""
+    """Return Alembic's configuration for a connection."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -42,7 +42,7 @@ def configuration(connection: Connection) -> Config:
 
 
 def _use_wal(database: Database) -> None:
-    # The mode is kept in the file. Changing it fails at once, without waiting, while another process uses the file.
+    # The file keeps the mode. A change fails at once, without waiting, while another process uses the file.
     deadline = time.monotonic() + _WAL_SECONDS
     while True:
         try:

@@ -1,6 +1,6 @@
-"""What an entry did with credits: what it charged, who is to be named for it, what was consumed.
+"""The movement of an entry: its charge, and the model, operation type and member that it is counted for.
 
-It is the only place that says so. The writer computes it from the journal, `rebuild` and `verify` from the stored
+This is the only place that computes it. The writer does so from the journal, `rebuild` and `verify` from the stored
 entries, and roll-ups are its sums.
 """
 
@@ -22,16 +22,16 @@ from ducto_redis.ledger.rows import (
 )
 from ducto_redis.ledger.schema import entries, leases
 
-# A lease does not outlive more recoveries than that.
+# The most recoveries that a lease can outlive.
 _EPOCHS_BACK = 16
 _PLACES_AT_A_TIME = 200
 _WITH_ALLOWANCE = frozenset(("deduct", "settle", "expire", "refund"))
 REFERRING = frozenset(("settle", "release", "expire", "refund"))
-"""Operations of which other entries may say what they did."""
+"""The operations that refer to other entries."""
 
 
 class Origin(Struct, frozen=True):
-    """Of the entry that a refund or an expiry goes back to: the model, the operation type and the member."""
+    """The model, operation type and member of the entry that a refund or an expiry goes back to."""
 
     model: str | None
     operation_type: str
@@ -39,7 +39,7 @@ class Origin(Struct, frozen=True):
 
 
 class Paid(Struct, frozen=True):
-    """What a lease's expiry had charged, in micro-credits, and the allowance's part of it."""
+    """The charge of a lease's expiry in micro-credits, and the allowance's part of it."""
 
     charged: int
     allowance: int
@@ -49,7 +49,7 @@ NOTHING_PAID = Paid(0, 0)
 
 
 def paid_of(record: str | None) -> Paid:
-    """What the expiry of a lease charged, by the lease's record."""
+    """Return the charge of a lease's expiry, from the lease's record."""
     if not record:
         return NOTHING_PAID
     try:
@@ -62,11 +62,11 @@ def paid_of(record: str | None) -> Paid:
 
 
 def movement_of(read: ReadEntry, paid: Paid, origin: Origin | None) -> Movement:
-    """What an entry did.
+    """Return the movement of an entry.
 
     Args:
-        paid: what the expiry of the lease that it closes had charged.
-        origin: of the entry that it goes back to, where it does and the ledger has that one.
+        paid: the charge of the expiry of the lease that it closes.
+        origin: the origin that it goes back to, or None if there is none or the ledger does not have it.
     """
     entry, details = read.entry, read.details
     model, operation_type, member = read.model, read.operation_type, name_of(details.member)
@@ -87,7 +87,7 @@ def movement_of(read: ReadEntry, paid: Paid, origin: Origin | None) -> Movement:
 
 
 def closes_expired_lease(read: ReadEntry) -> str | None:
-    """The id of the lease that the entry closes, where that may have expired, and been charged, before."""
+    """Return the id of the lease that the entry closes, if that may have expired with a charge before."""
     entry = read.entry
     if entry.operation == "settle":
         unexplained = entry.balance_change + entry.charged - read.details.allowance
@@ -99,7 +99,7 @@ def closes_expired_lease(read: ReadEntry) -> str | None:
 
 
 def origin_places(read: ReadEntry) -> list[Place]:
-    """Where the entry may stand that this one goes back to: the refunded charge, the reserve of what has expired."""
+    """Return the possible places of the entry that this one goes back to: a refunded charge, an expired reserve."""
     entry = read.entry
     if entry.operation == "refund":
         place = parse_transaction_id(read.details.refund_of)
@@ -117,10 +117,10 @@ def origin_places(read: ReadEntry) -> list[Place]:
 
 
 class References:
-    """What entries of a batch refer to: leases that had expired before it, entries that theirs go back to.
+    """The references of a batch: leases that had expired before it, and the origins of its entries.
 
     Args:
-        reads: those entries of the batch that may refer to anything, whose operation is one of `REFERRING`.
+        reads: the entries of the batch with an operation of `REFERRING`.
     """
 
     def __init__(self, connection: Connection, namespace: str, reads: Iterable[ReadEntry]) -> None:
@@ -135,10 +135,10 @@ class References:
         self._leases = _stored_leases(connection, namespace, closing)
 
     def movement(self, read: ReadEntry, changed_leases: Mapping[str, str]) -> Movement:
-        """What an entry did. `changed_leases` are those that entries before it, in the same batch, changed."""
+        """Return the movement of an entry. `changed_leases` are those that earlier entries of the batch changed."""
         entry, paid, origin = read.entry, NOTHING_PAID, None
         if not self._places and not entry.details and entry.operation not in REFERRING:
-            charged = entry.amount if entry.operation == "deduct" else 0  # most entries, by the shortest way
+            charged = entry.amount if entry.operation == "deduct" else 0  # the short way, for most entries
             return Movement(read.model, read.operation_type, None, read.type, charged, 0, None)
         if entry.operation in REFERRING:
             lease_id = closes_expired_lease(read)
@@ -154,12 +154,12 @@ class References:
 
 
 def first_origin(places: Iterable[Place], origins: Mapping[Place, Origin]) -> Origin | None:
-    """The origin at the first of these places that has one."""
+    """Return the origin at the first of these places that has one, or None."""
     return next((origins[place] for place in places if place in origins), None)
 
 
 def stored_origins(connection: Connection, namespace: str, places: Collection[Place]) -> dict[Place, Origin]:
-    """What the ledger has of these entries."""
+    """Return the origins at these places, as far as the ledger has them."""
     columns = (entries.c.partition, entries.c.epoch, entries.c.entry_ms, entries.c.entry_seq)
     named = (*columns, entries.c.model, entries.c.operation_type, entries.c.member)
     found: dict[Place, Origin] = {}
@@ -194,14 +194,14 @@ def _portions(items: list[Any]) -> Iterator[list[Any]]:
 
 
 class StoredMovements:
-    """What stored entries did, one after the other: entries that theirs go back to are looked up in the ledger."""
+    """The movements of stored entries, one after the other, with their origins looked up in the ledger."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:
         self._connection = connection
         self._namespace = namespace
 
     def movement(self, read: ReadEntry, paid: Paid) -> Movement:
-        """What an entry did. `paid`: what the expiry of the lease that it closes had charged."""
+        """Return the movement of an entry. `paid` is the charge of the expiry of the lease that it closes."""
         places = origin_places(read)
         origins = stored_origins(self._connection, self._namespace, places) if places else {}
         return movement_of(read, paid, first_origin(places, origins))

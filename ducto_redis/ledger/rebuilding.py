@@ -1,4 +1,4 @@
-"""Histories as the ledger holds them: loads them, and rebuilds an account from its own."""
+"""Rebuilding of accounts: reads an account's stored history, and stores the state that it leads to."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ _decoder = msgspec.json.Decoder(dict[str, str])
 
 
 def stream_entries(connection: Connection, *conditions: Any) -> Iterator[Any]:
-    """Rows of `JOURNAL_COLUMNS`, account by account, each in the order that `History` takes; not all in memory."""
+    """Yield rows of `JOURNAL_COLUMNS`, account by account, each in the order of `History`; not all in memory."""
     order = (entries.c.account, entries.c.epoch, entries.c.seq, entries.c.id)
     statement = select(*JOURNAL_COLUMNS).where(*conditions).order_by(*order)
     with connection.execute(statement.execution_options(yield_per=ROWS_AT_A_TIME)) as result:
@@ -41,7 +41,7 @@ def stream_entries(connection: Connection, *conditions: Any) -> Iterator[Any]:
 
 
 def derived_of(balance_after: int, movement: Movement, *, superseded: bool) -> dict[str, Any]:
-    """The columns that follow from an entry and from those before it."""
+    """Return the columns that are derived from an entry and those before it."""
     return {
         "balance_after": balance_after,
         "model": movement.model,
@@ -56,12 +56,12 @@ def derived_of(balance_after: int, movement: Movement, *, superseded: bool) -> d
 
 
 def stored_derived(row: Any) -> dict[str, Any]:
-    """The same columns as a row of `JOURNAL_COLUMNS` has them."""
+    """Return the derived columns of a row of `JOURNAL_COLUMNS`."""
     return {name: getattr(row, name) for name in DERIVED_COLUMNS}
 
 
 def epoch_starts(connection: Connection, namespace: str, account: str) -> dict[int, int]:
-    """The first seq of every epoch after the first, as `History` wants it."""
+    """Return the first seq of every epoch after the first, for `History`."""
     rows = connection.execute(
         select(entries.c.epoch, func.min(entries.c.seq))
         .where(entries.c.namespace == namespace, entries.c.account == account)
@@ -72,9 +72,9 @@ def epoch_starts(connection: Connection, namespace: str, account: str) -> dict[i
 
 
 def rebuild(connection: Connection, namespace: str, account: str, partition: int) -> tuple[str, ...]:
-    """Fold an account's entries anew and store what they lead to. Returns the account's marks.
+    """Fold all of an account's entries, store the state that they lead to, and return the account's marks.
 
-    It is what an entry needs that came too late, or under a new epoch: all others only carry the state on.
+    An entry that came late, or under a new epoch, needs this; all others only continue the state.
     """
     history = History(epoch_starts(connection, namespace, account))
     movements = StoredMovements(connection, namespace)
@@ -83,7 +83,7 @@ def rebuild(connection: Connection, namespace: str, account: str, partition: int
     for row in stream_entries(connection, entries.c.namespace == namespace, entries.c.account == account):
         try:
             read = read_parts(entry_of(row))
-        except UnreadableEntryError:  # somebody meddled with it: it is missing, and leaves a gap
+        except UnreadableEntryError:  # it was tampered with: it counts as missing, and leaves a gap
             continue
         history.take(read)
         movement = movements.movement(read, history.paid)
@@ -122,7 +122,7 @@ def rebuild_all(connection: Connection) -> None:
 
 
 def stored_fields(text: str) -> dict[str, str] | None:
-    """The account's hash, as its row holds it; None where somebody meddled with it."""
+    """Return the account's hash from its row; None if it was tampered with."""
     try:
         fields = _decoder.decode(text)
         for name in ("epoch", "seq", "balance", "held"):
@@ -135,7 +135,7 @@ def stored_fields(text: str) -> dict[str, str] | None:
 def account_row(
     namespace: str, account: str, partition: int, state: AccountState, marks: Iterable[str]
 ) -> tuple[Any, ...]:
-    """A row of `store_accounts`."""
+    """Return a row for `store_accounts`."""
     fields = state.fields
     return (
         namespace,
@@ -151,17 +151,17 @@ def account_row(
 
 
 def lease_rows(namespace: str, account: str, state: AccountState) -> list[tuple[str, ...]]:
-    """Rows of `store_leases`."""
+    """Return rows for `store_leases`."""
     return [(namespace, account, lease_id, record) for lease_id, record in state.leases.items()]
 
 
 def store_accounts(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Store accounts' states in place of those that are there."""
+    """Store accounts' states, in place of their earlier ones."""
     insert_rows(connection, accounts, accounts.columns.keys(), rows, replace=True)
 
 
 def store_leases(connection: Connection, rows: Sequence[tuple[str, ...]]) -> None:
-    """Store leases in place of those that are there."""
+    """Store leases, in place of their earlier records."""
     insert_rows(connection, leases, leases.columns.keys(), rows, replace=True)
 
 

@@ -1,4 +1,4 @@
-"""What the ledger answers with. Amounts are micro-credits."""
+"""The results of the ledger. Amounts are micro-credits."""
 
 from typing import TypeAlias
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 from ducto_redis.engine.state import AccountState
 
 RawEntry: TypeAlias = tuple[str, bytes]
-"""A journal entry as the stream holds it: its id and its text."""
+"""A journal entry as in the stream: its id and its text."""
 
 FORK = "fork"
 GAP = "gap"
@@ -15,13 +15,13 @@ UNREADABLE = "unreadable"
 
 
 class WriteReport(Struct, frozen=True, kw_only=True):
-    """What one batch brought.
+    """The result of writing one batch.
 
     Attributes:
         written: entries that were new.
         repeated: entries that the ledger had already.
         unreadable: entries that could not be read and were stored raw.
-        marked: accounts that this batch left with a mark.
+        marked: accounts with a mark after this batch.
     """
 
     written: int
@@ -31,20 +31,20 @@ class WriteReport(Struct, frozen=True, kw_only=True):
 
 
 class Position(Struct, frozen=True):
-    """How far the ledger has read a partition's journal: the last entry's id, and the highest epoch."""
+    """The position of the ledger in a partition's journal: the last entry's id, and the highest epoch."""
 
     epoch: int
     entry_id: str
 
 
 class LedgerAccount(Struct, frozen=True, kw_only=True):
-    """An account as the ledger knows it.
+    """An account in the ledger.
 
     Attributes:
         balance, held: micro-credits.
         epoch, seq: the last change that the ledger has.
-        state: everything that the account has in Redis.
-        marks: what is wrong with its history: "fork", "gap", "unreadable"; empty where nothing is.
+        state: all of the account's state in Redis.
+        marks: problems of its history: "fork", "gap", "unreadable"; empty if there are none.
     """
 
     namespace: str
@@ -63,11 +63,11 @@ class LedgerEntry(Struct, frozen=True, kw_only=True):
 
     Attributes:
         balance_after: the balance that it led to.
-        model, operation_type, member: what it was for; of a refund, what the refunded charge was for.
-        type: of credits that came in or expired.
-        charged: what it charged, whoever paid for it. Of the settle or release of a lease whose expiry was charged, the
-            difference to that: below zero where the work cost less.
-        allowance: the part of `charged` that the allowance paid; of a refund, what went back to the allowance.
+        model, operation_type, member: the purpose of the charge; of a refund, those of the refunded charge.
+        type: the type of credits that came in or expired.
+        charged: the charge, from all sources. Of the settle or release of a lease whose expiry was charged, the
+            difference to that: below zero if the work cost less.
+        allowance: the part of `charged` that the allowance paid; of a refund, the part that it got back.
         refund_of: the transaction that was refunded.
     """
 
@@ -100,12 +100,12 @@ class LedgerEntry(Struct, frozen=True, kw_only=True):
 
     @property
     def time_ms(self) -> int:
-        """When it happened, in milliseconds since 1970."""
+        """The time of the change, in milliseconds since 1970."""
         return int(self.entry_id.partition("-")[0])
 
 
 class AccountFailure(Struct, frozen=True, kw_only=True):
-    """An account that does not add up, and why."""
+    """An account with inconsistencies."""
 
     namespace: str
     account: str
@@ -113,17 +113,17 @@ class AccountFailure(Struct, frozen=True, kw_only=True):
 
 
 class VerifyReport(Struct, frozen=True, kw_only=True):
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
-        accounts, entries: how many were read.
+        accounts, entries: the numbers of accounts and entries that were read.
         balance, held: micro-credits of all accounts together.
-        unreadable: entries that are stored raw.
-        failed: accounts that do not add up.
+        unreadable: the number of entries that are stored raw.
+        failed: the number of accounts with inconsistencies.
         failures: the first of them, with the reasons.
-        rollups: what is wrong with the roll-ups of all accounts together; those of an account are among its failures.
-        compared: accounts that were compared with the engine, where a store was given.
-        behind: accounts of which the engine has changes that the ledger has not read yet.
+        rollups: problems of the roll-ups of all accounts together; those of one account are among its failures.
+        compared: the number of accounts that were compared with the engine, if a store was given.
+        behind: the number of accounts with changes in the engine that the ledger has not read yet.
     """
 
     accounts: int
@@ -139,5 +139,5 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether everything adds up."""
+        """True if everything adds up."""
         return not self.failed and not self.unreadable and not self.rollups

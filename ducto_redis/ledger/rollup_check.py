@@ -1,4 +1,4 @@
-"""Proves the roll-ups: those of an account against its entries, and the coarser ones against those that they are of."""
+"""The proof of the roll-ups: those of an account against its entries, coarser ones against the finer ones."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -32,7 +32,7 @@ _DIFFERENCES_SHOWN = 5
 
 
 class StoredRollups:
-    """What the roll-ups hold, account after account in the order of their ids. They must be asked for in that order."""
+    """The stored roll-ups of accounts, read in the order of their ids."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:
         its = account_hours.c
@@ -43,7 +43,7 @@ class StoredRollups:
         self._measures = _Reader(connection, own.order_by(its.account))
 
     def take(self, account: str) -> tuple[Cells, list[str]]:
-        """What they hold of the account, and accounts before it that nobody asked for."""
+        """Return the roll-ups of the account, and the accounts that were skipped before it."""
         hours, skipped = self._hours.take(account)
         own, also_skipped = self._measures.take(account)
         sums = {tuple(row[: len(CELL_KEY)]): list(row[len(CELL_KEY) :]) for row in hours}
@@ -51,7 +51,7 @@ class StoredRollups:
         return Cells(sums, measured), [*skipped, *also_skipped]
 
     def rest(self) -> list[str]:
-        """Accounts that nobody asked for."""
+        """Return the remaining accounts."""
         return [*self._hours.take(None)[1], *self._measures.take(None)[1]]
 
 
@@ -79,27 +79,27 @@ class _Reader:
 
 
 def cells_differ(stored: Cells, expected: Cells) -> Iterator[str]:
-    """What differs between an account's roll-ups and what its entries add up to."""
+    """Yield the differences between an account's roll-ups and the sums of its entries."""
     nothing = [0] * len(SUMS)
     stored_sums, expected_sums = stored.sums, expected.sums
     for key in sorted(stored_sums.keys() | expected_sums.keys()):
         has, wants = stored_sums.get(key, nothing), expected_sums.get(key, nothing)
         for name, value, wanted in zip(SUMS, has, wants, strict=True):
             if value != wanted:
-                yield f"hour {key[0]}, {key[2]}: the roll-up of {name} is {value}, the entries add up to {wanted}"
+                yield f"hour {key[0]}, {key[2]}: the roll-up of {name} is {value}, but the entries add up to {wanted}"
         if (key in stored_sums) != (key in expected_sums) and has == wants:
-            yield f"hour {key[0]}, {key[2]}: a roll-up of nothing"
+            yield f"hour {key[0]}, {key[2]}: an empty roll-up"
     for measure in sorted(stored.measured.keys() | expected.measured.keys()):
         has_of, wants_of = stored.measured.get(measure, 0), expected.measured.get(measure, 0)
         if has_of != wants_of:
             yield (
                 f"hour {measure[1]}: the roll-up of measure {measure[0]!r} is {has_of} millionths,"
-                f" the entries add up to {wants_of}"
+                f" but the entries add up to {wants_of}"
             )
 
 
 def coarse_rollups_differ(connection: Connection, namespace: str) -> list[str]:
-    """What differs between the roll-ups of accounts by the hour and those that are made of them."""
+    """Return the differences between the hourly roll-ups of accounts and the ones made of them."""
     hours, days = account_hours.c, account_days.c
     of_days: dict[str, Any] = {name: hours[name] for name in ("partition", *DAY_KEY) if name != "day"}
     of_days["day"] = hours.hour.op("/")(HOURS_A_DAY)  # of integers: rounded down
@@ -128,13 +128,13 @@ def _misplaced(connection: Connection, namespace: str) -> Iterator[str]:
         .limit(_DIFFERENCES_SHOWN)
     )
     for account, hour, partition in connection.execute(statement):
-        yield f"{namespace}: {its_name} holds hour {hour} of {account!r} in partition {partition}, not in its own"
+        yield f"{namespace}: {its_name} holds hour {hour} of {account!r} in partition {partition}, not its own"
 
 
 def _differences(
     connection: Connection, namespace: str, table: Table, source: Table, key: dict[str, Any], *conditions: Any
 ) -> Iterator[str]:
-    """What differs between a table and the sums that the source adds up to. `key`: the table's, of source's columns."""
+    """Yield the differences between a table and the sums of its source. `key`: its key, of the source's columns."""
     inner = (
         select(*(made.label(name) for name, made in key.items()), *(source.c[name] for name in SUMS))
         .where(source.c.namespace == namespace, *conditions)
@@ -151,4 +151,4 @@ def _differences(
         for row in connection.execute(one.except_(other).limit(_DIFFERENCES_SHOWN)):
             place = ", ".join(f"{name} {value!r}" for name, value in zip(key, row, strict=False))
             sums_of = {name: int(value) for name, value in zip(SUMS, row[len(key) :], strict=True) if value}
-            yield f"{namespace}: {table.name} {says} {place}: {sums_of}, other than {source.name} adds up to"
+            yield f"{namespace}: {table.name} {says} {place}: {sums_of}, unlike the sums of {source.name}"

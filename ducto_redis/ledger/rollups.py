@@ -1,13 +1,13 @@
-"""Roll-ups: what entries add up to, by the hour, the day and the week.
+"""Roll-ups: sums of entries by the hour, the day and the week.
 
-The tables hold the same sums, for different questions: `account_hours` by account and whatever the charges were for,
-`account_days` and `account_weeks` by account and member, `partition_hours` of all accounts. They are written in the
-transaction that writes the entries, and each is the sum of the entries that lead to the balance, nothing else: `verify`
+The tables hold the same sums, for different questions: `account_hours` by account and by the purpose of charges,
+`account_days` and `account_weeks` by account and member, `partition_hours` for all accounts. They are written in the
+transaction that writes the entries, and each is the sum of exactly the entries that lead to the balance: `verify`
 proves it.
 
-Weeks are made of days once they are over, so that they cost the writer next to nothing: by the first batch of a
-partition that is of a later week. `partitions.open_week` is the first week that is not made yet; what comes late for
-weeks before it is added to them.
+Weeks are made of days once they are over, by a partition's first batch of a later week, so that they cost the writer
+next to nothing. `partitions.open_week` is the first week that is not made yet; late entries are added to the weeks
+before it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,10 +39,10 @@ HOURS_A_DAY = 24
 DAYS_A_WEEK = 7
 MILLION = 1_000_000
 MOST_OF_A_MEASURE = 2**40
-"""Usage above it is taken as this much: no request consumes more, and sums stay within what columns hold."""
+"""The largest usage that counts: no request consumes more, and sums stay within the range of columns."""
 
 CellKey: TypeAlias = tuple[int, str, str, str, str, str, str]
-"""Hour, account, operation, member, model, operation type, type; "" where there is none."""
+"""Hour, account, operation, member, model, operation type, type; "" if there is none."""
 MeasureKey: TypeAlias = tuple[str, int, str, str, str]
 """Measure, hour, account, member, model."""
 
@@ -60,7 +60,7 @@ _SUM_OF_FIELD = [SUMS.index(name) if name in USAGE_SUMS else None for name in US
 _TOOL_CALLS = SUMS.index("tool_calls")
 _MEASURES = USAGE_FIELDS.index("measures")
 COUNTED_BY_NAME = USAGE_FIELDS[_MEASURES + 1 :]
-"""Fields of a usage that few requests have: they have no columns, and are summed by name, as own measures are."""
+"""The fields of a usage without columns: few requests have them. They are summed by name, as own measures are."""
 _NOTHING = [0] * len(SUMS)
 
 
@@ -123,7 +123,7 @@ class Cells:
                 self.measured[its_key] = self.measured.get(its_key, 0) + _millionths(quantity)
 
     def add(self, connection: Connection, namespace: str, partition: int) -> None:
-        """Add the sums to the tables. They are those of accounts of one partition."""
+        """Add the sums to the tables. All accounts must be of one partition."""
         sums = self.sums
         if not sums:
             return
@@ -139,7 +139,7 @@ class Cells:
 
 
 def charges(operation: str, amount: int, shortfall: int, charged: int) -> int:
-    """How many charges an entry adds: none for a late settle, which corrects what its lease's expiry had charged."""
+    """Return the number of charges of an entry: 0 for a late settle, which corrects the charge of its expiry."""
     if operation == "deduct":
         return 1
     if operation == "settle":
@@ -148,7 +148,7 @@ def charges(operation: str, amount: int, shortfall: int, charged: int) -> int:
 
 
 def charges_column(its: Any) -> Any:
-    """The same as `charges`, in SQL: of the columns of `entries`."""
+    """Return `charges` as SQL, over the columns of `entries`."""
     return case(
         (its.operation == "deduct", 1),
         (and_(its.operation == "settle", its.charged == its.amount - its.shortfall), 1),
@@ -160,12 +160,12 @@ def charges_column(its: Any) -> Any:
 
 
 def is_moving(its: Any) -> Any:
-    """Which entries `Cells` takes, in SQL."""
+    """Return the SQL condition for the entries that `Cells` adds."""
     return or_(its.charged != 0, its.balance_change != 0, its.operation.in_(sorted(_ALWAYS)))
 
 
 def partition_of(connection: Connection, namespace: str, account: str) -> int | None:
-    """The account's partition, where the ledger knows the account."""
+    """Return the account's partition, or None if the ledger does not know the account."""
     its = accounts.c
     return connection.scalar(select(its.partition).where(its.namespace == namespace, its.account == account))
 
@@ -173,14 +173,14 @@ def partition_of(connection: Connection, namespace: str, account: str) -> int | 
 def account_days_in(
     connection: Connection, namespace: str, partition: int, account: str, days: tuple[int, int] | None = None
 ) -> list[int]:
-    """Days, rising, in which anything of the account moved, within the bounds; the second is not in them."""
-    # From each day of the partition to its next, by the index: the days of one account do not lie side by side.
+    """Return the days, rising, in which anything of the account moved, from the first bound up to the second."""
+    # Steps by the index from each day of the partition to the next: the days of one account are not adjacent.
     its, others = account_days.c, account_days.alias().c
     place = [its.namespace == namespace, its.partition == partition]
     first = []
     if days is not None:
         place.append(its.day < days[1])
-        first.append(its.day >= days[0])  # not of the later ones too: SQLite would seek by it, and scan from there
+        first.append(its.day >= days[0])  # for the first step only: else SQLite seeks by it and scans from there
     walk = select(func.min(its.day).label("day")).where(*place, *first).cte("days", recursive=True)
     later = select(func.min(its.day)).where(*place, its.day > walk.c.day).scalar_subquery()
     walk = walk.union_all(select(later).where(walk.c.day.is_not(None)))
@@ -200,7 +200,7 @@ def account_days_in(
 def account_hours_in(
     connection: Connection, namespace: str, partition: int, account: str, hours: tuple[int, int] | None = None
 ) -> list[int]:
-    """Hours, rising, of days in which anything of the account moved, within the bounds."""
+    """Return the hours, rising, of days in which anything of the account moved, within the bounds."""
     days = None if hours is None else (hours[0] // HOURS_A_DAY, -(-hours[1] // HOURS_A_DAY))
     found = (
         hour
@@ -211,13 +211,13 @@ def account_hours_in(
 
 
 def portions(times: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Hours or days, as many at a time as one statement takes."""
+    """Yield hours or days in portions for one statement."""
     for first in range(0, len(times), _AT_A_TIME):
         yield times[first : first + _AT_A_TIME]
 
 
 def stored_cells(connection: Connection, namespace: str, account: str, partition: int) -> Cells:
-    """What the tables hold of an account."""
+    """Return the stored sums of an account."""
     sums: dict[Any, list[int]] = {}
     its = account_hours.c
     columns = [its[name] for name in (*CELL_KEY, *SUMS)]
@@ -234,7 +234,7 @@ def stored_cells(connection: Connection, namespace: str, account: str, partition
 
 
 def replace_cells(connection: Connection, namespace: str, account: str, partition: int, cells: Cells) -> None:
-    """Make the tables hold these sums of an account, in place of those that they hold."""
+    """Store the sums of an account, in place of its earlier ones."""
     stored = stored_cells(connection, namespace, account, partition)
     before = stored.sums
     if before == cells.sums and stored.measured == cells.measured:
@@ -278,7 +278,7 @@ def _millionths(value: Any) -> int:
 
 
 def _add_to_weeks(connection: Connection, namespace: str, partition: int, days: Mapping[Any, list[int]]) -> None:
-    """Add what came late to weeks that are made, and make those that are over. The days have been added already."""
+    """Add late days to the weeks that exist, and make the weeks that are over. The days must be added before."""
     arguments = (namespace, partition)
     place = f"FROM {partitions.name} WHERE namespace = ? AND partition = ?"
     open_week = run(connection, f"SELECT open_week {place}", arguments).scalar_one()
@@ -351,7 +351,7 @@ def _add(
 ) -> None:
     if not cells:
         return
-    # Of twenty sums a batch has few: columns without any are left out. Rows in the key's order stay close together.
+    # A batch has few of the twenty sums: empty columns are left out. Rows in the order of keys stay close together.
     used = [index for index, column in enumerate(zip(*cells.values(), strict=True)) if any(column)]
     rows = [(*place, *key, *[cell[index] for index in used]) for key, cell in sorted(cells.items())]
     add_rows(connection, table, (*place_names, *key_names), [SUMS[index] for index in used], rows)

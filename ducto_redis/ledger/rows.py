@@ -1,4 +1,4 @@
-"""Journal entries as rows of the ledger, and back."""
+"""Conversion of journal entries to rows of the ledger, and back."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -26,14 +26,14 @@ _MODEL = USAGE_FIELDS.index("model")
 _WITH_TYPE = frozenset(("add_credits", "open_account", "expire_grant"))
 DEFAULT_OPERATION_TYPE = "default"
 SIGNUP_BONUS = "signup_bonus"
-"""The type of the credits that a new account begins with."""
+"""The type of a new account's first credits."""
 _COUNTED_FIELDS = frozenset(("balance", "held"))
 _PLACE_FIELDS = frozenset(("epoch", "seq"))
 
 Place: TypeAlias = tuple[int, int, int, int]
-"""Partition, epoch, and the two parts of the journal entry's id: what a transaction id says."""
+"""The parts of a transaction id: partition, epoch, and the two parts of the journal entry's id."""
 
-# What is superseded shows only when an account is rebuilt.
+# Only a rebuild finds superseded entries.
 ENTRY_COLUMNS = tuple(column.name for column in entries.columns if column.name not in ("id", "superseded"))
 
 JOURNAL_COLUMNS = (
@@ -63,7 +63,7 @@ JOURNAL_COLUMNS = (
     entries.c.refund_of,
     entries.c.superseded,
 )
-"""What `entry_of` reads, then what the ledger made of it."""
+"""The columns that `entry_of` reads, then the derived ones."""
 
 STATEMENT_COLUMNS = (
     entries.c.partition,
@@ -89,11 +89,11 @@ STATEMENT_COLUMNS = (
     entries.c.allowance,
     entries.c.refund_of,
 )
-"""What `ledger_entry_of` reads."""
+"""The columns that `ledger_entry_of` reads."""
 
 
 Usage: TypeAlias = list[Any]
-"""A usage, as an entry's cause holds it: the values of `USAGE_FIELDS`, without the last ones. They may be anything."""
+"""A usage in an entry's cause: the values of the first `USAGE_FIELDS`, unchecked."""
 
 
 class ReadCause(Struct, gc=False):
@@ -105,7 +105,7 @@ class ReadCause(Struct, gc=False):
 
 
 class ReadEntry(Struct, frozen=True, gc=False):
-    """A journal entry that was read, with the parts that the ledger keeps in columns of their own."""
+    """A journal entry, decoded, with the parts that the ledger keeps in columns of their own."""
 
     entry: JournalEntry
     entry_ms: int
@@ -118,14 +118,14 @@ class ReadEntry(Struct, frozen=True, gc=False):
 
 
 class Movement(Struct, frozen=True, gc=False):
-    """What an entry did with credits, in the columns that say it.
+    """The movement of an entry, in the ledger's columns.
 
     Attributes:
-        model, operation_type, member: what it was for. A refund is for what the refunded charge was for.
-        type: of credits that came in or expired.
-        charged: micro-credits that it charged, whoever paid for them. Where a lease's expiry had been charged already,
-            only the difference: below zero where the work cost less.
-        allowance: the part of them that the allowance paid; of a refund, what went back to the allowance.
+        model, operation_type, member: the purpose of the charge; of a refund, those of the refunded charge.
+        type: the type of credits that came in or expired.
+        charged: micro-credits that it charged, from all sources. If a lease's expiry was charged before, the difference
+            to that: below zero if the work cost less.
+        allowance: the part of them that the allowance paid; of a refund, the part that it got back.
         refund_of: the transaction that was refunded.
     """
 
@@ -143,17 +143,17 @@ _cause_decoder = msgspec.json.Decoder(ReadCause, float_hook=Decimal)
 
 
 def read_entry(partition: int, entry_id: str, text: bytes) -> ReadEntry:
-    """Read a journal entry, and make sure that every column can hold its part of it.
+    """Read a journal entry, and check that every column can hold its part.
 
     Raises:
-        UnreadableEntryError: if it cannot be read, or holds what no column can.
+        UnreadableEntryError: if it cannot be read, or a column cannot hold its part.
     """
     if b"\x00" in text:
         raise UnreadableEntryError("a journal entry holds a NUL character", account=_account_of(text))
     entry = decode_entry(partition, entry_id, text)
     if account_or_none(entry.account) is None:
-        raise UnreadableEntryError("a journal entry names an account that cannot be one")
-    if len(text) > _KEY_BYTES:  # else no part of it can be too long
+        raise UnreadableEntryError("a journal entry has an invalid account id")
+    if len(text) > _KEY_BYTES:  # no part of a shorter text is too long
         _check_lengths(entry)
     if not (
         0 <= entry.epoch < _LIMIT
@@ -197,13 +197,13 @@ def read_parts(entry: JournalEntry) -> ReadEntry:
 
 
 def model_of(usage: Usage) -> str | None:
-    """The model of a usage."""
+    """Return the model of a usage, or None."""
     model = usage[_MODEL] if usage else None
     return name_of(model) if isinstance(model, str) else None
 
 
 def usages_of(cause: str) -> Sequence[Usage]:
-    """What was priced, by the cause of an entry that was read before."""
+    """Return the usages in the cause of an entry that was read before."""
     return _cause_decoder.decode(cause).usage if cause else ()
 
 
@@ -219,7 +219,7 @@ def _type_of(operation: str, cause: ReadCause, details: Details) -> str | None:
 
 
 def name_of(text: str | None) -> str | None:
-    """A name from a cause as columns hold it: at most 128 bytes, without the NUL that JSON can spell and SQL cannot."""
+    """Return a name from a cause for a column: at most 128 bytes, without NUL, which SQL cannot store."""
     if not text:
         return None
     if len(text) > _NAME_BYTES // 4 and len(text.encode()) > _NAME_BYTES:
@@ -229,7 +229,7 @@ def name_of(text: str | None) -> str | None:
 
 @lru_cache(maxsize=_ACCOUNTS_KEPT)
 def account_or_none(account: str | None) -> str | None:
-    """The account id, or None where it is none."""
+    """Return the account id, or None if it is not valid."""
     if account is None:
         return None
     try:
@@ -251,7 +251,7 @@ def _check_changes(changes: Iterable[tuple[str, str]], account: str) -> None:
                 if not -_LIMIT < int(value) < _LIMIT:
                     raise ValueError(f"{name} is out of range")
             elif name in _PLACE_FIELDS:
-                raise ValueError(f"{name} is not changed by an entry, it is the entry's place")
+                raise ValueError(f"{name} must not be among the changes: it is the entry's place")
     except ValueError as error:
         raise UnreadableEntryError(f"a journal entry holds a wrong value: {error}", account=account) from None
 
@@ -267,13 +267,13 @@ def _account_of(text: bytes) -> str | None:
 
 
 def split_id(entry_id: str) -> tuple[int, int]:
-    """The milliseconds and the sequence of a stream entry's id."""
+    """Return the milliseconds and the sequence of a stream entry's id."""
     entry_ms, _, entry_seq = entry_id.partition("-")
     return int(entry_ms), int(entry_seq)
 
 
 def parse_transaction_id(transaction_id: str) -> Place | None:
-    """The place that a transaction id, `<partition>-<epoch>-<entry id>`, names, or None where it is none."""
+    """Return the place of a transaction id, `<partition>-<epoch>-<entry id>`, or None if it is not valid."""
     parts = transaction_id.split("-")
     if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
         return None
@@ -282,7 +282,7 @@ def parse_transaction_id(transaction_id: str) -> Place | None:
 
 
 def row_of(namespace: str, read: ReadEntry, balance_after: int, movement: Movement) -> tuple[Any, ...]:
-    """The values of `ENTRY_COLUMNS`."""
+    """Return the values of `ENTRY_COLUMNS`."""
     entry = read.entry
     return (
         namespace,
@@ -313,10 +313,10 @@ def row_of(namespace: str, read: ReadEntry, balance_after: int, movement: Moveme
 
 
 def entry_of(row: Sequence[Any]) -> JournalEntry:
-    """The journal entry of a row of `JOURNAL_COLUMNS`. Raises UnreadableEntryError where somebody meddled with it."""
+    """Return the journal entry of a row of `JOURNAL_COLUMNS`. Raises UnreadableEntryError if it was tampered with."""
     parts = row[13].split(_SEPARATOR) if row[13] else ()
     if len(parts) % 2:
-        raise UnreadableEntryError("the changes are no pairs", account=row[0])
+        raise UnreadableEntryError("the changes are not pairs", account=row[0])
     changes = tuple(zip(parts[::2], parts[1::2], strict=True))
     _check_changes(changes, row[0])
     return JournalEntry(
@@ -338,7 +338,7 @@ def entry_of(row: Sequence[Any]) -> JournalEntry:
 
 
 def ledger_entry_of(row: Sequence[Any]) -> LedgerEntry:
-    """The entry of a row of `STATEMENT_COLUMNS`."""
+    """Return the entry of a row of `STATEMENT_COLUMNS`."""
     return LedgerEntry(
         partition=row[0],
         entry_id=f"{row[1]}-{row[2]}",

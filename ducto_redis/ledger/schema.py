@@ -10,7 +10,7 @@ from ducto_redis.engine.cause import USAGE_FIELDS
 
 metadata = MetaData()
 
-# Compared byte by byte: ids are the same where their bytes are, and sort alike on every server.
+# Compared by bytes: ids are equal if their bytes are, and sort alike on every server.
 _Name = Text().with_variant(Text(collation="C"), "postgresql")
 _Identity = BigInteger().with_variant(Integer, "sqlite")
 
@@ -19,7 +19,7 @@ _TEXTS = ("model", "fixed_job", "operation", "service_tier")
 USAGE_SUMS = tuple(name for name in USAGE_FIELDS[: USAGE_FIELDS.index("measures")] if name not in _TEXTS)
 """The numbers of a usage that have columns. Later fields of a usage are summed by name, in `measures`."""
 SUMS = MOVEMENT_SUMS + USAGE_SUMS
-"""What roll-ups add up: movements of credits in micro-credits, then usage."""
+"""The sums of roll-ups: movements of credits in micro-credits, then usage."""
 
 entries = Table(
     "ducto_entries",
@@ -66,7 +66,7 @@ def _sums() -> list[Column[int]]:
     return [Column(name, BigInteger, nullable=False, server_default="0") for name in SUMS]
 
 
-# Each is one tree. A batch is of one partition and of a short time: what it adds to lies side by side.
+# Each table is one tree. A batch is of one partition and a short time: the rows that it changes are adjacent.
 account_hours = Table(
     "ducto_account_hours",
     metadata,
@@ -109,7 +109,7 @@ account_weeks = Table(
     sqlite_with_rowid=False,
 )
 
-# By partition, whose writers take turns anyway: else those of all partitions would wait for each other here.
+# By partition, whose writers take turns anyway: without it, the writers of all partitions would wait here.
 partition_hours = Table(
     "ducto_partition_hours",
     metadata,

@@ -1,4 +1,4 @@
-"""Statements that write many rows, in the words of either database."""
+"""SQL statements that write many rows, for both databases."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,14 +13,14 @@ from ducto_redis.ledger.schema import accounts
 
 
 def insert_into(connection: Connection, table: Table) -> Any:
-    """An INSERT that knows ON CONFLICT."""
+    """Return an INSERT that supports ON CONFLICT."""
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def run(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> Any:
     """Execute SQL that is the same in both databases, with `?` for its parameters.
 
-    For what every batch does: SQLAlchemy takes longer to build a statement than SQLite to execute it.
+    It is for the statements of every batch: SQLAlchemy takes longer to build them than SQLite to execute them.
     """
     if connection.dialect.name != "sqlite":
         statement = statement.replace("?", "%s")
@@ -38,8 +38,8 @@ def insert_rows(
     """Insert many rows in one step.
 
     Args:
-        names: the columns that the rows hold the values of.
-        replace: rows whose primary key is there already are replaced.
+        names: the columns of the rows' values.
+        replace: replace rows with the same primary key.
     """
     if not rows:
         return
@@ -57,10 +57,10 @@ def insert_rows(
 def add_rows(
     connection: Connection, table: Table, keys: Sequence[str], sums: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> None:
-    """Insert many rows in one step; the sums of those that are there already grow by the new ones.
+    """Insert many rows in one step, or add their sums to those of rows with the same key.
 
     Args:
-        keys: the columns that the rows begin with: the primary key.
+        keys: the first columns: the primary key.
         sums: the columns that follow.
     """
     if not rows or not sums:
@@ -84,7 +84,7 @@ def _insert(
 
 
 def _copy(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Let PostgreSQL read the rows as a stream: what it does fastest, for rows that are certainly new."""
+    """Insert rows by PostgreSQL's COPY, the fastest way for rows that are certainly new."""
     statement = f"COPY {table.name} ({', '.join(names)}) FROM STDIN"
     with closing(connection.connection.cursor()) as cursor:
         try:
@@ -102,7 +102,7 @@ def _dbapi(connection: Connection) -> Any:
 def select_accounts(
     connection: Connection, columns: Sequence[str], namespace: str, names: Sequence[str]
 ) -> Sequence[Any]:
-    """Columns of many accounts. The ids are one parameter, however many they are."""
+    """Return columns of many accounts. Their ids are one parameter, however many there are."""
     statement = f"SELECT {', '.join(columns)} FROM {accounts.name} WHERE namespace = "
     if connection.dialect.name == "sqlite":
         statement += "? AND account IN (SELECT value FROM json_each(?))"
@@ -111,7 +111,7 @@ def select_accounts(
 
 
 def delete_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Delete the rows whose columns of these names have these values."""
+    """Delete the rows with these values in the named columns."""
     if not rows:
         return
     statement = f"DELETE FROM {table.name} WHERE ({', '.join(names)})"
@@ -125,9 +125,9 @@ def delete_rows(connection: Connection, table: Table, names: Sequence[str], rows
 def _as_columns(
     connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> tuple[str, tuple[str, ...]]:
-    """A SELECT of the rows for PostgreSQL, and its parameters: one JSON array for each column.
+    """Return a SELECT of the rows for PostgreSQL, and its parameters: one JSON array for each column.
 
-    One statement for all rows is much faster than one for each, and JSON is encoded faster than an array of SQL.
+    One statement for all rows is much faster than one for each, and JSON is encoded faster than SQL arrays.
     """
     types = (table.c[name].type.compile(connection.dialect).partition(" COLLATE")[0] for name in names)
     values = ", ".join(f'"{name}"::{type_}' for name, type_ in zip(names, types, strict=True))

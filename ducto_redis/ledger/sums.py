@@ -1,4 +1,4 @@
-"""Sums of entries over a time: from roll-ups, and, in hours that a bound cuts, from the entries themselves."""
+"""Sums of entries over a period: from roll-ups, and from the entries themselves in hours that a bound cuts."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
@@ -39,7 +39,7 @@ from ducto_redis.ledger.schema import (
 
 BEGINNING_MS = 0
 END_MS = 2**53 // HOUR_MS * HOUR_MS
-"""Later than any entry."""
+"""A time after every entry."""
 
 _ROWS_AT_A_TIME = 2000
 _MOST_EPOCHS = 64
@@ -49,13 +49,13 @@ Group: TypeAlias = tuple[Any, ...]
 
 
 class Question(Struct, frozen=True):
-    """What to add up.
+    """A question for sums.
 
     Attributes:
-        bounds: milliseconds, rising: what is between two of them is one period; an end is not in it.
+        bounds: milliseconds, rising: each two enclose a period, without its end.
         by: columns of the roll-ups to group by; "hour" too.
-        account: the only one, or None for all.
-        operations: the only ones, or None for all.
+        account: an account, or None for all.
+        operations: the operations to count, or None for all.
     """
 
     namespace: str
@@ -75,17 +75,17 @@ class Question(Struct, frozen=True):
         return sorted({bound // HOUR_MS for bound in self.bounds if bound % HOUR_MS})
 
     def parts_of(self, hour: int) -> list[tuple[int, int]]:
-        """Start and end of each part of a cut hour, as far as it is asked for."""
+        """Return start and end of each part of a cut hour, inside the bounds."""
         start, end = max(hour * HOUR_MS, self.bounds[0]), min((hour + 1) * HOUR_MS, self.bounds[-1])
         return list(pairwise((start, *(bound for bound in self.bounds if start < bound < end), end)))
 
     def period(self, at_ms: int) -> int:
-        """Which period an instant is in."""
+        """Return the number of the period of an instant."""
         return bisect_right(self.bounds, at_ms) - 1
 
 
 def sums_of(connection: Connection, question: Question, names: Sequence[str]) -> dict[Group, list[int]]:
-    """Sums (columns of `SUMS`) by period and by what the question groups by."""
+    """Return sums (columns of `SUMS`) by period and by the question's columns."""
     found: dict[Group, list[int]] = {}
     places = [SUMS.index(name) for name in names]
     for group, values in _from_rollups(connection, question, names):
@@ -102,7 +102,7 @@ def sums_of(connection: Connection, question: Question, names: Sequence[str]) ->
 
 
 def measured(connection: Connection, question: Question, measure: str) -> dict[Group, int]:
-    """What was consumed of a document's own measure, in millionths. It can be grouped by `MEASURE_KEY`."""
+    """Return the consumption of a document's own measure, in millionths. It can be grouped by `MEASURE_KEY`."""
     found: dict[Group, int] = {}
     columns = measures.c
     conditions = [
@@ -123,7 +123,7 @@ def measured(connection: Connection, question: Question, measure: str) -> dict[G
 
 
 def hours_with_entries(connection: Connection, question: Question) -> list[int]:
-    """Hours, cut ones too, in which anything may have moved, rising."""
+    """Return the hours, rising and cut ones included, in which anything may have moved."""
     hours = question.bounds[0] // HOUR_MS, -(-question.bounds[-1] // HOUR_MS)
     if question.account is not None:
         partition = partition_of(connection, question.namespace, question.account)
@@ -148,7 +148,7 @@ def _from_rollups(
 
 
 def _tables(connection: Connection, question: Question) -> Iterator[tuple[Table, Sequence[Any]]]:
-    """The smallest tables that can answer, each with what is to be taken from it."""
+    """Yield the smallest tables that can answer, each with the conditions for its rows."""
     first, last = question.hours
     if first >= last:
         return
@@ -181,7 +181,7 @@ def _tables(connection: Connection, question: Question) -> Iterator[tuple[Table,
 
 
 def _days_and_weeks(open_weeks: dict[int, int], days: tuple[int, int]) -> Iterator[tuple[Table, Sequence[Any]]]:
-    """Whole weeks, as far as each partition has them, and the days before and after them."""
+    """Yield whole weeks, as far as each partition has them, and the days before and after them."""
     its, of_weeks = account_days.c, account_weeks.c
     first = -(-days[0] // DAYS_A_WEEK)
     until: dict[int, list[int]] = {}
@@ -198,7 +198,7 @@ def _days_and_weeks(open_weeks: dict[int, int], days: tuple[int, int]) -> Iterat
 
 
 def _open_weeks(connection: Connection, namespace: str) -> dict[int, int]:
-    """By partition, the first week that `account_weeks` does not hold."""
+    """Return by partition the first week that `account_weeks` does not have."""
     its = partitions.c
     rows = connection.execute(select(its.partition, its.open_week).where(its.namespace == namespace))
     return {row.partition: row.open_week for row in rows}
@@ -213,7 +213,7 @@ def _grouped(
     hour_at = None if one_period else (question.by.index("hour") if "hour" in question.by else len(columns))
     cut = {} if one_period else {hour: _longest(question.parts_of(hour))[0] for hour in question.cut_hours}
     statement = select(*grouping, *(func.sum(table.c[name]) for name in names)).where(*conditions).group_by(*grouping)
-    if not grouping:  # without groups SQL answers with one row, of nothing
+    if not grouping:  # without groups SQL gives one row of nothing
         statement = statement.having(func.count() > 0)
     for row in connection.execute(statement).all():
         hour = None if hour_at is None else row[hour_at]
@@ -224,7 +224,7 @@ def _grouped(
 def _movements_of_entries(
     connection: Connection, question: Question, names: Sequence[str]
 ) -> Iterator[tuple[Group, list[int]]]:
-    """Sums of movements in cut hours, made by the database."""
+    """Yield sums of movements in cut hours, computed by the database."""
     where = _journals(connection, question) if question.cut_hours else None
     if where is None:
         return
@@ -243,7 +243,7 @@ def _movements_of_entries(
 
 
 def _from_entries(connection: Connection, question: Question) -> Iterator[tuple[int, int, Cells]]:
-    """Entries in cut hours, with what they consumed: the period, how often they count there, and their sums."""
+    """Yield sums of entries in cut hours, usage included, each with its period and its factor there."""
     where = _journals(connection, question) if question.cut_hours else None
     if where is None:
         return
@@ -260,10 +260,10 @@ def _from_entries(connection: Connection, question: Question) -> Iterator[tuple[
 
 
 def _cut_parts(question: Question) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Start and end of parts of cut hours, the periods that their entries count in, and how often: 1 or -1 times.
+    """Yield start and end of parts of cut hours, with the periods of their entries and the factor: 1 or -1.
 
-    Where all of an hour is asked for, its roll-up counts in the period of its longest part: what lies in its other
-    parts is taken from there, so that fewer entries are read.
+    If all of an hour is asked for, its roll-up counts in the period of its longest part, and the entries of its other
+    parts are subtracted there, so that fewer entries are read.
     """
     for hour in question.cut_hours:
         parts = question.parts_of(hour)
@@ -282,7 +282,7 @@ def _longest(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _journals(connection: Connection, question: Question) -> list[Any] | None:
-    """Conditions that let an index find entries by time; None where there are none."""
+    """Return conditions that let an index find entries by time; None if there are no entries."""
     statement = select(partitions.c.partition, partitions.c.epoch).where(partitions.c.namespace == question.namespace)
     if question.account is not None:
         its_own = partition_of(connection, question.namespace, question.account)
@@ -299,7 +299,7 @@ def _journals(connection: Connection, question: Question) -> list[Any] | None:
     if latest < _MOST_EPOCHS:
         conditions.append(entries.c.epoch.in_(range(latest + 1)))
     if question.account is not None:
-        # Hidden from the index of accounts, which would read all that the account ever did for every cut hour.
+        # Hidden from the index of accounts, which would read all of the account's entries for every cut hour.
         conditions.append(func.coalesce(entries.c.account, "") == question.account)
     if question.operations is not None:
         conditions.append(entries.c.operation.in_(question.operations))

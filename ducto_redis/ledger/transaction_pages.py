@@ -1,4 +1,4 @@
-"""An account's transactions, page by page."""
+"""Pages of an account's transactions."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def read_page(
     limit: int,
     cursor: str | None,
 ) -> TransactionPage:
-    """See `Analytics.list_user_transactions`."""
+    """Return a page, see `Analytics.list_user_transactions`."""
     its = entries.c
     conditions = [
         its.namespace == namespace,
@@ -66,7 +66,7 @@ def read_page(
 
 
 def is_before(epoch: int, seq: int, operation_key: str) -> Any:
-    """The condition that an entry stands before a place in its account's history."""
+    """Return the condition for entries before a place in their account's history."""
     its = entries.c
     return (its.epoch < epoch) | (
         (its.epoch == epoch) & ((its.seq < seq) | ((its.seq == seq) & (its.operation_key < operation_key)))
@@ -74,14 +74,14 @@ def is_before(epoch: int, seq: int, operation_key: str) -> Any:
 
 
 def check_names(names: Sequence[str], what: str) -> list[str]:
-    """The names as a list. Raises ConfigError for a single string, which is a sequence too."""
+    """Return the names as a list. Raises ConfigError for a single string, which is a sequence too."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{what} are a list of names, such as ['deduct'], not {names!r:.60}")
+        raise ConfigError(f"{what} must be a list of names, such as ['deduct'], not {names!r:.60}")
     return list(names)
 
 
 def check_operations(operations: Sequence[str]) -> list[str]:
-    """The operations as a list. Raises ConfigError, with those that there are, for one that does not exist."""
+    """Return the operations as a list. Raises ConfigError, which lists the operations, for an unknown one."""
     names = check_names(operations, "operations")
     for name in names:
         if name not in OPERATIONS:
@@ -103,7 +103,7 @@ def _decode_cursor(cursor: str) -> tuple[int, int, str]:
             raise ValueError(cursor)
         return epoch, seq, operation_key
     except (ValueError, AttributeError):
-        raise ConfigError(f"a cursor is what the page before had, not {cursor!r:.60}") from None
+        raise ConfigError(f"a cursor must be that of the page before, not {cursor!r:.60}") from None
 
 
 def _transaction_of(entry: LedgerEntry) -> Transaction:

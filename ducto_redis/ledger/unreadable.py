@@ -1,4 +1,4 @@
-"""Entries that were stored raw: a newer version may understand what an older one could not."""
+"""Entries that are stored raw, for a newer version that may understand them."""
 
 from sqlalchemy import Connection, delete, select
 
@@ -11,7 +11,7 @@ from ducto_redis.ledger.writer import write_batch
 
 
 def reread(connection: Connection, namespace: str) -> WriteReport:
-    """Write the raw entries that can be read now, and take their accounts' marks back."""
+    """Write the raw entries that this version can read, and clear their accounts' marks."""
     rows = connection.execute(select(unreadable).where(unreadable.c.namespace == namespace).order_by(unreadable.c.id))
     readable: dict[int, list[RawEntry]] = {}
     accounts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Proves the ledger: recomputes every account from its entries. One page of accounts is in memory at a time."""
+"""The proof of the ledger: every account, computed again from its entries, one page of accounts at a time."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
@@ -31,7 +31,7 @@ _KEY_KEPT_MS = 24 * 3600 * 1000
 
 
 def verify(connection: Connection, namespace: str | None, store: EngineStore | None) -> VerifyReport:
-    """See `Ledger.verify`."""
+    """Return the report of a proof, see `Ledger.verify`."""
     live = EngineCheck(store) if store is not None else None
     checked = _Checked()
     coarse: list[str] = []
@@ -57,7 +57,7 @@ def verify(connection: Connection, namespace: str | None, store: EngineStore | N
 
 
 class _Checked:
-    """What was found so far."""
+    """The findings so far."""
 
     def __init__(self) -> None:
         self.accounts = self.entries = self.balance = self.held = self.failed = 0
@@ -79,7 +79,7 @@ class _Stored:
         self.state = AccountState(fields)
 
     def differences(self, folded: AccountState) -> Iterator[str]:
-        """What differs between the stored state and the one that the entries lead to."""
+        """Yield the differences between the stored state and the one that the entries lead to."""
         row = self.row
         if not self.readable:
             yield "the stored fields cannot be read"
@@ -90,11 +90,11 @@ class _Stored:
             ("held", row.held, folded.held),
         ):
             if stored != expected:
-                yield f"stored {name} is {stored}, the entries lead to {expected}"
+                yield f"stored {name} is {stored}, but the entries lead to {expected}"
         if self.state.fields != folded.fields:
-            yield "the stored fields are not those that the entries lead to"
+            yield "the stored fields differ from those that the entries lead to"
         if self.state.leases != folded.leases:
-            yield "the stored leases are not those that the entries lead to"
+            yield "the stored leases differ from those that the entries lead to"
         if row.marks:
             yield f"marked: {row.marks}"
 
@@ -104,9 +104,9 @@ def _namespaces(connection: Connection) -> list[str]:
 
 
 def _pages(connection: Connection, namespace: str) -> Iterator[tuple[dict[str, _Stored], str | None, str | None]]:
-    """Stored accounts by id, and the bounds that their entries lie in: above the first, up to the last.
+    """Yield stored accounts by id, with the bounds of their entries: above the first, up to the last.
 
-    The last page is open at its end, so that entries of accounts that are not stored are found too.
+    The last page has no end, so that entries of accounts that are not stored are found too.
     """
     first: str | None = None
     while True:
@@ -174,7 +174,7 @@ def _fold(
     checked: _Checked,
     stored: _Stored | None,
 ) -> tuple[History, Cells]:
-    # Nearly every account has one epoch only; the others cost a look at their entries before.
+    # Nearly every account has one epoch; the others need a query first.
     starts: dict[int, int] = {}
     if stored is None or stored.row.epoch > 1:
         starts = epoch_starts(connection, namespace, account)
@@ -194,9 +194,9 @@ def _fold(
         derived = derived_of(row.balance_after, movement, superseded=not history.leads)
         for name, value in stored_derived(row).items():
             if value != derived[name]:
-                history.problem(f"epoch {row.epoch}, seq {row.seq}: {name} is {value!r}, it must be {derived[name]!r}")
+                history.problem(f"epoch {row.epoch}, seq {row.seq}: {name} is {value!r}, but must be {derived[name]!r}")
         if stored is not None and row.partition != stored.row.partition:
-            history.problem(f"epoch {row.epoch}, seq {row.seq}: of partition {row.partition}, the account is not")
+            history.problem(f"epoch {row.epoch}, seq {row.seq}: in partition {row.partition}, unlike its account")
     if starts:
         for problem in _counted_twice(connection, namespace, account, starts):
             history.problem(problem)
@@ -204,7 +204,7 @@ def _fold(
 
 
 def _counted_twice(connection: Connection, namespace: str, account: str, starts: dict[int, int]) -> Iterator[str]:
-    """Operation keys that lead to the state in two epochs, within the time in which a key is one operation."""
+    """Yield operation keys that count in two epochs, within the time in which a key is one operation."""
     statement = (
         select(entries.c.operation_key, entries.c.epoch, entries.c.seq, entries.c.entry_ms)
         .where(entries.c.namespace == namespace, entries.c.account == account)

@@ -1,4 +1,4 @@
-"""Writes a batch of one partition's journal: entries, and the latest state of their accounts."""
+"""The writer of a batch of one partition's journal: entries, and the latest state of their accounts."""
 
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
@@ -37,9 +37,9 @@ _MOSTLY_EMPTY = [ENTRY_COLUMNS.index(name) for name in ("details", "member", "ty
 
 
 class _Account:
-    """An account as the ledger has it, carried on by the batch. Its state's leases are those that the batch changed.
+    """An account of the ledger, continued by the batch. Its state has only the leases that the batch changed.
 
-    Where the stored fields are none, the account cannot be carried on: it must be rebuilt from its entries.
+    An account whose stored fields cannot be read is broken: it must be rebuilt from its entries.
     """
 
     __slots__ = ("broken", "changed", "epoch", "marks", "name", "removed_leases", "seq", "state")
@@ -55,7 +55,7 @@ class _Account:
         self.changed = False
 
     def continues(self, reads: Sequence[ReadEntry], *, gaps: bool) -> bool:
-        """Whether the entries carry the state on, one after the other; with `gaps`, some may be missing between."""
+        """Return True if the entries continue the state one after the other; with `gaps`, some may be missing."""
         if self.broken:
             return False
         epoch, seq = self.epoch, self.seq
@@ -86,7 +86,7 @@ class _Unreadable(Struct):
 
 
 def write_batch(connection: Connection, namespace: str, partition: int, raw_entries: Sequence[RawEntry]) -> WriteReport:
-    """Write the entries inside the caller's transaction. Those that the ledger has already are left as they are."""
+    """Write the entries inside the caller's transaction. Entries that the ledger has already are left as they are."""
     position = _lock(connection, namespace, partition)
     by_account, unreadables = _read(partition, raw_entries)
     names = {*by_account, *(it.account for it in unreadables if it.account is not None)}
@@ -131,7 +131,7 @@ def write_batch(connection: Connection, namespace: str, partition: int, raw_entr
 
 
 def _insert_entries(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    # Most batches leave most of what a plain charge has not at its default: naming it would cost as much as the rest.
+    # In most batches these columns have their defaults: writing them would cost as much as the rest.
     empty = {index for index in _MOSTLY_EMPTY if not any(map(itemgetter(index), rows))}
     if all(row[_OPERATION_TYPE] == DEFAULT_OPERATION_TYPE for row in rows):
         empty.add(_OPERATION_TYPE)
@@ -144,9 +144,9 @@ def _insert_entries(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> 
 
 
 def _lock(connection: Connection, namespace: str, partition: int) -> tuple[int, int, int]:
-    # A worker that lost its partition may still be writing: writers of one partition take turns.
+    # A worker that lost its partition may still write: writers of one partition take turns.
     statement = f"SELECT epoch, entry_ms, entry_seq FROM {partitions.name} WHERE namespace = ? AND partition = ?"
-    if connection.dialect.name != "sqlite":  # there a transaction that writes has the database to itself
+    if connection.dialect.name != "sqlite":  # SQLite has one writing transaction at a time
         statement += " FOR UPDATE"
     position = run(connection, statement, (namespace, partition)).first()
     if position is None:

@@ -74,7 +74,7 @@ def test_verify_compares_with_the_engine(engine: Engine, store: CreditStore, led
     reasons = {failure.account: failure.reasons for failure in report.failures}
     assert reasons == {
         "u1": ("engine and ledger differ in the balance: 86 and 85",),
-        "u2": ("the engine does not know the account, the ledger has 5 changes",),
+        "u2": ("the engine does not know the account, but the ledger has 5 changes",),
     }
     assert report.behind == 1
 

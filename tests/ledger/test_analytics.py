@@ -276,7 +276,7 @@ def test_usage_that_nobody_can_have(ledger: Ledger, account: Account) -> None:
 def test_wrong_questions(ledger: Ledger) -> None:
     """What cannot be asked is said."""
     analytics = ledger.analytics(NAMESPACE)
-    with pytest.raises(ConfigError, match="ends after its start"):
+    with pytest.raises(ConfigError, match="must end after its start"):
         analytics.spend_by_user(datetime(2026, 1, 2), datetime(2026, 1, 1))
     with pytest.raises(ConfigError, match="1 to 1000"):
         analytics.top_users(0)
@@ -284,7 +284,7 @@ def test_wrong_questions(ledger: Ledger) -> None:
         analytics.usage("input_tokens", "planet")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="threshold"):
         analytics.anomalies(threshold=0)
-    with pytest.raises(ConfigError, match="a datetime"):
+    with pytest.raises(ConfigError, match="must be a datetime"):
         analytics.daily_spend(date(2026, 1, 1))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cursor"):
         analytics.list_user_transactions("a", cursor="nonsense")

@@ -88,7 +88,7 @@ def test_an_amount_is_what_the_lease_says(journal: Journal) -> None:
 
     assert problems() == []
     for seq, (operation, amount, _) in enumerate(operations, 1):
-        assert problems(seq) == [f"epoch 1, seq {seq}: {operation} is about {amount}, the amount says {amount + 1}"]
+        assert problems(seq) == [f"epoch 1, seq {seq}: {operation} of {amount + 1}, but it must be {amount}"]
 
 
 def test_later_changes_have_higher_ids(account: Account) -> None:
@@ -100,13 +100,13 @@ def test_later_changes_have_higher_ids(account: Account) -> None:
 
 
 def test_leases_add_up_to_what_is_held(journal: Journal) -> None:
-    """The place where they stop doing so is named."""
+    """The first place at which they do not is named."""
     raw = [
         journal.entry("u1", 1, "reserve", amount=10, changes={"held": 10, "lease/a": lease_record(10)}),
         journal.entry("u1", 2, "reserve", amount=5, changes={"held": 16, "lease/b": lease_record(5)}),
         journal.entry("u1", 3, "release", amount=10, changes={"held": 6, "lease/a": ""}),
     ]
-    assert fold(raw).problems == ["epoch 1, seq 2: leases hold 15, held is 16"]
+    assert fold(raw).problems == ["epoch 1, seq 2: leases hold 15, but held is 16"]
 
 
 def test_an_unreadable_lease_is_a_problem(journal: Journal) -> None:

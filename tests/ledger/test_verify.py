@@ -15,10 +15,10 @@ from tests.ledger.entries import Account, Journal, cause_of, engine_of
 
 TAMPERINGS = {
     "an amount": ("UPDATE ducto_entries SET amount = 11 WHERE seq = 3", "must move the balance"),
-    "the amount of a hold": ("UPDATE ducto_entries SET amount = 31 WHERE seq = 2", "reserve is about 30"),
+    "the amount of a hold": ("UPDATE ducto_entries SET amount = 31 WHERE seq = 2", "reserve of 31, but it must be 30"),
     "a shortfall": ("UPDATE ducto_entries SET shortfall = 1 WHERE seq = 2", "reserve has a shortfall of 1"),
     "a time": ("UPDATE ducto_entries SET entry_ms = 5 WHERE seq = 3", "is not above that of the entry before"),
-    "half a change": ("UPDATE ducto_entries SET changes = 'balance' WHERE seq = 3", "the changes are no pairs"),
+    "half a change": ("UPDATE ducto_entries SET changes = 'balance' WHERE seq = 3", "the changes are not pairs"),
     "no number": ("UPDATE ducto_entries SET changes = 'held\tmuch' WHERE seq = 3", "holds a wrong value"),
     "two that changed places": ("UPDATE ducto_entries SET seq = 7 - seq WHERE seq IN (3, 4)", "balance_after"),
     "one more": (
@@ -26,7 +26,7 @@ TAMPERINGS = {
         " operation_key, amount, balance_change, shortfall, balance_after, version, cause, changes) SELECT namespace,"
         " partition, epoch, entry_ms, 1, account, 5, operation, 'key/more', 0, 0, 0, balance_after, 0, '', ''"
         " FROM ducto_entries WHERE seq = 4",
-        "stored seq is 4, the entries lead to 5",
+        "stored seq is 4, but the entries lead to 5",
     ),
     "another's entry": ("UPDATE ducto_entries SET account = 'u2' WHERE seq = 4", "stored seq is 4"),
     "a change": ("UPDATE ducto_entries SET balance_change = -11 WHERE seq = 3", "must move the balance"),
@@ -36,12 +36,12 @@ TAMPERINGS = {
     ),
     "a balance_after": ("UPDATE ducto_entries SET balance_after = 91 WHERE seq = 3", "balance_after is 91"),
     "a deleted entry": ("DELETE FROM ducto_entries WHERE seq = 3", "gap"),
-    "the last entry": ("DELETE FROM ducto_entries WHERE seq = 4", "stored seq is 4, the entries lead to 3"),
-    "all entries": ("DELETE FROM ducto_entries WHERE account = 'u1'", "stored seq is 4, the entries lead to 0"),
+    "the last entry": ("DELETE FROM ducto_entries WHERE seq = 4", "stored seq is 4, but the entries lead to 3"),
+    "all entries": ("DELETE FROM ducto_entries WHERE account = 'u1'", "stored seq is 4, but the entries lead to 0"),
     "a balance": ("UPDATE ducto_accounts SET balance = 91", "stored balance is 91"),
     "what is held": ("UPDATE ducto_accounts SET held = 0", "stored held is 0"),
     "an epoch": ("UPDATE ducto_accounts SET epoch = 5", "stored epoch is 5"),
-    "a partition": ("UPDATE ducto_accounts SET partition = 5", "of partition 0, the account is not"),
+    "a partition": ("UPDATE ducto_accounts SET partition = 5", "in partition 0, unlike its account"),
     "no fields": ("UPDATE ducto_accounts SET fields = 'nonsense'", "stored fields cannot be read"),
     "a seq": ("UPDATE ducto_accounts SET seq = 5", "stored seq is 5"),
     "the fields": ("UPDATE ducto_accounts SET fields = '{}'", "stored fields"),
@@ -51,7 +51,7 @@ TAMPERINGS = {
     "a mark": ("UPDATE ducto_accounts SET marks = 'fork'", "marked: fork"),
     "what was written": (
         "UPDATE ducto_entries SET changes = REPLACE(changes, '90', '89') WHERE seq = 3",
-        "the balance is 89, balance_after is 90",
+        "balance 89, but balance_after 90",
     ),
 }
 
@@ -88,13 +88,13 @@ ROLLUP_TAMPERINGS = {
     "another model": ("UPDATE ducto_account_hours SET model = 'x' WHERE operation = 'deduct'", "of charged is 0"),
     "an hour": (
         "DELETE FROM ducto_account_hours WHERE operation = 'deduct'",
-        "of entries is 0, the entries add up to 2",
+        "of entries is 0, but the entries add up to 2",
     ),
     "one more hour": (
         "INSERT INTO ducto_account_hours"
         " (namespace, partition, hour, account, operation, member, model, operation_type, type)"
         " VALUES ('n', 0, 1, 'u1', 'deduct', '', '', 'default', '')",
-        "a roll-up of nothing",
+        "an empty roll-up",
     ),
     "a stranger before": (
         "UPDATE ducto_account_hours SET account = 'a' WHERE operation = 'deduct'",
@@ -111,19 +111,22 @@ ROLLUP_TAMPERINGS = {
     "another open week": ("UPDATE ducto_partitions SET open_week = 0", "ducto_account_weeks holds"),
     "a partition": ("UPDATE ducto_partition_hours SET amount = 1", "ducto_partition_hours holds"),
     "no partition": ("DELETE FROM ducto_partition_hours", "ducto_partition_hours lacks"),
-    "what was charged": ("UPDATE ducto_entries SET charged = 9 WHERE seq = 3", "charged is 9, it must be 10"),
-    "what the allowance paid": ("UPDATE ducto_entries SET allowance = 9 WHERE seq = 3", "allowance is 9, it must be 0"),
-    "a model": ("UPDATE ducto_entries SET model = 'x' WHERE seq = 4", "model is 'x', it must be 'gpt'"),
-    "a member": ("UPDATE ducto_entries SET member = 'x' WHERE seq = 4", "member is 'x', it must be None"),
-    "a type": ("UPDATE ducto_entries SET type = 'x' WHERE seq = 1", "type is 'x', it must be 'purchase'"),
+    "what was charged": ("UPDATE ducto_entries SET charged = 9 WHERE seq = 3", "charged is 9, but must be 10"),
+    "what the allowance paid": (
+        "UPDATE ducto_entries SET allowance = 9 WHERE seq = 3",
+        "allowance is 9, but must be 0",
+    ),
+    "a model": ("UPDATE ducto_entries SET model = 'x' WHERE seq = 4", "model is 'x', but must be 'gpt'"),
+    "a member": ("UPDATE ducto_entries SET member = 'x' WHERE seq = 4", "member is 'x', but must be None"),
+    "a type": ("UPDATE ducto_entries SET type = 'x' WHERE seq = 1", "type is 'x', but must be 'purchase'"),
     "a refund": ("UPDATE ducto_entries SET refund_of = '0-1-1-0' WHERE seq = 1", "refund_of is '0-1-1-0'"),
-    "an operation type": ("UPDATE ducto_entries SET operation_type = 'x' WHERE seq = 4", "it must be 'default'"),
+    "an operation type": ("UPDATE ducto_entries SET operation_type = 'x' WHERE seq = 4", "but must be 'default'"),
     "the details": (
         "UPDATE ducto_entries SET details = 'allowance\x1f4 1' WHERE seq = 3",
         "must move the balance by -6",
     ),
     "unreadable details": ("UPDATE ducto_entries SET details = 'nonsense\x1f4' WHERE seq = 3", "details"),
-    "superseded": ("UPDATE ducto_entries SET superseded = 1 WHERE seq = 3", "superseded is 1, it must be 0"),
+    "superseded": ("UPDATE ducto_entries SET superseded = 1 WHERE seq = 3", "superseded is 1, but must be 0"),
 }
 
 

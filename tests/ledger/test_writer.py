@@ -137,7 +137,7 @@ def test_a_missing_entry_marks_the_account_until_it_comes(ledger: Ledger, accoun
     assert stored is not None
     assert stored.marks == ("gap",)
     report = ledger.verify()
-    assert "gap, nothing between seq 4 and 6" in report.failures[0].reasons[0]
+    assert "gap, no entry between seq 4 and 6" in report.failures[0].reasons[0]
     assert ledger.write(NAMESPACE, 0, [late]).marked == ()
     stored = ledger.account(NAMESPACE, "u1")
     assert stored is not None
