@@ -5,7 +5,9 @@ micro-credits, so that no addition ever rounds. Lua counts in doubles, which are
 largest amount, and the largest balance, that exists.
 """
 
+from collections.abc import Callable
 from decimal import Context, Decimal
+from functools import partial
 from typing import TypeAlias
 
 from ducto_redis.errors import InvalidAmountError
@@ -22,6 +24,9 @@ _EXACT = Context(prec=40)
 _multiply = _EXACT.multiply
 _MICRO_CREDIT = Decimal("0.000001")
 _LONGEST_TEXT = 40
+
+from_micro: Callable[[int], Decimal] = partial(_multiply, _MICRO_CREDIT)
+"""Returns micro-credits as credits, an exact Decimal with six places. Every result of a charge is made of it."""
 
 
 def to_micro(amount: Amount, *, zero: bool = False) -> int:
@@ -70,11 +75,6 @@ def to_micro(amount: Amount, *, zero: bool = False) -> int:
     if micro > MAX_MICRO:
         raise InvalidAmountError(f"an amount must be at most {from_micro(MAX_MICRO)} credits, got {amount!s:.60}")
     return micro
-
-
-def from_micro(micro: int) -> Decimal:
-    """Return micro-credits as credits, an exact Decimal with six places."""
-    return _multiply(micro, _MICRO_CREDIT)
 
 
 def to_signed_micro(credits: Decimal) -> int:

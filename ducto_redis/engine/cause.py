@@ -44,12 +44,13 @@ def encode_cause(cause: Cause) -> bytes:
     Raises:
         TypeError, ValueError: if it holds what JSON cannot.
     """
-    usages = b",".join([_encode_usage(usage) for usage in cause.usages])
+    usages = cause.usages
+    written = _encode_usage(usages[0]) if len(usages) == 1 else b",".join([_encode_usage(usage) for usage in usages])
     rest = structs.astuple(cause)[1:]
     others = b"}" if rest == _NO_OTHERS else _encoder.encode(_StoredCause((), *rest))[1:]
-    if not usages:
+    if not written:
         return b"" if others == b"}" else b"{" + others
-    return b'{"usage":[%b]%b' % (usages, others if others == b"}" else b"," + others)
+    return b'{"usage":[%b]%b' % (written, others if others == b"}" else b"," + others)
 
 
 def decode_cause(text: str) -> Cause:
@@ -89,11 +90,11 @@ def _usage_of(stored: _StoredUsage) -> UsageMetrics:
 
 
 def _encode_usage(usage: UsageMetrics) -> bytes:
-    encoded = _encoder.encode(structs.astuple(usage))
-    for silent in _SILENT_ENDS:
-        if encoded.endswith(silent):
-            return encoded[: -len(silent)] + b"]"
-    return encoded
+    values = structs.astuple(usage)
+    length = len(values)
+    while length > 1 and (values[length - 1] == _SILENT[length - 1] or values[length - 1] == []):
+        length -= 1
+    return _encoder.encode(values[:length])
 
 
 _NO_CAUSE = Cause()
@@ -101,7 +102,5 @@ _NO_OTHERS = structs.astuple(_NO_CAUSE)[1:]
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _decoder = msgspec.json.Decoder(_ReadCause)
 
-# The ends of a usage whose last fields say nothing, the longest first. None can begin inside a text: it would have to
-# hold the text's closing quotation mark.
-_SILENT = [_encoder.encode(value) for value in structs.astuple(UsageMetrics())]
-_SILENT_ENDS = [b"," + b",".join(_SILENT[first:]) + b"]" for first in range(1, len(_SILENT))]
+_SILENT = structs.astuple(UsageMetrics())
+"""The values of fields that say nothing: where all that follow say nothing too, they are not written."""

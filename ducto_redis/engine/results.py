@@ -43,14 +43,16 @@ class _Change(TypedDict):
 
 
 def _change(operation: Operation[Any], parts: Sequence[bytes]) -> _Change:
-    balance, held = int(parts[3]), int(parts[4])
+    """Return what all changes have in common. This is on the way of every charge: nothing is computed twice."""
+    held, amount = parts[4], parts[5]
+    balance = int(parts[3])
     balance_after = from_micro(balance)
     return {
-        "transaction_id": _transaction(operation, parts),
+        "transaction_id": f"{operation.partition}-{parts[1].decode()}-{parts[2].decode()}",
         "account": operation.account,
-        "amount": _credits(parts[5]),
+        "amount": ZERO if amount == b"0" else from_micro(int(amount)),
         "balance_after": balance_after,
-        "available": from_micro(balance - held) if held else balance_after,
+        "available": balance_after if held == b"0" else from_micro(balance - int(held)),
         "replayed": parts[0] == b"replayed",
     }
 
@@ -104,18 +106,23 @@ def read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveRe
         lease_id=operation.lease_id,
         expires_at=_time(parts[8]),
         version=int(parts[9]),
-        allowance_consumed=_credits(parts[6]),
-        warnings=_warnings(Details.decode(parts[7].decode())),
+        allowance_consumed=ZERO if parts[6] == b"0" else _credits(parts[6]),
+        warnings=_warnings(Details.decode(parts[7].decode())) if parts[7] else (),
     )
 
 
 def read_settle(operation: Operation[SettleResult], reply: bytes) -> SettleResult:
     parts = operation.parts(reply)
+    shortfall = ZERO if parts[8] == b"0" else _credits(parts[8])
+    if parts[6] == b"0" and not parts[7]:  # of a plain account
+        return SettleResult(
+            **_change(operation, parts), lease_id=operation.lease_id, shortfall=shortfall, late=parts[9] == b"1"
+        )
     details = Details.decode(parts[7].decode())
     return SettleResult(
         **_change(operation, parts),
         lease_id=operation.lease_id,
-        shortfall=_credits(parts[8]),
+        shortfall=shortfall,
         late=parts[9] == b"1",
         allowance_consumed=_credits(parts[6]),
         warnings=_warnings(details),
