@@ -1,7 +1,7 @@
 """The link of an event loop: callers await single operations, and share one connection to each node."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -29,11 +29,12 @@ class AsyncLink(Link):
         self._discovering: asyncio.Task[None] | None = None
         self._pauses: set[asyncio.Future[None]] = set()
 
-    async def exchange(self, node: Node, command: bytes, deadline: float, *, asking: bool = False) -> Any:
+    def exchange(self, node: Node, command: bytes, deadline: float, *, asking: bool = False) -> Awaitable[Any]:
+        before = ASKING if asking else b""
         connection = self._connections.get(node)
         if connection is None or connection.lost is not None or connection.loop is not asyncio.get_running_loop():
-            connection = await self._connect(node, deadline)
-        return await connection.send(command, deadline, ASKING if asking else b"")
+            return self._connect_and_send(node, command, deadline, before)
+        return connection.send(command, deadline, before)
 
     async def pause(self, seconds: float) -> None:
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -65,6 +66,10 @@ class AsyncLink(Link):
     async def _ask(self, node: Node, command: tuple[str, ...]) -> Any:
         packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
         return await self.exchange(node, packed, self.patience())
+
+    async def _connect_and_send(self, node: Node, command: bytes, deadline: float, before: bytes) -> Any:
+        connection = await self._connect(node, deadline)
+        return await connection.send(command, deadline, before)
 
     async def _connect(self, node: Node, deadline: float) -> AsyncConnection:
         attempt = self._connecting[node] = _under_way(self._connecting.get(node), self._open, node)

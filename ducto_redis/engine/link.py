@@ -6,6 +6,7 @@ its own key, so one whose connection was lost is sent again, until its deadline:
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
@@ -62,8 +63,8 @@ class Link(ABC):
         self._without_evalsha: set[Node] = set()
 
     @abstractmethod
-    async def exchange(self, node: Node, command: bytes, deadline: float, *, asking: bool = False) -> Any:
-        """Send a packed command to a node and return its reply; an error reply is returned, not raised.
+    def exchange(self, node: Node, command: bytes, deadline: float, *, asking: bool = False) -> Awaitable[Any]:
+        """Send a packed command to a node; awaited, it is the reply. An error reply is returned, not raised.
 
         Args:
             node: where to.
@@ -144,7 +145,7 @@ class Link(ABC):
                     at_once = self._heed(call, node, str(reply))
                 else:
                     try:
-                        return operation.result(reply)
+                        return operation.read(operation, reply)
                     except MoreIsDue:
                         call.command = _pack(operation, "EVALSHA", operation.script.sha)
                         call.reason, call.asking, at_once = "more is due than there was time for", None, True
