@@ -102,10 +102,10 @@ async def _chunk(setting: Setting, app: ASGIApp) -> float:
     used = []
     for chunks in (_SHORT_STREAM, _LONG_STREAM):
         body = request_body(chunks=chunks)
-        await _call(app, body)
+        await call(app, body)
         start = process_time()
         for _ in range(streams):
-            await _call(app, body)
+            await call(app, body)
         used.append(process_time() - start)
     return (used[1] - used[0]) / (streams * (_LONG_STREAM - _SHORT_STREAM)) * 1e6
 
@@ -115,12 +115,12 @@ async def _calls(app: ASGIApp, body: bytes, full: int) -> None:
 
     async def call_after_call() -> None:
         for _ in calls:
-            await _call(app, body)
+            await call(app, body)
 
     await asyncio.gather(*(call_after_call() for _ in range(CONNECTIONS)))
 
 
-async def _call(app: ASGIApp, body: bytes) -> None:
+async def call(app: ASGIApp, body: bytes) -> None:
     statuses: list[int] = []
     ended = asyncio.Event()
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
