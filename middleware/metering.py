@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Unpack
 
 from msgspec import structs
@@ -19,22 +18,22 @@ from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.grace import Grace
-from ducto_redis.middleware.holds.request_hold import Holds, RequestHold
-from ducto_redis.middleware.idempotency import Idempotency
-from ducto_redis.middleware.payer import Account, find_payer
+from ducto_redis.middleware.holds.request_hold import HoldPolicy, RequestHold
+from ducto_redis.middleware.idempotency import Idempotency, KeyedRequest
+from ducto_redis.middleware.payer import Account
 from ducto_redis.middleware.recognisers import (
     DEFAULT_RECOGNISERS,
     DEFAULT_SOCKETS,
-    MeteredRequest,
     Recogniser,
     SocketRecogniser,
 )
-from ducto_redis.middleware.request_meter import FindPayer, RequestMeter
-from ducto_redis.middleware.responder import Answering, Responder
+from ducto_redis.middleware.request_meter import RequestMeter
+from ducto_redis.middleware.responder import Responder
 from ducto_redis.middleware.routing import METERED, MeteredPrefixes, Routes, unknown_route
 from ducto_redis.middleware.settings import MeteringOptions, Settings
 from ducto_redis.middleware.websockets import SocketMetering
 from ducto_redis.money import to_micro
+from ducto_redis.payer import Payer
 
 logger = logging.getLogger("ducto_redis.middleware")
 
@@ -78,12 +77,20 @@ class MeteringMiddleware:
         self.app = app
         self._manager = manager
         self._account = account
-        self._settings = settings = Settings(**options)
+        settings = Settings(**options)
+        self._body_limit = settings.body_limit
+        self._hold_json_up_to = settings.hold_json_up_to
+        self._unknown_routes = settings.unknown_routes
+        self._ttl_seconds = settings.ttl_seconds
+        self._background_ttl_seconds = settings.background_ttl_seconds
+        self._drain_seconds = settings.drain_seconds
+        self._drains = settings.on_disconnect == "drain"
+        self._drains_hidden = settings.hidden_reasoning == "drain"
         self._routes = Routes(routes or {}, DEFAULT_RECOGNISERS if recognisers is None else recognisers)
         self._counts = MeteringCounts() if settings.counts is None else settings.counts
         self._prefixes = MeteredPrefixes(settings.metered_prefixes, self._counts)
         self._estimates = Estimates(settings.default_max_tokens, settings.max_tokens_ceiling, settings.count_tokens)
-        self._holds = Holds(manager, settings, self._estimates)
+        self._holds = HoldPolicy(manager, settings, self._estimates)
         self._continuing = Continuing(manager, self._routes.recognisers, self._estimates)
         self._idempotency = (
             None
@@ -98,7 +105,6 @@ class MeteringMiddleware:
         self._sockets = SocketMetering(
             app,
             DEFAULT_SOCKETS if sockets is None else sockets,
-            account,
             self._new_meter,
             self._prefixes,
             refuses_unknown=settings.unknown_routes == "refuse",
@@ -110,7 +116,9 @@ class MeteringMiddleware:
             is_socket = scope["type"] == "websocket" and METERED not in scope
             await (self._sockets if is_socket else self.app)(scope, receive, send)
             return
-        meter = self._new_meter(partial(find_payer, self._account, scope))
+        meter = RequestMeter(
+            self._manager, self._account, scope, self._grace, self._ttl_seconds, self._background_ttl_seconds
+        )
         scope.setdefault("state", {})["meter"] = meter
         asked = api_request(scope)
         recogniser = self._routes.find(asked)
@@ -119,7 +127,7 @@ class MeteringMiddleware:
             return
         try:
             payer = await meter.find_payer()
-            body = await read_body(scope, receive, self._settings.body_limit)
+            body = await read_body(scope, receive, self._body_limit)
             if body is None:
                 return
             asked = structs.replace(asked, body=body)
@@ -130,30 +138,30 @@ class MeteringMiddleware:
                 await hold.open()
             elif not await keyed.admit(meter, hold.open, receive, send):
                 return
-            answering = Answering(hold.request, hold.reader, hold.growing, hold.output_limit, keyed=keyed)
-            given_body = hold.application_body
         except (BadRequestError, CreditError, HTTPException) as error:
             await _refuse(recogniser, error, send)
             return
         scope[METERED] = True
-        if answering.reader.names_work:
-            send = WorkToRemember(send, answering.reader, request.counted_input_tokens, meter.remember).send
+        reader, given_body = hold.reader, hold.application_body
+        if reader.names_work:
+            send = WorkToRemember(send, reader, request.counted_input_tokens, meter.remember).send
+        drains = self._drains or (self._drains_hidden and request.may_reason_hidden)
         make_client = Client if keyed is None else keyed.client
-        client = make_client(receive, send, given_body, self._drain_seconds(request))
-        if given_body is body and not answering.changes_answer:
-            await self._run(recogniser, answering, meter, scope, client)
+        client = make_client(receive, send, given_body, self._drain_seconds if drains else 0)
+        changes_answer = reader.hides_events or hold.growing is not None
+        if given_body is body and not changes_answer:
+            await self._run(recogniser, hold, keyed, meter, scope, client)
             return
-        given_scope = scope_for(scope, len(given_body), uncompressed=answering.changes_answer)
+        given_scope = scope_for(scope, len(given_body), uncompressed=changes_answer)
         try:
-            await self._run(recogniser, answering, meter, given_scope, client)
+            await self._run(recogniser, hold, keyed, meter, given_scope, client)
         finally:
             # What applications leave in it for those around them, such as the route.
             scope.update({name: value for name, value in given_scope.items() if name not in scope})
 
-    def _new_meter(self, find_payer: FindPayer) -> RequestMeter:
-        settings = self._settings
+    def _new_meter(self, scope: Scope, payer: Payer | None) -> RequestMeter:
         return RequestMeter(
-            self._manager, find_payer, self._grace, settings.ttl_seconds, settings.background_ttl_seconds
+            self._manager, self._account, scope, self._grace, self._ttl_seconds, self._background_ttl_seconds, payer
         )
 
     async def _pass(
@@ -162,14 +170,14 @@ class MeteringMiddleware:
         """Let a request pass that is not metered, unless its endpoint opens the meter itself."""
         asked = None if recogniser is not None else self._continuing.asks(request)
         is_unknown = recogniser is None and asked is None and request in self._prefixes
-        if is_unknown and self._settings.unknown_routes == "refuse":
+        if is_unknown and self._unknown_routes == "refuse":
             self._prefixes.count(request, "refused")
             await _send_refusal(self._routes.nearest(request), unknown_route(request), send)
             return
         earlier = None if asked is None else await self._continuing.answer(asked, send)
         try:
             client = Client(receive, send if earlier is None else earlier.send)
-            await self._run(recogniser, None, meter, request.scope, client)
+            await self._run(recogniser, None, None, meter, request.scope, client)
         finally:
             if earlier is not None:
                 await earlier.finish()
@@ -179,12 +187,13 @@ class MeteringMiddleware:
     async def _run(
         self,
         recogniser: Recogniser | None,
-        answering: Answering | None,
+        hold: RequestHold | None,
+        keyed: KeyedRequest | None,
         meter: RequestMeter,
         scope: Scope,
         client: Client,
     ) -> None:
-        responder = Responder(client, meter, answering, self._manager, self._settings.hold_json_up_to, self._counts)
+        responder = Responder(client, meter, hold, keyed, self._manager, self._hold_json_up_to, self._counts)
         try:
             await self.app(scope, client.receive, responder.send)
         except BaseException as error:
@@ -198,13 +207,6 @@ class MeteringMiddleware:
                 raise
         else:
             await responder.finish()
-
-    def _drain_seconds(self, request: MeteredRequest) -> float:
-        settings = self._settings
-        drains = settings.on_disconnect == "drain" or (
-            request.may_reason_hidden and settings.hidden_reasoning == "drain"
-        )
-        return settings.drain_seconds if drains else 0
 
 
 async def _refuse(

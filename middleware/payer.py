@@ -1,7 +1,7 @@
 """Who pays for a request."""
 
-import inspect
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TypeAlias
 
 from starlette.types import Scope
@@ -14,18 +14,7 @@ from ducto_redis.payer import Payer
 Account: TypeAlias = Callable[[Scope], str | Payer | Awaitable[str | Payer | None] | None]
 """`account(scope)` says who pays: an account id, a Payer, or None, which is answered with 401."""
 
-
-async def find_payer(account: Account, scope: Scope) -> Payer:
-    """Return who pays for a request, as `account` says.
-
-    Raises:
-        NoAccountError: where nobody does.
-        ConfigError: where `account` returns something else.
-    """
-    found = account(scope)
-    if not isinstance(found, str | Payer) and inspect.isawaitable(found):
-        found = await found
-    return payer_of(found)
+_REMEMBERED = 1024
 
 
 def payer_of(found: object) -> Payer:
@@ -41,9 +30,14 @@ def payer_of(found: object) -> Payer:
     if not isinstance(payer, Payer):
         raise ConfigError(f"account must return an id, a Payer or None, not {type(payer).__name__}")
     try:
-        check_account(payer.account)
-        check_member(payer.member)
+        _check(payer.account, payer.member)
     except InvalidIdError as error:
         # What clients send often names account and member: one that can't exist is theirs to correct.
         raise NoAccountError from error
     return payer
+
+
+@lru_cache(_REMEMBERED)
+def _check(account: str, member: str | None) -> None:
+    check_account(account)
+    check_member(member)

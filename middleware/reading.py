@@ -51,8 +51,8 @@ class BodyReading:
         self, reader: ResponseReader, content_type: bytes, content_encoding: bytes, *, whole_events: bool = False
     ) -> None:
         self._reader = reader
-        self._decoder = decoder_for(content_encoding)
-        self._is_plain = is_identity(content_encoding)
+        self._is_plain = not content_encoding or is_identity(content_encoding)
+        self._decoder = None if self._is_plain else decoder_for(content_encoding)
         self.passes_whole_events = whole_events and self._is_plain
         """Whether events can be kept from the client: not where they are compressed."""
         self.failed = False
@@ -60,6 +60,7 @@ class BodyReading:
         stream = _STREAMS.get(content_type)
         self._pieces: Framer | None = None if stream is None else stream()
         self._undecided = stream is None
+        self._may_be_document = self._is_plain and not reader.lines_are_stream
         self._between_events = False
         self._skip = reader.skipped
         self._document: list[bytes] = []
@@ -74,6 +75,8 @@ class BodyReading:
 
     def begin(self, status: int, headers: Headers) -> None:
         """Give the reader the status and headers of the answer, before any of its body."""
+        if getattr(self._reader.begin, "__func__", None) is ResponseReader.begin:
+            return
         try:
             self._reader.begin(status, headers)
         except Exception:
@@ -81,6 +84,12 @@ class BodyReading:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the body. Returns those that go to the client: the same object where all do."""
+        if self._undecided and chunk[:1] == b"{" and self._may_be_document and len(chunk) <= _LARGEST_DOCUMENT:
+            # Most bodies that are no stream, and the quick way to the same as below.
+            self._undecided = self._may_be_document = False
+            self._document.append(chunk)
+            self._document_bytes = len(chunk)
+            return chunk
         if self._between_events and chunk.endswith(b"\n\n"):
             found = self._search(chunk)
             if found is None or not self._reports(chunk, found):
@@ -100,12 +109,13 @@ class BodyReading:
     def feed_each(self, chunk: bytes) -> Iterator[bytes]:
         """The same, event by event: each has been read when it is given, and those after it have not."""
         try:
-            text = self._decoder.decode(chunk)
+            text = chunk if self._decoder is None else self._decoder.decode(chunk)
         except UndecodableError:
             self._reader.unread_bytes += len(chunk)
             yield chunk
             return
         if self._undecided and text:
+            self._may_be_document = False
             text = self._decide(text)
         if self._pieces is not None:
             for piece in self._pieces.feed(text):

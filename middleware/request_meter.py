@@ -1,10 +1,13 @@
 """`request.state.meter`: the meter of one request."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
+
+from starlette.types import Scope
 
 from ducto_redis.engine.ids import new_id
 from ducto_redis.errors import (
@@ -20,14 +23,13 @@ from ducto_redis.manager.repricing import PRICING_ERRORS
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.background import BackgroundJob, leave_open
 from ducto_redis.middleware.grace import Grace
+from ducto_redis.middleware.payer import Account, payer_of
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.money import to_micro
 from ducto_redis.payer import Payer
 from ducto_redis.results import ZERO, ReleaseResult, ReserveResult, SettleResult
 
 logger = logging.getLogger("ducto_redis.middleware")
-
-FindPayer: TypeAlias = Callable[[], Awaitable[Payer]]
 
 
 class RequestMeter:
@@ -49,45 +51,57 @@ class RequestMeter:
     def __init__(
         self,
         manager: AsyncCreditManager,
-        find_payer: FindPayer,
+        account: Account,
+        scope: Scope,
         grace: Grace | None,
         ttl: float,
-        background_ttl: float = 3600,
+        background_ttl: float,
+        payer: Payer | None = None,
     ) -> None:
+        self.payer = payer
+        """The payer of the request; None before `find_payer`."""
+        self.opened = False
+        """Whether it has been opened; it stays so after it closed."""
+        self.estimate: UsageOrAmount | None = None
+        """The usage or the credits that are held; None before it is open."""
+        self.flagged = False
+        """Whether anything that was recorded is not as the answer reported it."""
+        self.left_open = False
+        """Whether the work goes on after its answer."""
+        self.on_settled: Callable[[SettleResult | ReleaseResult | None], None] | None = None
+        """Called with what happened when it closed; None where the charge waits."""
         self._manager = manager
-        self._find_payer = find_payer
+        self._account = account
+        self._scope = scope
         self._grace = grace
         self._ttl = ttl
         self._background_ttl = background_ttl
         self._goes_on: Charge | None = None
         self._lease_id = ""
-        self._estimate: UsageOrAmount | None = None
-        self._worst_case: UsageOrAmount | None = None
-        self._payer: Payer | None = None
         self._meter: AsyncMeter | None = None
         self._unpaid_micro: int | None = None
         self._unpaid_recorded: list[UsageMetrics] = []
         self._unpaid_flags: list[str] = []
         self._operation_type = "default"
-        self._flagged = False
         self._shared: tuple[str, Mapping[str, Any]] | None = None
         self._unpaid_steps_micro = 0
         self._ended = False
         self._closed = False
-        self.on_settled: Callable[[SettleResult | ReleaseResult | None], None] | None = None
-        """Called with what happened when it closed; None where the charge waits."""
         self._closing: asyncio.Task[SettleResult | ReleaseResult | None] | None = None
 
     async def find_payer(self) -> Payer:
-        """Return who pays for the request; it is asked once. Raises NoAccountError where nobody does."""
-        if self._payer is None:
-            self._payer = await self._find_payer()
-        return self._payer
+        """Return who pays for the request, which is asked once.
 
-    @property
-    def opened(self) -> bool:
-        """Whether it has been opened; it stays so after it closed."""
-        return self._meter is not None or self.unpaid
+        Raises:
+            NoAccountError: where nobody pays.
+            ConfigError: where `account` returns something else.
+        """
+        if self.payer is None:
+            found = self._account(self._scope)
+            if not isinstance(found, str | Payer) and inspect.isawaitable(found):
+                found = await found
+            self.payer = payer_of(found)
+        return self.payer
 
     @property
     def unpaid(self) -> bool:
@@ -103,16 +117,6 @@ class RequestMeter:
     def held(self) -> Decimal:
         """Credits that are held for the request."""
         return ZERO if self._meter is None else self._meter.held
-
-    @property
-    def estimate(self) -> UsageOrAmount | None:
-        """The usage or the credits that are held; None before it is open."""
-        return self._estimate
-
-    @property
-    def flagged(self) -> bool:
-        """Whether anything that was recorded is not as the answer reported it."""
-        return self._flagged
 
     @property
     def recorded(self) -> tuple[UsageMetrics, ...]:
@@ -144,17 +148,38 @@ class RequestMeter:
         """
         if self._ended:
             raise RuntimeError("the answer has ended: nothing more can be held for this request")
-        if self._estimate is not None:
+        if self.estimate is not None:
             raise RuntimeError("this request's meter is open already: record() adds to what it charges")
-        self._estimate = estimate
-        self._worst_case = estimate if worst_case is None else worst_case
+        self.estimate = estimate
+        lease: ReserveResult | None = None
         try:
-            payer = await self.find_payer()
+            payer = self.payer or await self.find_payer()
             self._operation_type = operation_type or payer.operation_type or "default"
-            lease = await self._open(payer, estimate, metadata, self._worst_case)
+            self._lease_id, metadata = (new_id(), metadata) if self._shared is None else self._shared
+            meter = AsyncMeter(
+                self._manager,
+                payer.account,
+                estimate,
+                operation_type=self._operation_type,
+                ttl=self._ttl,
+                member=payer.member,
+                required_feature=payer.required_feature,
+                lease_id=self._lease_id,
+                parent=payer.parent,
+                metadata=metadata,
+            )
+            try:
+                lease = await meter.open()
+            except (StoreUnavailableError, asyncio.CancelledError) as error:
+                await self._go_on_unpaid(payer, error, estimate if worst_case is None else worst_case)
+            else:
+                self._meter = meter
         except BaseException:
-            self._estimate = None
+            self.estimate = None
             raise
+        self.opened = True
+        if lease is not None and self._grace is not None and lease.version:
+            self._grace.pricing_version = lease.version
         if self._ended:
             self._manager.settle_task(self.close_in_task())
             raise RuntimeError("the answer ended before its meter was open: await reserve() in the endpoint")
@@ -179,7 +204,7 @@ class RequestMeter:
         if self._closed:
             raise LeaseClosedError(self._meter.account, self._lease_id, "settled")
         await self._meter.extend(estimate, beyond=beyond, key=key)
-        self._estimate = estimate
+        self.estimate = estimate
 
     def pass_unpaid(self, micro: int) -> None:
         """The request goes on while the engine is away, and may use so many micro-credits more than are held."""
@@ -195,7 +220,8 @@ class RequestMeter:
 
     def record(self, usage: UsageMetrics, *flags: str) -> None:
         """Add usage to what is charged. Raises once the meter is closed, or where it was never opened."""
-        self._flagged = self._flagged or bool(flags)
+        if flags:
+            self.flagged = True
         if self._meter is not None:
             self._meter.record(usage, *flags)
         elif not self.unpaid:
@@ -207,13 +233,9 @@ class RequestMeter:
             self._unpaid_flags.extend(flags)
 
     def leave_open(self, charge: Charge) -> None:
-        """The work goes on after its answer: to close is to leave the hold to whoever sees the work finished."""
+        """Have the meter leave the hold, when it closes, to the call that sees the work finished."""
         self._goes_on = charge
-
-    @property
-    def left_open(self) -> bool:
-        """Whether the work goes on after its answer."""
-        return self._goes_on is not None
+        self.left_open = True
 
     def end(self) -> None:
         """The application is done with the request: a hold that nobody would close can't be opened any more."""
@@ -229,9 +251,9 @@ class RequestMeter:
             self._closing = self._manager.settle_task(self._close())
         return await asyncio.shield(self._closing)
 
-    async def close_in_task(self) -> SettleResult | ReleaseResult | None:
-        """`close` for a caller that runs in a task of the manager already, which no cancellation of a request stops."""
-        return await (self._close() if self._closing is None else asyncio.shield(self._closing))
+    def close_in_task(self) -> Awaitable[SettleResult | ReleaseResult | None]:
+        """Close it, for a caller that runs in a task of the manager already, which outlives the request."""
+        return self._close() if self._closing is None else asyncio.shield(self._closing)
 
     async def _close(self) -> SettleResult | ReleaseResult | None:
         if self._goes_on is not None:
@@ -278,57 +300,33 @@ class RequestMeter:
         await leave_open(self._manager, charge.later, work, self._background_ttl)
 
     def _work(self, charge: Charge) -> BackgroundJob:
-        assert self._payer is not None
+        assert self.payer is not None
         return BackgroundJob.of(
-            self._payer,
+            self.payer,
             self._lease_id,
             self.held,
             operation_type=self._operation_type,
-            estimate=self._estimate if isinstance(self._estimate, UsageMetrics) else charge.usage,
+            estimate=self.estimate if isinstance(self.estimate, UsageMetrics) else charge.usage,
             counted_input_tokens=charge.usage.input_tokens,
             recorded=self.recorded,
             flags=("unpaid", *self._unpaid_flags) if self.unpaid else (),
             leased=self._meter is not None,
         )
 
-    async def _open(
-        self, payer: Payer, estimate: UsageOrAmount, metadata: Mapping[str, Any] | None, worst_case: UsageOrAmount
-    ) -> ReserveResult | None:
+    async def _go_on_unpaid(self, payer: Payer, refused: BaseException, worst_case: UsageOrAmount) -> None:
+        """Let the request pass though its lease was not opened, or raise why it was not and give the lease up."""
         shared = self._shared
-        self._lease_id, metadata = (new_id(), metadata) if shared is None else shared
-        meter = self._manager.meter(
-            payer.account,
-            estimate,
-            operation_type=self._operation_type,
-            ttl=self._ttl,
-            member=payer.member,
-            required_feature=payer.required_feature,
-            lease_id=self._lease_id,
-            parent=payer.parent,
-            metadata=metadata,
-        )
         try:
-            try:
-                lease = await meter.open()
-            except StoreUnavailableError:
-                # What is inside a lease is never let pass: nobody could say later what that one had left for it.
-                if shared is None and payer.parent is None and await self._pass_unpaid(worst_case):
-                    return None
-                raise
-        except StoreUnavailableError:
-            if shared is None:
+            # A request inside a lease is never let pass: nobody could say later what that lease had left for it.
+            may_pass = isinstance(refused, StoreUnavailableError) and shared is None and payer.parent is None
+            if not (may_pass and await self._pass_unpaid(worst_case)):
+                raise refused
+        except (StoreUnavailableError, asyncio.CancelledError) as error:
+            if shared is None and isinstance(error, StoreUnavailableError):
                 self._manager.release_later(payer.account, self._lease_id)
-            else:
+            else:  # the engine may have opened the lease all the same
                 self._manager.settle_task(self._give_up(payer.account, self._lease_id, shared))
             raise
-        except asyncio.CancelledError:
-            # The engine may have opened the lease all the same.
-            self._manager.settle_task(self._give_up(payer.account, self._lease_id, shared))
-            raise
-        self._meter = meter
-        if self._grace is not None and lease.version:
-            self._grace.pricing_version = lease.version
-        return lease
 
     async def _pass_unpaid(self, estimate: UsageOrAmount) -> bool:
         grace = self._grace
@@ -348,20 +346,20 @@ class RequestMeter:
         return True
 
     def _charge_later(self, unpaid_micro: int) -> None:
-        assert self._payer is not None
+        assert self.payer is not None
         assert self._grace is not None
         if not self._unpaid_recorded:
             self._grace.give_back(unpaid_micro)
             # The engine may have opened the lease before it went away.
-            self._manager.release_later(self._payer.account, self._lease_id)
+            self._manager.release_later(self.payer.account, self._lease_id)
             return
         self._grace.charge_waits(unpaid_micro)
         self._manager.deduct_later(
-            self._payer.account,
+            self.payer.account,
             self._unpaid_recorded,
             self._lease_id,
             operation_type=self._operation_type,
-            member=self._payer.member,
+            member=self.payer.member,
             flags=("unpaid", *self._unpaid_flags),
         )
 

@@ -13,10 +13,10 @@ from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.api_request import Headers
 from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.counts import MeteringCounts
+from ducto_redis.middleware.holds.request_hold import RequestHold
 from ducto_redis.middleware.idempotency import KeyedRequest
 from ducto_redis.middleware.outcome import conclude
 from ducto_redis.middleware.reading import BodyReading
-from ducto_redis.middleware.recognisers.base import MeteredRequest, ResponseReader
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.results import ReleaseResult, SettleResult
 
@@ -45,29 +45,6 @@ class StreamHold(Protocol):
         ...
 
 
-class Answering(msgspec.Struct, frozen=True):
-    """What the answer to a metered request is read with.
-
-    Attributes:
-        request: what the request asks for.
-        reader: what reads the usage in the answer.
-        hold: what grows with the answer, if it is a stream; None where all that is to be held is held.
-        output_limit: the limit on the tokens of one answer that the request was lowered to; None where it was not.
-        keyed: the request, where it carries an Idempotency-Key that is looked at.
-    """
-
-    request: MeteredRequest
-    reader: ResponseReader
-    hold: StreamHold | None = None
-    output_limit: int | None = None
-    keyed: KeyedRequest | None = None
-
-    @property
-    def changes_answer(self) -> bool:
-        """Whether events may be kept from the client, or a stream be ended early."""
-        return self.reader.hides_events or self.hold is not None
-
-
 class Responder:
     """Passes one request's answer on, and closes the request's meter at its end.
 
@@ -77,7 +54,8 @@ class Responder:
     Args:
         client: the server's side.
         meter: the request's meter, open or not.
-        answering: what reads the answer; None where only the endpoint records usage.
+        request_hold: the hold of the request, with what reads the answer; None where only the endpoint records usage.
+        keyed: the request, where it carries an Idempotency-Key that is looked at.
         manager: owns the tasks that settle.
         hold_json_up_to: bytes of a JSON answer that are held back, so that its headers can say what it cost.
         counts: counts what becomes of answers.
@@ -87,7 +65,8 @@ class Responder:
         self,
         client: Client,
         meter: RequestMeter,
-        answering: Answering | None,
+        request_hold: RequestHold | None,
+        keyed: KeyedRequest | None,
         manager: AsyncCreditManager,
         hold_json_up_to: int,
         counts: MeteringCounts,
@@ -98,7 +77,8 @@ class Responder:
         """Whether the answer was ended because its hold could not grow."""
         self._client = client
         self._meter = meter
-        self._answering = answering
+        self._request_hold = request_hold
+        self._keyed = keyed
         self._manager = manager
         self._hold_json_up_to = hold_json_up_to
         self._counts = counts
@@ -116,9 +96,11 @@ class Responder:
     async def send(self, message: Message) -> None:
         """Take the application's next message."""
         kind = message["type"]
-        if self.passed and kind == "http.response.body" and message.get("more_body", False) and not self._held:
+        if kind == "http.response.body" and self._status is not None:
+            if self._held or not self.passed or not message.get("more_body", False):
+                await self._body(message)
             # Most messages of a stream: the shortest way.
-            if self._hold is not None:
+            elif self._hold is not None:
                 await self._pass_covered(message, self._hold)
             elif self._reading is not None:
                 body = bytes(message.get("body", b""))
@@ -133,8 +115,6 @@ class Responder:
             await self._start(message)
         elif self._status is None:
             await self._client.send(message)  # such as early hints: no part of the answer yet
-        elif kind == "http.response.body":
-            await self._body(message)
         else:
             await self._let_go()
             if kind == "http.response.pathsend":  # the server sends a file: nothing more comes
@@ -143,7 +123,7 @@ class Responder:
             await self._pass(message)
 
     async def finish(self, *, interrupted_by: BaseException | None = None) -> None:
-        """The application has returned, or raised: make sure that the meter is closed.
+        """Make sure that the meter is closed, when the application has returned, or raised.
 
         An application that fails before anything was passed gives its client an error, which costs nothing. But an
         answer that was held back when its client left is charged as far as it came.
@@ -151,33 +131,38 @@ class Responder:
         self._meter.end()
         if not self._ended and isinstance(interrupted_by, Exception) and not self.passed and not self._client.told:
             self._reading = None
-        settling = self._settle(complete=self._ended)
+        settling = self._settling or self._settle(complete=self._ended)
         try:
-            if interrupted_by is None:
+            if interrupted_by is None and self._held:
                 await self._let_go()
         finally:
             if settling is not None and not settling.done():
                 await asyncio.shield(settling)
 
     async def _start(self, message: Message) -> None:
-        self._status = message["status"]
-        if not self._meter.opened or self._status >= 300:
-            self._answering = None
+        self._status = status = message["status"]
+        if status >= 300 or not self._meter.opened:
+            self._request_hold = self._keyed = None
             await self._pass(message)
             return
         content_type = content_encoding = b""
-        for name, value in message.get("headers", ()):
+        headers = message.get("headers", ())
+        for name, value in headers:
             name = name.lower()  # Django does not write them in lower case
             if name == b"content-type":
                 content_type = value.partition(b";")[0].strip().lower()
             elif name == b"content-encoding":
                 content_encoding = value
-        if self._answering is not None:
-            self._hold = self._answering.hold
+        hold = self._request_hold
+        if hold is not None:
+            self._hold = hold.growing
             self._reading = BodyReading(
-                self._answering.reader, content_type, content_encoding, whole_events=self._answering.changes_answer
+                hold.reader,
+                content_type,
+                content_encoding,
+                whole_events=hold.reader.hides_events or self._hold is not None,
             )
-            self._reading.begin(message["status"], Headers(message.get("headers", ())))
+            self._reading.begin(status, Headers(headers))
         if content_type == b"application/json" or _is_json(content_type):
             self._held.append(message)
         else:
@@ -228,12 +213,12 @@ class Responder:
             await self._client.send({**message, "body": passing})
 
     async def _is_covered(self, hold: StreamHold) -> bool:
-        assert self._answering is not None
+        assert self._request_hold is not None
         assert self._reading is not None
         if self._reading.failed:
             return True
         try:
-            self._tokens = self._answering.reader.tokens_to_cover
+            self._tokens = self._request_hold.reader.tokens_to_cover
         except Exception:
             self._reading.fail()
             return True
@@ -253,9 +238,9 @@ class Responder:
             self._client.stop()
 
     def _ending(self) -> bytes | None:
-        assert self._answering is not None
+        assert self._request_hold is not None
         try:
-            return self._answering.reader.ending()
+            return self._request_hold.reader.ending()
         except Exception:
             logger.exception("the recogniser can't end a stream, which is cut")
             return None
@@ -274,11 +259,13 @@ class Responder:
         self._held.clear()
         if self._meter.left_open:
             start = self._with_reserved(start)
-        if self._reading is not None and self._reading.is_stream:
+        if self._reading is not None and self._reading.passes_whole_events and self._reading.is_stream:
             start = self._without_length(start)
-        await self._pass(start if result is None else _with_charge(start, result, *self._lowered_to()))
+        self.passed = True
+        send = self._client.send
+        await send(start if result is None else self._with_charge(start, result))
         for message in rest:
-            await self._pass(message)
+            await send(message)
         self._client.end()
 
     async def _end_of_passed(self, message: Message) -> None:
@@ -323,11 +310,24 @@ class Responder:
         lease = self._meter.lease
         if lease is None:
             return start
-        return _with_headers(start, (RESERVED, format_credits(lease.amount)), *self._lowered_to())
+        return self._with_headers(start, (RESERVED, format_credits(lease.amount)))
 
-    def _lowered_to(self) -> tuple[tuple[bytes, str], ...]:
-        limit = None if self._answering is None else self._answering.output_limit
-        return () if limit is None else ((MAX_TOKENS, str(limit)),)
+    def _with_charge(self, start: Message, result: SettleResult | ReleaseResult) -> Message:
+        charged = format_credits(result.amount) if isinstance(result, SettleResult) else "0"
+        return self._with_headers(start, (CHARGED, charged), (REMAINING, format_credits(result.available)))
+
+    def _with_headers(self, start: Message, *ours: tuple[bytes, str]) -> Message:
+        headers = []
+        for header in start.get("headers", ()):
+            # What an application passes on from behind another metering is replaced: ours is what its client pays.
+            if header[0].lower() not in _OURS:
+                headers.append(header)
+        for name, value in ours:
+            headers.append((name, value.encode()))
+        hold = self._request_hold
+        if hold is not None and hold.output_limit is not None:
+            headers.append((MAX_TOKENS, b"%d" % hold.output_limit))
+        return {**start, "headers": headers}
 
     def _settle(self, *, complete: bool) -> _Settling | None:
         """Start, once, to close the meter; in a task of the manager, which no cancellation of the request stops."""
@@ -338,7 +338,7 @@ class Responder:
     async def _close(self, complete: bool) -> SettleResult | ReleaseResult | None:
         try:
             self._record(complete)
-            keyed = None if self._answering is None else self._answering.keyed
+            keyed = self._keyed
             if keyed is not None and (self._meter.recorded or self._meter.left_open):
                 return await keyed.keep_and_charge(self._meter.close_in_task(), self._held)
             return await self._meter.close_in_task()
@@ -352,39 +352,23 @@ class Responder:
             return None
 
     def _record(self, complete: bool) -> None:
-        answering = self._answering
-        held = self._meter.estimate
-        if answering is None or not isinstance(held, UsageMetrics) or (self._reading is None and not self.stopped):
+        hold, held = self._request_hold, self._meter.estimate
+        if hold is None or not isinstance(held, UsageMetrics) or (self._reading is None and not self.stopped):
             return
-        charge, reported = conclude(answering.request, answering.reader, self._reading, held, complete=complete)
+        charge, reported = conclude(hold.request, hold.reader, self._reading, held, complete=complete)
         if charge is None:
             return
         if charge.later:
             self._meter.leave_open(charge)
-        else:
-            self._meter.record(charge.usage, *charge.flags, *(self._flags() if reported else ()))
-
-    def _flags(self) -> list[str]:
-        flags = []
-        if self.stopped:
-            flags.append("stopped")
-        if self._drained:
+            return
+        flags = charge.flags
+        if reported and self.stopped:
+            flags = (*flags, "stopped")
+        if reported and self._drained:
             self._counts.drained += 1
-            flags.append("drained")
-        return flags
+            flags = (*flags, "drained")
+        self._meter.record(charge.usage, *flags)
 
 
 def _is_json(content_type: bytes) -> bool:
     return content_type.startswith(b"application/") and content_type.endswith((b"/json", b"+json"))
-
-
-def _with_charge(start: Message, result: SettleResult | ReleaseResult, *more: tuple[bytes, str]) -> Message:
-    charged = format_credits(result.amount) if isinstance(result, SettleResult) else "0"
-    return _with_headers(start, (CHARGED, charged), (REMAINING, format_credits(result.available)), *more)
-
-
-def _with_headers(start: Message, *ours: tuple[bytes, str]) -> Message:
-    # What an application passes on from behind another metering is replaced: ours is what its client pays.
-    headers = [header for header in start.get("headers", ()) if header[0].lower() not in _OURS]
-    headers.extend([(name, value.encode()) for name, value in ours])
-    return {**start, "headers": headers}

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
@@ -15,15 +14,14 @@ from ducto_redis.errors import ConfigError, CreditError
 from ducto_redis.middleware.api_request import ApiRequest, api_request
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
 from ducto_redis.middleware.estimates import Estimates
-from ducto_redis.middleware.payer import Account, find_payer
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.middleware.recognisers.sockets import SocketRecogniser
-from ducto_redis.middleware.request_meter import FindPayer, RequestMeter
+from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.middleware.routing import METERED, MeteredPrefixes, unknown_route
 from ducto_redis.payer import Payer
 
-NewMeter: TypeAlias = Callable[[FindPayer], RequestMeter]
-"""Returns a meter that is not open yet."""
+NewMeter: TypeAlias = Callable[[Scope, Payer | None], RequestMeter]
+"""Returns a meter that is not open yet, for a connection and its payer; None where the payer is not known yet."""
 
 logger = logging.getLogger("ducto_redis.middleware")
 
@@ -37,7 +35,6 @@ class SocketMetering:
     Args:
         app: the application.
         recognisers: the APIs that are recognised by their paths.
-        account: says who pays for a connection.
         new_meter: makes the meter of each hold.
         prefixes: paths under which no connection is to be free only because nobody knows it.
         refuses_unknown: whether such a connection is refused.
@@ -51,7 +48,6 @@ class SocketMetering:
         self,
         app: ASGIApp,
         recognisers: Sequence[SocketRecogniser],
-        account: Account,
         new_meter: NewMeter,
         prefixes: MeteredPrefixes,
         *,
@@ -63,7 +59,6 @@ class SocketMetering:
                 raise ConfigError(f"sockets takes objects such as OpenAIRealtime(), not {recogniser!r}")
         self._app = app
         self._recognisers = tuple(recognisers)
-        self._account = account
         self._new_meter = new_meter
         self._prefixes = prefixes
         self._refuses_unknown = refuses_unknown
@@ -73,9 +68,7 @@ class SocketMetering:
         request = api_request(scope)
         for recogniser in self._recognisers:
             if recogniser.matches(request.path):
-                session = SocketSession(
-                    recogniser, self._new_meter, partial(find_payer, self._account, scope), request, receive, send
-                )
+                session = SocketSession(recogniser, self._new_meter, request, receive, send)
                 await session.run(self._app, self._estimates)
                 return
         named = structs.replace(request, method="WEBSOCKET")
@@ -98,7 +91,6 @@ class SocketSession:
     Args:
         recogniser: knows the API.
         new_meter: makes the meter of each hold.
-        find_payer: says who pays; it is asked once.
         request: the handshake.
         receive, send: the connection.
     """
@@ -107,14 +99,12 @@ class SocketSession:
         self,
         recogniser: SocketRecogniser,
         new_meter: NewMeter,
-        find_payer: FindPayer,
         request: ApiRequest,
         receive: Receive,
         send: Send,
     ) -> None:
         self._recogniser = recogniser
         self._new_meter = new_meter
-        self._ask_payer = find_payer
         self._payer: Payer | None = None
         self._request = request
         self._scope = request.scope
@@ -184,15 +174,10 @@ class SocketSession:
         assert self._meter is not None
         self._meter.record(charge.usage, *charge.flags)
 
-    async def _find_payer(self) -> Payer:
-        if self._payer is None:
-            self._payer = await self._ask_payer()
-        return self._payer
-
     async def _next_hold(self) -> RequestMeter:
-        meter = self._new_meter(self._find_payer)
-        payer = await meter.find_payer()
-        operation_type = payer.operation_type or self._recogniser.operation_type
+        meter = self._new_meter(self._scope, self._payer)
+        self._payer = await meter.find_payer()
+        operation_type = self._payer.operation_type or self._recogniser.operation_type
         await meter.reserve(self._reader.next_estimate(), operation_type=operation_type)
         return meter
 

@@ -34,7 +34,7 @@ logger = logging.getLogger("ducto_redis.middleware")
 _CLAMP_ATTEMPTS = 4
 
 
-class Holds:
+class HoldPolicy:
     """How requests are held for, as the settings say.
 
     Args:
@@ -57,7 +57,7 @@ class RequestHold:
     """The hold of one request.
 
     Args:
-        holds: how it is held for.
+        policy: how it is held for.
         meter: the request's.
         recogniser: knows the API.
         request: what was read from it.
@@ -73,18 +73,18 @@ class RequestHold:
 
     def __init__(
         self,
-        holds: Holds,
+        policy: HoldPolicy,
         meter: RequestMeter,
         recogniser: Recogniser,
         request: MeteredRequest,
         asked: ApiRequest,
     ) -> None:
         self.request = request
-        self.reader = recogniser.read_response(request, holds.estimates)
+        self.reader = recogniser.read_response(request, policy.estimates)
         self.application_body = recogniser.application_body(asked.body, request, None)
         self.output_limit: int | None = None
         self.growing: IncrementalHold | None = None
-        self._holds = holds
+        self._policy = policy
         self._meter = meter
         self._recogniser = recogniser
         self._asked = asked
@@ -96,18 +96,20 @@ class RequestHold:
             CreditError: as `manager.reserve`. A refusal that a smaller request would pass names the largest limit on
                 output that would.
         """
-        holds, meter = self._holds, self._meter
-        payer = await meter.find_payer()
+        policy, meter = self._policy, self._meter
+        payer = meter.payer or await meter.find_payer()
         operation_type = payer.operation_type or self._recogniser.operation_type
-        worst_case = self.request.estimate
-        most_tokens = self._most_tokens()
-        grows = 0 < holds.step_tokens < most_tokens and self._can_grow()
-        route = "" if holds.learning is None else without_ids(self._asked.sent_path)
-        estimate = worst_case
+        estimate = worst_case = self.request.estimate
+        learning = policy.learning
+        route = "" if learning is None else without_ids(self._asked.sent_path)
+        grows = False
+        if policy.step_tokens:
+            most_tokens = self._most_tokens()
+            grows = policy.step_tokens < most_tokens and self._can_grow()
         if grows:
-            estimate = with_output(worst_case, holds.step_tokens)
-        elif holds.learning is not None and worst_case.output_tokens and not self.request.holds_worst_case:
-            tokens = holds.learning.output_tokens(route, worst_case.model, worst_case.output_tokens)
+            estimate = with_output(worst_case, policy.step_tokens)
+        elif learning is not None and worst_case.output_tokens and not self.request.holds_worst_case:
+            tokens = learning.output_tokens(route, worst_case.model, worst_case.output_tokens)
             estimate = with_output(worst_case, tokens)
         try:
             await meter.reserve(estimate, operation_type=operation_type, worst_case=worst_case)
@@ -115,17 +117,18 @@ class RequestHold:
             refused: Shortage = error
         else:
             if grows and not meter.unpaid:
-                price = partial(holds.manager.price_micro, payer.account)
+                price = partial(policy.manager.price_micro, payer.account)
                 self.growing = IncrementalHold(
-                    holds.manager, meter, price, estimate, worst_case, most_tokens, holds.step_tokens
+                    policy.manager, meter, price, estimate, worst_case, most_tokens, policy.step_tokens
                 )
-            self._watch(holds.learning, route)
+            if learning is not None or policy.counts is not None:
+                self._watch(learning, route)
             return
         await self._open_lowered(refused, payer, operation_type)
 
     def _most_tokens(self) -> int:
         """Return what bounds the output: not the default, which only says what to hold where nothing does."""
-        request, ceiling = self.request, self._holds.estimates.max_tokens_ceiling
+        request, ceiling = self.request, self._policy.estimates.max_tokens_ceiling
         if request.output_limit is not None or not request.estimate.output_tokens:
             return request.estimate.output_tokens
         return MAX_COUNT if ceiling is None else ceiling * max(1, request.answers)
@@ -141,11 +144,11 @@ class RequestHold:
 
     async def _open_lowered(self, refused: Shortage, payer: Payer, operation_type: str) -> None:
         """Hold the worst case of the request with a lower limit, or raise what refused it."""
-        holds = self._holds
-        price = partial(holds.manager.price_micro, payer.account)
-        for _ in range(_CLAMP_ATTEMPTS if holds.least_output else 0):
-            limit = await largest_limit(self.request, holds.estimates, price, budget_micro(refused))
-            if limit is None or limit < holds.least_output or (lowered := self._lowered(limit)) is None:
+        policy = self._policy
+        price = partial(policy.manager.price_micro, payer.account)
+        for _ in range(_CLAMP_ATTEMPTS if policy.least_output else 0):
+            limit = await largest_limit(self.request, policy.estimates, price, budget_micro(refused))
+            if limit is None or limit < policy.least_output or (lowered := self._lowered(limit)) is None:
                 break
             request, application_body = lowered
             try:
@@ -154,25 +157,26 @@ class RequestHold:
                 refused = error
                 continue
             self.request, self.application_body, self.output_limit = request, application_body, limit
-            self.reader = self._recogniser.read_response(request, holds.estimates)
-            if holds.counts is not None:
-                holds.counts.clamped += 1
-            self._watch(None, "")
+            self.reader = self._recogniser.read_response(request, policy.estimates)
+            if policy.counts is not None:
+                policy.counts.clamped += 1
+            if policy.counts is not None:
+                self._watch(None, "")
             return
         check = partial(
-            holds.manager.check_affordable,
+            policy.manager.check_affordable,
             payer.account,
             operation_type=operation_type,
             member=payer.member,
             required_feature=payer.required_feature,
             parent=payer.parent,
         )
-        await note_largest_limit(refused, self.request, holds.estimates, price, check)
+        await note_largest_limit(refused, self.request, policy.estimates, price, check)
         raise refused
 
     def _lowered(self, limit: int) -> tuple[MeteredRequest, bytes] | None:
         """Return the request with another limit, and its body; None where the body can't be made to say so."""
-        estimates = self._holds.estimates
+        estimates = self._policy.estimates
         lowered = with_limit(self.request, limit, estimates)
         if lowered is None:
             return None
@@ -186,8 +190,7 @@ class RequestHold:
 
     def _watch(self, learning: Learning | None, route: str) -> None:
         """See to it that it is counted, and learned, how much of what could be used is used."""
-        if learning is not None or self._holds.counts is not None:
-            self._meter.on_settled = partial(self._settled, learning, route, self.request.estimate)
+        self._meter.on_settled = partial(self._settled, learning, route, self.request.estimate)
 
     def _settled(
         self,
@@ -199,8 +202,8 @@ class RequestHold:
         meter = self._meter
         if not isinstance(result, SettleResult):
             return
-        if self._holds.counts is not None:
-            self._holds.counts.holds.add(meter.held, result.amount + result.shortfall)
+        if self._policy.counts is not None:
+            self._policy.counts.holds.add(meter.held, result.amount + result.shortfall)
         if learning is not None and not meter.flagged:
             used = sum(usage.output_tokens for usage in meter.recorded if usage.model == worst_case.model)
             learning.answered(route, worst_case.model, used, worst_case.output_tokens)
