@@ -52,12 +52,13 @@ class TestMemoryStore(StoreConformance):
         return make
 
 
-class TestRedisStore(StoreConformance):
-    """RedisStore on Valkey and on Redis, over the link of an event loop and the link of threads."""
+class OnServer:
+    """RedisStore on one server, over the link of an event loop or the link of threads."""
 
-    @pytest.fixture(params=["event loop", "threads"])
-    def make_store(self, request: pytest.FixtureRequest, server_url: str) -> Iterator[MakeStore]:
-        blocking = request.param == "threads"
+    blocking = False
+
+    @pytest.fixture
+    def make_store(self, server_url: str) -> Iterator[MakeStore]:
         used: set[str] = set()
 
         def make(namespace: str, *, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
@@ -66,7 +67,7 @@ class TestRedisStore(StoreConformance):
                 server_url,
                 namespace=namespace,
                 partitions=partitions,
-                blocking=blocking,
+                blocking=self.blocking,
                 timeout_seconds=30,
                 journal_limit=journal_limit,
                 scripts=scripts_at(clock_offset_ms),
@@ -78,6 +79,27 @@ class TestRedisStore(StoreConformance):
             if keys := list(client.scan_iter(f"{namespace}:*", count=10_000)):
                 client.delete(*keys)
         client.close()
+
+
+class EveryOperation(
+    AccountConformance,
+    ConcurrencyConformance,
+    GrantConformance,
+    LeaseConformance,
+    LossConformance,
+    NamespaceConformance,
+):
+    """The part of the suite that shows how commands reach a store: what a script decides is told once a server."""
+
+
+class TestRedisStore(OnServer, StoreConformance):
+    """The whole suite, on Valkey and on Redis."""
+
+
+class TestRedisStoreWithThreads(OnServer, EveryOperation):
+    """Every operation over the link of threads."""
+
+    blocking = True
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +139,7 @@ class OnCluster:
         return make_store_on_cluster
 
 
-class TestOperationsOnCluster(
-    OnCluster,
-    AccountConformance,
-    ConcurrencyConformance,
-    GrantConformance,
-    LeaseConformance,
-    LossConformance,
-    NamespaceConformance,
-):
+class TestOperationsOnCluster(OnCluster, EveryOperation):
     """Every operation: that its keys are in one slot, and where its answer comes from."""
 
 
@@ -134,11 +148,20 @@ class TestRedisStoreOnCluster(OnCluster, StoreConformance):
     """The whole suite."""
 
 
-class TestDictStore(StoreConformance):
-    """The example of docs/custom-stores.md."""
+class OnDictStore:
+    """The example of docs/custom-stores.md, which runs the scripts as MemoryStore does."""
 
     @pytest.fixture
     def make_store(self, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
         monkeypatch.syspath_prepend(EXAMPLES)
         make: MakeStore = importlib.import_module("dict_store").make_store
         return make
+
+
+class TestDictStore(OnDictStore, EveryOperation):
+    """Every operation."""
+
+
+@pytest.mark.long
+class TestWholeDictStore(OnDictStore, StoreConformance):
+    """The whole suite."""
