@@ -1,4 +1,4 @@
-"""The body of a request: read whole once, and perhaps not given to the application as it was."""
+"""The body of a request: read whole once; the application may get another one."""
 
 from starlette.types import Receive, Scope
 
@@ -6,7 +6,7 @@ from ducto_redis.middleware.error_responses import BadRequestError
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """Return the request's whole body, or None where the client has gone before its end.
+    """Return the whole body of the request, or None where the client left before its end.
 
     Raises:
         BadRequestError: where it is larger than `limit` bytes, or compressed.
@@ -46,7 +46,7 @@ def scope_for(scope: Scope, length: int, *, uncompressed: bool) -> Scope:
     Args:
         scope: the request's, which stays as it is.
         length: bytes of the other body.
-        uncompressed: whether the answer must not be compressed on its way here, since not all of it may go on.
+        uncompressed: whether the response must not be compressed on its way here, since not all of it may go on.
     """
     headers = [(name, b"%d" % length if name == b"content-length" else value) for name, value in scope["headers"]]
     if uncompressed:

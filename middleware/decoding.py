@@ -1,4 +1,4 @@
-"""Content-Encoding, undone for reading only: what goes to the client stays as the application encoded it."""
+"""Content-Encoding, undone for reading only: the client gets the bytes that the application encoded."""
 
 import zlib
 from typing import Protocol
@@ -6,16 +6,16 @@ from typing import Protocol
 # Enough for zlib to tell gzip from zlib by the header.
 _GZIP_OR_ZLIB = 47
 _RAW_DEFLATE = -15
-# What one chunk may grow to: a few bytes can be told to become gigabytes.
+# The bytes that one chunk may grow to: a few compressed bytes can become gigabytes.
 _LARGEST_CHUNK = 32 * 2**20
 
 
 class UndecodableError(ValueError):
-    """The encoding is not known here, or the bytes do not follow it."""
+    """The error of an unknown encoding, or of bytes that do not follow theirs."""
 
 
 class Decoder(Protocol):
-    """Undoes an encoding piece by piece."""
+    """A decoder that undoes an encoding piece by piece."""
 
     def decode(self, chunk: bytes) -> bytes:
         """Return what can be read now. Raises UndecodableError."""
@@ -32,7 +32,7 @@ _IDENTITY = _Identity()
 
 class _Unknown:
     def decode(self, chunk: bytes) -> bytes:
-        raise UndecodableError("the answer's Content-Encoding is not gzip or deflate")
+        raise UndecodableError("the response's Content-Encoding is not gzip or deflate")
 
 
 class _Zlib:
@@ -46,9 +46,9 @@ class _Zlib:
             try:
                 text += self._inflate(chunk)
             except zlib.error as error:
-                raise UndecodableError(f"the answer is not gzip or deflate: {error}") from None
+                raise UndecodableError(f"the response is not gzip or deflate: {error}") from None
             if self._stream.unconsumed_tail:
-                raise UndecodableError(f"a chunk of the answer becomes larger than {_LARGEST_CHUNK} bytes")
+                raise UndecodableError(f"a chunk of the response becomes larger than {_LARGEST_CHUNK} bytes")
             chunk = self._stream.unused_data
             if chunk:  # gzip allows several members, one after the other
                 self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)

@@ -1,4 +1,4 @@
-"""How many tokens a request may use, and how many it used where nobody said so."""
+"""The tokens that a request may use, and those to charge where the response reports none."""
 
 import logging
 from collections.abc import Callable
@@ -19,12 +19,12 @@ _FEWEST_BYTES_PER_TOKEN_BEYOND_ASCII = 2
 
 
 def most_tokens(ascii_bytes: int, other_bytes: int) -> int:
-    """Return the most tokens that text of a model's answer is expected to have been, by its size in bytes."""
+    """Return the most tokens that text of a model's response is expected to have been, by its size in bytes."""
     return -(-ascii_bytes // _FEWEST_BYTES_PER_TOKEN) - (-other_bytes // _FEWEST_BYTES_PER_TOKEN_BEYOND_ASCII)
 
 
 class Estimates:
-    """Upper bounds for holds, and counts for charges that no reported usage decides.
+    """Upper bounds for holds, and token counts for charges without a reported usage.
 
     Args:
         default_max_tokens: output tokens that a request is held to need where it sets no limit itself.
@@ -48,7 +48,7 @@ class Estimates:
         self.count_tokens = count_tokens
 
     def output(self, asked: int | None) -> int:
-        """Return the most output tokens that one answer may have, where the request set the limit `asked`."""
+        """Return the most output tokens that one response may have, where the request set the limit `asked`."""
         most = self.default_max_tokens if asked is None else asked
         return most if self.max_tokens_ceiling is None else min(most, self.max_tokens_ceiling)
 
@@ -58,7 +58,7 @@ class Estimates:
         return size if counted is None else counted
 
     def charged_tokens(self, model: str | None, size: int, text: Callable[[], str]) -> int:
-        """Return the tokens to charge for a text of `size` bytes where the answer reports none."""
+        """Return the tokens to charge for a text of `size` bytes where the response reports none."""
         counted = self._tokenise(model, text)
         return -(-size // BYTES_PER_TOKEN) if counted is None else counted
 

@@ -14,13 +14,13 @@ class ServerSentEvent(NamedTuple):
 
 
 class ServerSentEventParser:
-    """Cuts a stream of bytes into events, wherever the bytes were split.
+    """A parser that cuts a stream of bytes into events, wherever the bytes were split.
 
     Lines end with LF, CR or CRLF. It works on bytes: no line break lies inside a UTF-8 sequence, so a character that
     was cut in the middle is whole again in its event.
 
     Args:
-        max_event_bytes: the size from which an event is left out, so that a stream without line breaks can't fill
+        max_event_bytes: the size from which an event is left out, so that a stream without line breaks cannot fill
             the memory. `skipped_bytes` counts what was left out.
     """
 
@@ -39,7 +39,7 @@ class ServerSentEventParser:
 
     @property
     def between_events(self) -> bool:
-        """Whether all that came so far were whole events."""
+        """True where the bytes so far end between two events."""
         return not (self._line or self._data or self._name or self._after_cr or self._at_start or self._skipping)
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
@@ -66,7 +66,7 @@ class ServerSentEventParser:
         return events
 
     def finish(self) -> list[ServerSentEvent]:
-        """The stream is over: return the event that no empty line completed, if there is one."""
+        """End the stream: return the event that no empty line completed, if there is one."""
         events: list[ServerSentEvent] = []
         if self._line:
             line = b"".join(self._line)
@@ -127,7 +127,7 @@ def as_sent(event: ServerSentEvent) -> bytes:
 
 
 def looks_like_events(start: bytes) -> bool | None:
-    """Tell whether a body that starts so is a stream of events, whatever its content type says; None: too little."""
+    """Tell whether a body with this start is a stream of events, by its bytes alone; None where they are too few."""
     if start.startswith((b"{", b"[")):
         return False
     if _BOM.startswith(start):

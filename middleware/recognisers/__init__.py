@@ -1,4 +1,4 @@
-"""Recognisers: what the requests to an API may cost, and what its answers say they used.
+"""Recognisers of APIs: the most that a request may cost, and the usage that its response reports.
 
 Each provider has a folder, whose `__all__` and `DEFAULT_RECOGNISERS` this module gathers.
 """

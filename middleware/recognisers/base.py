@@ -15,19 +15,19 @@ from ducto_redis.middleware.sse import ServerSentEvent
 
 
 class MeteredRequest(Struct, frozen=True):
-    """What a request asks for. A recogniser that must know more of a request keeps it in a subclass.
+    """A request as its recogniser read it. A recogniser that must know more of a request keeps it in a subclass.
 
     Attributes:
-        estimate: the most that it may use; what it costs is held.
-        counted_input_tokens: what its prompt is charged where the answer does not report it.
-        streams: whether it asks for its answer in pieces.
-        answers: how many answers it asks for, each with at most a share of the estimate's `output_tokens`; 0 where the
-            API knows no limit on these.
-        output_limit: the limit on the tokens of one answer that it sets itself; None where it sets none.
-        may_reason_hidden: whether the model may charge for reasoning that the answer does not show.
+        estimate: the most that it may use; its price is held.
+        counted_input_tokens: the tokens of its prompt that are charged where the response reports none.
+        streams: True where it asks for a stream.
+        answers: the number of alternative answers (choices) that it asks for; they share the estimate's
+            `output_tokens`. 0 where the API has no limit on those.
+        output_limit: its own limit on the tokens of one answer; None where it sets none.
+        may_reason_hidden: True where the model may charge for reasoning that the response does not show.
         continues: the id of earlier work whose outcome it asks for; empty where it starts work.
-        holds_worst_case: whether all that it may use is held whatever the settings say, because its work may go on
-            after its answer, or because its stream does not show what it uses.
+        holds_worst_case: True where the whole estimate is held whatever the settings say, because the work may go on
+            after the response, or because its stream does not show its usage.
     """
 
     estimate: UsageMetrics
@@ -41,14 +41,14 @@ class MeteredRequest(Struct, frozen=True):
 
 
 class Charge(NamedTuple):
-    """What an answer used. The flags go into the journal entry and say how far to trust the numbers:
+    """The usage of a response. The flags go into the journal entry and say how far to trust the numbers:
 
-    - `usage_counted`: the answer did not report its usage, so it was counted
-    - `usage_invalid`: it reported something that is no usage
-    - `interrupted`: it did not come to its end
+    - `usage_counted`: the response reported no usage, so it was counted
+    - `usage_invalid`: its report made no sense
+    - `interrupted`: it was cut off
     - `answer_unread`: a part of it could not be read
 
-    Work that goes on after its answer is not charged yet: `later` is its id, which must be unique among all work that
+    Work that goes on after its response is not charged yet: `later` is its id, which must be unique among all work that
     is metered, and `usage` its prompt, as counted.
     """
 
@@ -58,7 +58,7 @@ class Charge(NamedTuple):
 
 
 class ResponseReader(ABC):
-    """Reads one answer while it passes, and never holds it up.
+    """A reader of one response while it passes. It never delays the response.
 
     `begin` is called first. Then either `document` is called once, or `event` for each server-sent event (`skipped` for
     those that report nothing, where `report_fields` are named); then `charge` once.
@@ -69,41 +69,41 @@ class ResponseReader(ABC):
     `event`. None named: every event is parsed."""
 
     unread_bytes = 0
-    """Bytes of the answer that could not be read: of an unknown Content-Encoding, or too large to keep."""
+    """Bytes of the response that could not be read: of an unknown Content-Encoding, or too large to keep."""
 
     hides_events = False
-    """Whether `hidden` is to be asked for every event that is not skipped, since some are not meant for the client."""
+    """True where `hidden` decides for every event that is not skipped, as some are not meant for the client."""
 
     lines_are_stream = False
-    """Whether a JSON answer of several lines is a stream. (One of `application/x-ndjson` is in any case.)"""
+    """True where a JSON response of several lines is a stream. (One of `application/x-ndjson` is in any case.)"""
 
     array_is_stream = False
-    """Whether a JSON answer that is an array is a stream whose events are the array's elements."""
+    """True where a JSON response that is an array is a stream, whose events are the elements."""
 
     names_work = False
-    """Whether `work_id` is to be asked for as the answer begins, for its work may go on without it."""
+    """True where `work_id` is read as the response begins, for its work may go on without it."""
 
     @property
     def work_id(self) -> str | None:
-        """The id of the work under way, once the answer has named it. See `Charge.later`."""
+        """The id of the work under way, once the response has named it. See `Charge.later`."""
         return None
 
     def begin(self, status: int, headers: Headers) -> None:  # noqa: B027
-        """Take the status, below 300, and the headers of the answer, before any of its body."""
+        """Take the status, below 300, and the headers of the response, before any of its body."""
 
     @abstractmethod
     def document(self, body: bytes) -> None:
-        """Take a whole body, which may be no JSON, or cut off."""
+        """Take a whole body. It may be cut off, or not be JSON."""
 
     @abstractmethod
     def event(self, event: ServerSentEvent) -> None:
-        """Take one event of a stream. Its data may be no JSON."""
+        """Take one event of a stream. Its data may not be JSON."""
 
     def skipped(self, events: bytes) -> None:  # noqa: B027
-        """Take whole events, as they were sent, that report nothing. Text that they deliver may have to be counted."""
+        """Take whole events, as they were sent, that report nothing. Their text may have to be counted."""
 
     def hidden(self, event: ServerSentEvent) -> bool:
-        """Tell, after `event` took it, whether an event is kept from the client, who did not ask for it."""
+        """Tell, after `event` took it, whether to hide an event from the client, who did not ask for it."""
         return False
 
     @property
@@ -118,14 +118,14 @@ class ResponseReader(ABC):
 
     @property
     def knows_usage(self) -> bool:
-        """Whether the answer has reported all that it used, so that a cut from here on leaves nothing to be guessed.
+        """True once the response has reported all its usage, so that a cut from here on leaves nothing to guess.
 
         Asked only where the model may reason unseen: what was delivered does not say then what was used.
         """
         return True
 
     def ending(self) -> bytes | None:
-        """Return what ends the stream here, as the API ends one whose limit on tokens was reached.
+        """Return the bytes that end the stream here, as the API ends one at its limit on tokens.
 
         It is sent after a whole event. None: the stream can only be cut.
         """
@@ -133,23 +133,23 @@ class ResponseReader(ABC):
 
     @abstractmethod
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what to charge, or None for nothing, as where the answer turned out to be an error.
+        """Return the charge, or None for nothing, as for a response that turned out to be an error.
 
-        `complete` is False where the answer did not come to its end: what was delivered is charged.
+        `complete` is False where the response did not come to its end: what was delivered is charged.
         """
 
 
 class Recogniser(ABC):
-    """Knows one API. It keeps nothing about a request: one object serves them all."""
+    """The knowledge of one API. It keeps nothing about a request: one object serves them all."""
 
     operation_type = "default"
-    """What the API's work is called in leases and in the ledger, where the payer does not say."""
+    """The name of the API's work in leases and in the ledger, unless the payer names it."""
 
     methods = frozenset({"POST"})
     """The methods that cost something."""
 
     free = False
-    """Whether its requests cost nothing: they pass untouched, and nothing but `matches` is asked."""
+    """True where its requests cost nothing: they pass untouched, and only `matches` is called."""
 
     path_end = ""
     """The end of the paths that belong to the API, such as "/chat/completions". Empty: only by `routes`."""
@@ -159,9 +159,9 @@ class Recogniser(ABC):
         return bool(self.path_end) and path.rstrip("/").endswith(self.path_end)
 
     def continued(self, method: str, path: str) -> str | None:
-        """Return the id of the work that a request asks about, whose outcome an earlier answer left open.
+        """Return the id of the work that a request asks about, whose outcome an earlier response left open.
 
-        Such a request holds nothing. Where its answer shows the work finished, that is charged.
+        Such a request holds nothing. Where its response shows the work finished, that is charged.
         """
         return None
 
@@ -176,10 +176,10 @@ class Recogniser(ABC):
 
     @abstractmethod
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return the reader for the answer to this request."""
+        """Return the reader for the response to this request."""
 
     def read_answer(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return the reader for the answer to this request: the name that `read_response` had."""
+        """Return the reader for the response to this request. Deprecated: call `read_response`."""
         warn_renamed("read_answer", "read_response")
         found: ResponseReader = overridden_read_response(self)(self, request, estimates)
         return found
@@ -190,7 +190,7 @@ class Recogniser(ABC):
         Args:
             body: the request's.
             request: what was read from it.
-            output_limit: the tokens of one answer that the account can pay, where that is less than what the request
+            output_limit: the tokens of one response that the account can pay, where that is less than what the request
                 asked for; None leaves its limit alone.
         """
         return body

@@ -1,4 +1,4 @@
-"""Readers that parse what a stream delivered only where that can change the charge."""
+"""A base for response readers that parse delivered text only where it can change the charge."""
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.estimates import Estimates
@@ -6,7 +6,7 @@ from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest
 from ducto_redis.middleware.recognisers.usage_reader import LONGEST_NAME, UsageReader
 from ducto_redis.middleware.sse import ServerSentEventParser
 
-# What a stream may keep unparsed in memory, in bytes; a longer one is counted piece by piece.
+# The bytes that a stream may keep unparsed; a longer one is counted piece by piece.
 _MOST_SKIPPED = 64 * 2**10
 _DONE = b"data: [DONE]\n\n"
 
@@ -28,11 +28,11 @@ class DeferringReader(UsageReader):
         self._skipped: list[bytes] = []
 
     def take_plain_text(self, events: bytes) -> bool:
-        """Read, the quick way, what is one event with text and nothing else. Returns whether it was."""
+        """Read one event with text and nothing else by a fast path. Returns False for anything else."""
         return False
 
     def take_report(self, usage: UsageMetrics, *, whole: bool = True) -> None:
-        """Take what the answer reports: totals so far. `whole` is False where a part of the report made no sense."""
+        """Take a report: totals so far. `whole` is False where a part of the report made no sense."""
         self.reported = usage
         self.invalid = not whole
         self.delivered_since_report = False
@@ -47,7 +47,7 @@ class DeferringReader(UsageReader):
             self._tier_reported = self._tier_reported or reported
 
     def skipped(self, events: bytes) -> None:
-        """Keep events that report nothing, in case that they must be counted."""
+        """Keep events that report nothing, in case they must be counted."""
         self._skipped.append(events)
         self._skipped_bytes += len(events)
         if self._skipped_bytes > _MOST_SKIPPED:
@@ -68,13 +68,13 @@ class DeferringReader(UsageReader):
         return super().tokens_to_cover
 
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
+        """Return the reported usage, or the counted one where no report is usable; None for an error."""
         if self._skipped:
             self._read_what_matters()
         return super().charge(complete=complete)
 
     def _read_what_matters(self) -> None:
-        """Parse what was skipped, as far as it can change the charge."""
+        """Parse the skipped events that can change the charge."""
         if self.reported is None:
             self._read_skipped()
             return
@@ -91,7 +91,7 @@ class DeferringReader(UsageReader):
         self._skipped = []
         self._skipped_bytes = self._skipped_before_report = 0
         if before:
-            # It came before the report: it is only counted, and says the tier where the report did not.
+            # Events before the report are only counted, and name the tier where the report does not.
             known = self.reported, self.invalid, self.delivered_since_report
             tier = self.service_tier
             self._parse(before)

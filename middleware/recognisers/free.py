@@ -1,4 +1,4 @@
-"""What the free routes of APIs share."""
+"""The base of recognisers for free routes."""
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.api_request import ApiRequest
@@ -8,7 +8,7 @@ from ducto_redis.middleware.sse import ServerSentEvent
 
 
 class FreeRecogniser(Recogniser):
-    """Names requests that cost nothing, so that they are not taken for unknown ones. Nothing of them is read."""
+    """A recogniser of requests that cost nothing, so that they do not count as unknown. Nothing of them is read."""
 
     free = True
 
@@ -23,10 +23,10 @@ class FreeRecogniser(Recogniser):
 
 class _FreeReader(ResponseReader):
     def document(self, body: bytes) -> None:
-        """Nothing is charged, whatever it says."""
+        """Ignore the body: nothing is charged."""
 
     def event(self, event: ServerSentEvent) -> None:
-        """The same for streams."""
+        """Ignore the event."""
 
     def charge(self, *, complete: bool) -> Charge | None:
         return None

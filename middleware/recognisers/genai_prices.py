@@ -66,11 +66,11 @@ _decoder = msgspec.json.Decoder(_Request)
 
 
 class GenaiPrices(Recogniser):
-    """An API with JSON requests, whose answers genai-prices can read. Needs `ducto-redis[prices]`.
+    """An API with JSON requests, whose responses genai-prices can read. Needs `ducto-redis[prices]`.
 
         routes={"/ocr": GenaiPrices("mistral", "ocr", measures={"input_document_pages": 50})}
 
-    A request is refused in OpenAI's shape; it can't be clamped, and a stream can only be cut.
+    A request is refused in OpenAI's shape; it cannot be clamped, and a stream can only be cut.
 
     Args:
         provider: the provider's id in genai-prices, such as "mistral".
@@ -121,7 +121,7 @@ class GenaiPrices(Recogniser):
         writes = any(mapping.dest == "output_tokens" for mapping in self._extractor.mappings)
         output = estimates.output(max(limits) if limits else None) if writes else 0
         if max(prompt.most_tokens, output) > MAX_COUNT:
-            raise BadRequestError("the limits on tokens are too large", param="max_tokens")
+            raise BadRequestError("the token limits are too large", param="max_tokens")
         estimate = UsageMetrics(
             model=model,
             input_tokens=prompt.most_tokens,
@@ -138,12 +138,12 @@ class GenaiPrices(Recogniser):
         )
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         return GenaiPricesReader(request, estimates, self._extractor)
 
 
 class GenaiPricesReader(DeferringReader):
-    """Reads one answer: of a stream, the last event that reports a usage counts."""
+    """A reader of one response: of a stream, the last event that reports a usage counts."""
 
     lines_are_stream = True
 
@@ -155,7 +155,7 @@ class GenaiPricesReader(DeferringReader):
         self._extractor = extractor
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
+        """Take the whole response."""
         self._take(decode(body), body)
 
     def event(self, event: ServerSentEvent) -> None:
@@ -166,19 +166,19 @@ class GenaiPricesReader(DeferringReader):
             self._take(decode(event.data), event.data)
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none: measures are those that were held."""
+        """Return the usage of a response that reports none: measures are those that were held."""
         return structs.replace(super().counted_usage(), measures=self.request.estimate.measures)
 
-    def _take(self, answer: object, text: bytes) -> None:
-        if not isinstance(answer, Mapping):
+    def _take(self, response: object, text: bytes) -> None:
+        if not isinstance(response, Mapping):
             self.deliver_all(text)
             return
-        for written in texts(answer, _TEXTS):
+        for written in texts(response, _TEXTS):
             self.deliver(written)
-        if answer.get("error"):
+        if response.get("error"):
             self.failed = True
         try:
-            _, found = self._extractor.extract(answer)
+            _, found = self._extractor.extract(response)
         except ValueError:
             return  # this event reports nothing
         self._take_usage(found)

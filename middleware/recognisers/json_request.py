@@ -19,7 +19,7 @@ NOTHING = Raw(b"")
 
 
 def decode_request(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return what a body holds. Raises BadRequestError."""
+    """Return the decoded body. Raises BadRequestError."""
     try:
         if not body.isascii():
             body.decode()  # the decoder does not look into what it skips

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 @lru_cache(1024)
 def is_one_of(model: str | None, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a model follows one of the patterns, whatever provider is named before it.
+    """Tell whether a model follows one of the patterns; a provider named before it does not count.
 
     >>> [is_one_of(model, ("o1*", "gpt-5*")) for model in ("openai/gpt-5-mini", "openai.gpt-4o", None)]
     [True, False, False]

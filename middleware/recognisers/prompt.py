@@ -1,4 +1,4 @@
-"""What a prompt may cost, and what it is charged where no answer says so: text, and media inside it."""
+"""The tokens of a prompt, text and media: the most that it may take, and the likely number."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,7 +40,7 @@ class Prompt(Struct, frozen=True, gc=False):
 
     Attributes:
         most_tokens: the most that it may take.
-        likely_tokens: what it is charged where the answer reports no usage.
+        likely_tokens: what it is charged where the response reports no usage.
     """
 
     most_tokens: int
@@ -67,7 +67,7 @@ def measure_prompt(
         marks: what a part must contain, one of these, to be searched for media.
 
     Raises:
-        BadRequestError: where media can't be counted.
+        BadRequestError: where media cannot be counted.
     """
     texts: list[bytes | memoryview] = []
     media_size = most = likely_size = 0

@@ -1,4 +1,4 @@
-"""The usage that an answer reports, in OpenTelemetry's meaning: totals, and parts inside them."""
+"""The usage that a response reports, in OpenTelemetry's meaning: totals, and parts inside them."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from msgspec import structs
 
 from ducto_redis.metrics import UsageMetrics
 
-# No answer has a billion tokens: such a number is a mistake, and charging it would empty an account.
+# No response has a billion tokens: such a number is a mistake, and charging it would empty an account.
 _MOST = 10**9
 
 _INPUT_PARTS = (
@@ -20,11 +20,11 @@ _OUTPUT_PARTS = ("reasoning_tokens", "audio_output_tokens", "image_output_tokens
 
 
 class InvalidReportError(ValueError):
-    """The object is no usage."""
+    """The error of an object that is not a usage report."""
 
 
 def count(value: object) -> int | None:
-    """Return a reported number of tokens or calls; None for anything that is none. 12.0 is 12, "12" is no number."""
+    """Return a reported number of tokens or calls; None for anything else. 12.0 is 12, "12" is not a number."""
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= _MOST else None
@@ -51,14 +51,14 @@ def take_parts(details: object, names: Mapping[str, str], parts: dict[str, int])
     """
     if details is None:
         return True
-    if not isinstance(details, Mapping):
+    if not isinstance(details, dict):
         return False
     whole = True
     for theirs, ours in names.items():
         value = details.get(theirs)
         if value is None:
             continue
-        # Nearly all are plain numbers, for which no call is made.
+        # Most values are plain integers: they need no call.
         found = value if type(value) is int and 0 <= value <= _MOST else count(value)
         if found is None:
             whole = False

@@ -12,7 +12,7 @@ from ducto_redis.middleware.recognisers.earlier_contract import adapt_socket_rec
 
 
 class SessionReader(ABC):
-    """Reads one session while its messages pass, and never holds them up."""
+    """A reader of one session while its messages pass. It never delays them."""
 
     @abstractmethod
     def next_estimate(self) -> UsageMetrics:
@@ -28,19 +28,19 @@ class SessionReader(ABC):
 
     @property
     def between_work(self) -> bool:
-        """Whether nothing is under way that the hold is for; then what is to be charged is charged at once."""
+        """True while no work is under way that the hold is for; a charge is then made at once."""
         return True
 
     @abstractmethod
     def unfinished(self) -> Charge | None:
-        """The session is over: return what has been used and was not charged, as far as it was seen."""
+        """Return the usage that was seen and not charged when the session ended."""
 
 
 class SocketRecogniser(ABC):
-    """Knows one API that is spoken over WebSockets. It keeps nothing about a session: one object serves them all."""
+    """The knowledge of one API over WebSockets. It keeps nothing about a session: one object serves them all."""
 
     operation_type = "default"
-    """What the API's work is called in leases and in the ledger, where the payer does not say."""
+    """The name of the API's work in leases and in the ledger, unless the payer names it."""
 
     path_end = ""
     """The end of the paths that belong to the API, such as "/realtime"."""
@@ -63,5 +63,5 @@ class SocketRecogniser(ABC):
         """Return the message that tells a client why its session ends, in the API's shape; None where it has none."""
 
     def error_body(self, refusal: Refusal) -> dict[str, Any]:
-        """Return the body of the HTTP answer to a handshake that is refused."""
+        """Return the body of the HTTP response to a handshake that is refused."""
         return refusal.as_openai()

@@ -1,4 +1,4 @@
-"""What readers of answers share: the latest report, and a count of what was delivered for want of one."""
+"""A base for response readers: the latest report, or a count of the delivered text where there is none."""
 
 import json
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ _decoder = msgspec.json.Decoder()
 
 
 class UsageReader(ResponseReader):
-    """A reader for an API whose answers report their usage.
+    """A reader for an API whose responses report their usage.
 
     A subclass finds in documents and events what is reported and delivered, and hands it to `take_report` and
     `deliver`. Reports are cumulative: the last one counts.
@@ -45,7 +45,7 @@ class UsageReader(ResponseReader):
         self._delivered_text: list[str] | None = None if estimates.count_tokens is None else []
 
     def take_report(self, usage: UsageMetrics, *, whole: bool = True) -> None:
-        """Take what the answer reports: totals so far. `whole` is False where a part of the report made no sense."""
+        """Take a report: totals so far. `whole` is False where a part of the report made no sense."""
         self.reported = usage
         self.invalid = not whole
         self.delivered_since_report = False
@@ -56,7 +56,7 @@ class UsageReader(ResponseReader):
             self.service_tier = tier
 
     def deliver(self, text: str) -> None:
-        """Count text, of whatever kind, that the provider charges as output."""
+        """Count text of any kind that the provider charges as output."""
         if not text:
             return
         size = len(text)
@@ -71,7 +71,7 @@ class UsageReader(ResponseReader):
             self._delivered_text.append(text)
 
     def deliver_all(self, text: bytes) -> None:
-        """Count an answer of another shape, as an application's own routes may have: all of it was delivered."""
+        """Count a response of another shape, as an application's own routes may have: all of it was delivered."""
         self.of_another_shape = True
         self.deliver(text.decode(errors="replace"))
 
@@ -113,11 +113,11 @@ class UsageReader(ResponseReader):
 
     @property
     def knows_usage(self) -> bool:
-        """Whether the stream has ended, or nothing was delivered since its last report."""
+        """True once the stream has ended, or while nothing was delivered since its last report."""
         return self.done or (self.reported is not None and not self.delivered_since_report)
 
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
+        """Return the reported usage, or the counted one where no report is usable; None for an error."""
         flags = [] if complete or self.done else ["interrupted"]
         if self.invalid:
             flags.append("usage_invalid")
@@ -140,12 +140,12 @@ class UsageReader(ResponseReader):
         return Charge(usage, tuple(flags))
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none."""
+        """Return the usage of a response that reports none."""
         return UsageMetrics(input_tokens=self.request.counted_input_tokens, output_tokens=self.delivered_tokens)
 
 
 def decode(text: bytes) -> object:
-    """Return what a piece of JSON holds; None where it is none."""
+    """Return the value of a piece of JSON; None where it is not JSON."""
     try:
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -101,7 +101,7 @@ class AnthropicMessages(Recogniser):
         prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
         input_tokens = prompt.most_tokens + uses * self._server_tool_tokens
         if input_tokens > MAX_COUNT:
-            raise BadRequestError("the tools may be used too often", param="tools")
+            raise BadRequestError("the limits on tool uses are too large", param="tools")
         # Writing to the cache costs more than plain input. A token per byte covers that; counted ones do not.
         writes_cache = estimates.count_tokens is not None and b'"cache_control"' in request.body
         estimate = UsageMetrics(
@@ -143,7 +143,7 @@ class AnthropicMessages(Recogniser):
         return None if vertex is None else unquote(vertex[1])
 
     def streams(self, body_says: bool | None, path: str) -> bool:
-        """Tell whether a request asks for its answer in pieces."""
+        """Tell whether a request asks for its response in pieces."""
         return bool(body_says) or path.endswith(":streamRawPredict")
 
     def _server_tools(self, tools: list[dict[str, Any]]) -> tuple[int, int]:

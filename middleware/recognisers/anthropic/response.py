@@ -1,4 +1,4 @@
-"""What a message of Anthropic's says about its usage, and what it delivered."""
+"""The usage that a message of Anthropic's reports, and the text that it delivers."""
 
 import json
 from typing import Any
@@ -26,13 +26,13 @@ _EVENTS = frozenset(
         "error",
     }
 )
-# What the model wrote. Blocks with the results of server-side tools, whose types end otherwise, are input.
+# Blocks that the model wrote. The results of server-side tools are input.
 _WRITTEN = frozenset({"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"})
 _DELTA_TEXTS = ("text", "thinking", "partial_json")
 
 
 class _Report(Struct):
-    """What of a message is needed where it reports its usage: the rest, and so all text, is only skipped over."""
+    """The fields of a message that reports its usage; the rest, and so all text, is skipped."""
 
     usage: dict[str, Any] | None = None
     error: Raw = Raw(b"")
@@ -54,7 +54,7 @@ _TEXT_EVENTS = (b"event: content_block_delta\ndata: ", b"data: ")
 
 
 class MessageReader(DeferringReader):
-    """Reads one message: a JSON document, or the events of a stream."""
+    """A reader of one message: a JSON document, or the events of a stream."""
 
     report_fields: tuple[bytes, ...] = (b"usage", b"error")
 
@@ -66,10 +66,14 @@ class MessageReader(DeferringReader):
         self._totals_final = False
 
     def document(self, body: bytes) -> None:
-        """Take the whole message. What is no message counts as delivered text."""
+        """Take the whole message. A body of another shape counts as delivered text."""
         try:
-            answer = _report_decoder.decode(body)
-            if answer.usage is not None and bytes(answer.error) in (b"", b"null") and self._take_usage(answer.usage):
+            response = _report_decoder.decode(body)
+            if (
+                response.usage is not None
+                and bytes(response.error) in (b"", b"null")
+                and self._take_usage(response.usage)
+            ):
                 return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
@@ -106,7 +110,7 @@ class MessageReader(DeferringReader):
             self.failed = True
 
     def take_plain_text(self, events: bytes) -> bool:
-        """Read the quick way what is one event, with a piece of text. Returns whether it was."""
+        """Read one event with a piece of text by a fast path. Returns False for anything else."""
         start = next((len(start) for start in _TEXT_EVENTS if events.startswith(start)), 0)
         if not start or events.find(b"\n", start) != len(events) - 2 or b"\r" in events:
             return False
@@ -119,7 +123,7 @@ class MessageReader(DeferringReader):
 
     @property
     def knows_usage(self) -> bool:
-        """Whether the message's final totals have come: the first event's leave out what was written since."""
+        """True once the message's final totals have come: those of the first event leave out what was written since."""
         return self.done or self._totals_final
 
     def ending(self) -> bytes | None:
@@ -129,7 +133,7 @@ class MessageReader(DeferringReader):
 
     def ending_events(self) -> list[tuple[bytes, bytes]]:
         """Return the names and the data of these events; none where the stream can only be cut."""
-        delivered = self.delivered_tokens  # this reads what was put off, and with it the block that is open
+        delivered = self.delivered_tokens  # parses the skipped events, and with them the open block
         if not self._started or self.done or self.of_another_shape:
             return []
         reported = self.reported
@@ -145,7 +149,7 @@ class MessageReader(DeferringReader):
         return [(event["type"].encode(), json.dumps(event).encode()) for event in events]
 
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
+        """Return the reported usage, or the counted one where no report is usable; None for an error."""
         charge = super().charge(complete=complete)
         if charge is not None and "iterations" in self._report and has_advisor(self._report):
             return Charge(charge.usage, (*charge.flags, "advisor_not_charged"))

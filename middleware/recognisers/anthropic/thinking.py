@@ -18,7 +18,7 @@ def with_fitting_budget(body: bytes, path: Sequence[str], thinking: Mapping[str,
         body: the request's, with its limit lowered to `limit` tokens.
         path: where its settings for thinking stand.
         thinking: what they are; None for none.
-        limit: the tokens of the answer.
+        limit: the tokens of the response.
     """
     budget = None if thinking is None else thinking.get("budget_tokens")
     if type(budget) is not int or budget < limit:

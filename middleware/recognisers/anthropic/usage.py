@@ -17,15 +17,15 @@ _DETAILS = (("output_tokens_details", _OUTPUT_PARTS), ("server_tool_use", _SERVE
 
 
 def read_usage(report: object) -> tuple[UsageMetrics, bool]:
-    """Return what a usage object reports, and whether all of it could be used.
+    """Return the usage that an object reports, and whether all of it could be used.
 
-    Its totals are those of the answer. What a compaction of the context used on the way is charged beside them, and
+    Its totals are those of the response. What a compaction of the context used on the way is charged beside them, and
     stands in `iterations` only; what an advisor used does too, but belongs to another model: `has_advisor`.
 
     Raises:
         InvalidReportError: where a total is missing, or is no count.
     """
-    if not isinstance(report, Mapping):
+    if not isinstance(report, dict):
         raise InvalidReportError("the usage is not an object")
     parts: dict[str, int] = {}
     whole = True
@@ -46,11 +46,11 @@ def read_usage(report: object) -> tuple[UsageMetrics, bool]:
 
 def has_advisor(report: object) -> bool:
     """Tell whether a usage object reports that another model was asked for advice, which its totals leave out."""
-    return isinstance(report, Mapping) and bool(_iterations(report, "advisor_message"))
+    return isinstance(report, dict) and bool(_iterations(report, "advisor_message"))
 
 
 def _iterations(report: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
     iterations = report.get("iterations")
     if not isinstance(iterations, list):
         return []
-    return [item for item in iterations if isinstance(item, Mapping) and item.get("type") == kind]
+    return [item for item in iterations if isinstance(item, dict) and item.get("type") == kind]

@@ -82,7 +82,7 @@ class BedrockConverse(Recogniser):
         check_limit(limit, "maxTokens")
         tier = service_tier({"serviceTier": body.service_tier})
         if not isinstance(tier, str | None):
-            raise BadRequestError("the type of a serviceTier is a text", param="serviceTier")
+            raise BadRequestError("the type of serviceTier must be a string", param="serviceTier")
         check_name(tier, "serviceTier")
         prompt_parts = [bytes(body.messages), bytes(body.system), bytes(body.tool_config)]
         prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
@@ -107,7 +107,7 @@ class BedrockConverse(Recogniser):
         )
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         return ConverseReader(request, estimates)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:

@@ -1,4 +1,4 @@
-"""What Bedrock's Converse says about its usage, and what it delivered."""
+"""The usage that Bedrock's Converse reports, and the text that it delivers."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ _TEXTS = ("text", "toolUse", "reasoningContent", "reasoningText", "name")
 
 
 class ConverseReader(DeferringReader):
-    """Reads one answer: a JSON document, or the events of a binary stream, told apart by what is in them."""
+    """A reader of one response: a JSON document, or the events of a binary stream, told apart by what is in them."""
 
     report_fields = (b"usage", b"message")
 
@@ -26,16 +26,16 @@ class ConverseReader(DeferringReader):
         self._stopped = False
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer. What is no answer of Converse's counts as delivered text."""
-        answer = decode(body)
-        output = answer.get("output") if isinstance(answer, dict) else None
-        if not isinstance(answer, dict) or not ("usage" in answer or isinstance(output, dict)):
+        """Take the whole response. A body of another shape counts as delivered text."""
+        response = decode(body)
+        output = response.get("output") if isinstance(response, dict) else None
+        if not isinstance(response, dict) or not ("usage" in response or isinstance(output, dict)):
             self.deliver_all(body)
             return
         message = output.get("message") if isinstance(output, dict) else None
         if isinstance(message, dict):
             self._deliver_content(message.get("content"))
-        self._take_metadata(answer)
+        self._take_metadata(response)
 
     def event(self, event: ServerSentEvent) -> None:
         """Take one event."""
@@ -60,7 +60,7 @@ class ConverseReader(DeferringReader):
 
     def ending(self) -> bytes | None:
         """Return the events that end the stream as one that reached its `maxTokens`."""
-        output = self.delivered_tokens  # this reads what was put off, and with it the block that is open
+        output = self.delivered_tokens  # parses the skipped events, and with them the open block
         if self.done or self.of_another_shape:
             return None
         frames = []

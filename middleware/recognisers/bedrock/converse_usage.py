@@ -9,12 +9,12 @@ _CACHE = {"cacheReadInputTokens": "cache_read_tokens", "cacheWriteInputTokens": 
 
 
 def read_usage(report: object) -> tuple[UsageMetrics, bool]:
-    """Return what a usage object reports, and whether all of it could be used.
+    """Return the usage that an object reports, and whether all of it could be used.
 
     Raises:
         InvalidReportError: where a total is missing, or is no count.
     """
-    if not isinstance(report, Mapping):
+    if not isinstance(report, dict):
         raise InvalidReportError("the usage is not an object")
     parts: dict[str, int] = {}
     whole = take_parts(report, _CACHE, parts)
@@ -24,13 +24,13 @@ def read_usage(report: object) -> tuple[UsageMetrics, bool]:
     inside = count(report.get("totalTokens")) == tokens + output
     details = report.get("cacheDetails")
     for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, Mapping) and detail.get("ttl") == "1h":
+        if isinstance(detail, dict) and detail.get("ttl") == "1h":
             whole &= take_parts(detail, {"inputTokens": "cache_write_1h_tokens"}, parts)
     usage, fits = usage_of(tokens if inside else tokens + cached, output, parts)
     return usage, whole and fits
 
 
 def service_tier(holder: Mapping[str, object]) -> object:
-    """Return the tier that an answer, or a request, names; None where it names none."""
+    """Return the tier that a response, or a request, names; None where it names none."""
     tier = holder.get("serviceTier")
-    return tier.get("type") if isinstance(tier, Mapping) else None
+    return tier.get("type") if isinstance(tier, dict) else None

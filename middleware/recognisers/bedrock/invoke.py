@@ -1,4 +1,4 @@
-"""Bedrock's InvokeModel: bodies and answers as the provider of the model has them."""
+"""Bedrock's InvokeModel: bodies and responses as the provider of the model has them."""
 
 import re
 from base64 import b64decode
@@ -37,7 +37,7 @@ _TEXTS = ("generation", "outputText", "completion", "text", "outputs", "results"
 class BedrockInvoke(AnthropicMessages):
     """`POST .../model/{model}/invoke` and `.../invoke-with-response-stream`, as for Anthropic's models.
 
-    Bodies and answers of other models are read as far as they are alike: a limit named `max_tokens`, and the usage
+    Bodies and responses of other models are read as far as they are alike: a limit named `max_tokens`, and the usage
     where it is reported in the way of Converse, OpenAI, Meta or Titan. Else it is counted; of embeddings the input, and
     pictures as such.
     """
@@ -47,7 +47,7 @@ class BedrockInvoke(AnthropicMessages):
         return _INVOKE.search(path) is not None
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         return InvokeReader(request, estimates)
 
     def error_body(self, refusal: Refusal) -> dict[str, Any]:
@@ -64,23 +64,23 @@ class BedrockInvoke(AnthropicMessages):
         return None if named is None else unquote(named[1])
 
     def streams(self, body_says: bool | None, path: str) -> bool:
-        """Tell whether a request asks for its answer in pieces, which its path says."""
+        """Tell whether a request asks for its response in pieces, which its path says."""
         named = _INVOKE.search(path)
         return named is not None and named[2] is not None
 
 
 class InvokeReader(MessageReader):
-    """Reads one answer: a JSON document, or a binary stream whose events carry the provider's own."""
+    """A reader of one response: a JSON document, or a binary stream whose events carry the provider's own."""
 
     report_fields = ()
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
-        answer = decode(body)
-        if not isinstance(answer, dict) or "usage" in answer or "content" in answer:
+        """Take the whole response."""
+        response = decode(body)
+        if not isinstance(response, dict) or "usage" in response or "content" in response:
             super().document(body)
-        elif not self._take_other(answer) and _EMBEDDINGS.isdisjoint(answer):
-            images = next((images for name in _IMAGES if isinstance(images := answer.get(name), list)), None)
+        elif not self._take_other(response) and _EMBEDDINGS.isdisjoint(response):
+            images = next((images for name in _IMAGES if isinstance(images := response.get(name), list)), None)
             if images is None:
                 super().document(body)
             else:

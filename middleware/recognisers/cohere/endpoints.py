@@ -59,7 +59,7 @@ _rerank_decoder = msgspec.json.Decoder(_RerankRequest)
 
 
 class _Cohere(Recogniser):
-    """What the recognisers of Cohere's routes share.
+    """The base of the recognisers of Cohere's routes.
 
     Args:
         default_model: the model that is priced where a request names none.
@@ -72,7 +72,7 @@ class _Cohere(Recogniser):
         self._image_tokens = image_tokens
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         return CohereReader(request, estimates)
 
     def error_body(self, refusal: Refusal) -> dict[str, Any]:
@@ -177,6 +177,6 @@ class CohereRerank(_Cohere):
 
 def _usage(model: str | None, input_tokens: int, output_tokens: int, operation: str, **more: int) -> UsageMetrics:
     if max(input_tokens, output_tokens) > MAX_COUNT:
-        raise BadRequestError("the limits on tokens are too large", param="max_tokens")
+        raise BadRequestError("the token limits are too large", param="max_tokens")
     usage = UsageMetrics(model=model, input_tokens=input_tokens, output_tokens=output_tokens, operation=operation)
     return structs.replace(usage, **more)

@@ -1,4 +1,4 @@
-"""What Cohere's answers say about their usage, and what they delivered."""
+"""The usage that Cohere's responses report, and the text that they deliver."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ _DONE = b"[DONE]"
 
 
 class CohereReader(DeferringReader):
-    """Reads one answer of version 2 or 1: a JSON document, or the events of a stream.
+    """A reader of one response, of version 2 or 1: a JSON document, or the events of a stream.
 
     Embeddings and rankings deliver nothing that is charged by its length.
     """
@@ -35,14 +35,14 @@ class CohereReader(DeferringReader):
         self._started = False
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
-        answer = decode(body)
-        if not isinstance(answer, dict):
+        """Take the whole response."""
+        response = decode(body)
+        if not isinstance(response, dict):
             self.deliver_all(body)
             return
-        for text in texts([answer.get("message"), answer.get("text")], _TEXTS):
+        for text in texts([response.get("message"), response.get("text")], _TEXTS):
             self.deliver(text)
-        self._take_usage(answer.get("usage", answer.get("meta")))
+        self._take_usage(response.get("usage", response.get("meta")))
 
     def event(self, event: ServerSentEvent) -> None:
         """Take one event."""
@@ -74,7 +74,7 @@ class CohereReader(DeferringReader):
 
     def ending(self) -> bytes | None:
         """Return the events that end a stream of version 2 as one that reached its `max_tokens`."""
-        output = self.delivered_tokens  # this reads what was put off, and with it the content that is open
+        output = self.delivered_tokens  # parses the skipped events, and with them the open content
         if not self._started or self.done or self.of_another_shape:
             return None
         units = {"input_tokens": self.request.counted_input_tokens, "output_tokens": output}
@@ -88,7 +88,7 @@ class CohereReader(DeferringReader):
         return b"".join(sent) + b"data: [DONE]\n\n"
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none: searches are the request's."""
+        """Return the usage of a response that reports none: searches are the request's."""
         return structs.replace(super().counted_usage(), search_queries=self.request.estimate.search_queries)
 
     def _take_usage(self, report: object) -> None:

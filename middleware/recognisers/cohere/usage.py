@@ -1,4 +1,4 @@
-"""The usage of Cohere's answers: what is billed, not all that the model read."""
+"""The usage of Cohere's responses: what is billed, not all that the model read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ _CALLS = {"search_units": "search_queries", "images": "images"}
 
 
 def read_usage(report: object) -> tuple[UsageMetrics, bool]:
-    """Return what the `usage` (or `meta`) of an answer reports, and whether all of it could be used.
+    """Return the usage that the `usage` (or `meta`) of a response reports, and whether all of it could be used.
 
     `billed_units` count; `tokens`, with what Cohere adds to a prompt itself, only where they are missing. What was read
     from the cache is a part of `tokens`.
@@ -18,13 +18,13 @@ def read_usage(report: object) -> tuple[UsageMetrics, bool]:
     Raises:
         InvalidReportError: where nothing is reported, or something is no count.
     """
-    if not isinstance(report, Mapping):
+    if not isinstance(report, dict):
         raise InvalidReportError("the usage is not an object")
     billed, tokens = report.get("billed_units"), report.get("tokens")
     parts: dict[str, int] = {}
-    if isinstance(billed, Mapping):
+    if isinstance(billed, dict):
         units = billed
-    elif isinstance(tokens, Mapping):
+    elif isinstance(tokens, dict):
         units = tokens
         parts["cache_read_tokens"] = _count(report, "cached_tokens")
     elif "total_tokens" in report:  # rankings of other providers

@@ -1,4 +1,4 @@
-"""What Gemini's answers say about their usage, and what they delivered."""
+"""The usage that Gemini's responses report, and the text that they deliver."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ _QUERIES = ("webSearchQueries", "imageSearchQueries")
 
 
 class GeminiRequest(MeteredRequest, frozen=True):
-    """What a request asks for.
+    """A request to Gemini.
 
     Attributes:
         array: whether it wants its stream as one array of JSON instead of server-sent events.
@@ -27,7 +27,7 @@ class GeminiRequest(MeteredRequest, frozen=True):
 
 
 class GeminiReader(UsageReader):
-    """Reads one answer: a JSON document, the events of a stream, or the elements of a stream that is an array."""
+    """A reader of one response: a JSON document, the events of a stream, or the elements of a streamed array."""
 
     array_is_stream = True
 
@@ -39,9 +39,9 @@ class GeminiReader(UsageReader):
         self._covered_bytes = 0
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer, or all of an array at once."""
-        answer = decode(body)
-        for item in answer if isinstance(answer, list) else [answer]:
+        """Take the whole response, or all of an array at once."""
+        response = decode(body)
+        for item in response if isinstance(response, list) else [response]:
             self._take(item, body)
 
     def event(self, event: ServerSentEvent) -> None:
@@ -53,17 +53,17 @@ class GeminiReader(UsageReader):
         if self.of_another_shape:
             return None
         candidate = {"content": {"parts": [], "role": "model"}, "finishReason": "MAX_TOKENS", "index": 0}
-        answer: dict[str, Any] = {"candidates": [candidate]}
+        response: dict[str, Any] = {"candidates": [candidate]}
         if self._report:
-            answer["usageMetadata"] = self._report
-        encoded = json.dumps(answer).encode()
+            response["usageMetadata"] = self._report
+        encoded = json.dumps(response).encode()
         return b",\n" + encoded + b"]" if self._array else b"data: " + encoded + b"\n\n"
 
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what was reported; what was counted, where nothing (usable) was; None for an error.
+        """Return the reported usage, or the counted one where no report is usable; None for an error.
 
-        An answer that searched the web is one web search, and one search query for each that it made: models are priced
-        by the one or by the other.
+        A response that searched the web is one web search, and one search query for each query it made: models are
+        priced by the one or by the other.
         """
         charge = super().charge(complete=complete)
         if charge is None or not self._queries:
@@ -71,17 +71,17 @@ class GeminiReader(UsageReader):
         usage = structs.replace(charge.usage, web_search_calls=1, search_queries=len(self._queries))
         return Charge(usage, charge.flags)
 
-    def _take(self, answer: object, text: bytes) -> None:
-        if not isinstance(answer, dict) or _KNOWN.isdisjoint(answer):
+    def _take(self, response: object, text: bytes) -> None:
+        if not isinstance(response, dict) or _KNOWN.isdisjoint(response):
             self.deliver_all(text)
             return
-        candidates = answer.get("candidates")
+        candidates = response.get("candidates")
         for candidate in candidates if isinstance(candidates, list) else ():
             if isinstance(candidate, dict):
                 self._take_candidate(candidate)
-        if answer.get("error"):
+        if response.get("error"):
             self.failed = True
-        if (report := answer.get("usageMetadata")) is not None:
+        if (report := response.get("usageMetadata")) is not None:
             self._take_usage(report)
 
     def _take_usage(self, report: object) -> None:

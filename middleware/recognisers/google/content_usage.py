@@ -26,7 +26,7 @@ def reports_tokens(report: Mapping[str, Any]) -> bool:
 
 
 def read_usage(report: Mapping[str, Any]) -> tuple[UsageMetrics, bool]:
-    """Return what usage metadata report, and whether all of it could be used. A count that is missing is zero.
+    """Return the usage that metadata report, and whether all of it could be used. A count that is missing is zero.
 
     Raises:
         InvalidReportError: where something is no count.
@@ -45,7 +45,7 @@ def read_usage(report: Mapping[str, Any]) -> tuple[UsageMetrics, bool]:
             whole = False
             continue
         for detail in details:
-            if isinstance(detail, Mapping) and detail.get("modality") == modality:
+            if isinstance(detail, dict) and detail.get("modality") == modality:
                 # A count of zero is left out where messages are written as JSON.
                 found = count(detail.get("tokenCount", 0))
                 whole &= found is not None

@@ -53,7 +53,7 @@ class GeminiEmbeddings(Recogniser):
         return _request(_EMBED, self.operation_type, request, estimates)
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer."""
+        """Return a reader for the response."""
         return PredictionReader(request, estimates)
 
     def error_body(self, refusal: Refusal) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class VertexPredict(GeminiEmbeddings):
 
 
 class PredictionReader(UsageReader):
-    """Reads one answer: embeddings report tokens or characters, or nothing; images are counted."""
+    """A reader of one response: embeddings report tokens or characters, or nothing; images are counted."""
 
     def __init__(self, request: MeteredRequest, estimates: Estimates) -> None:
         super().__init__(request, estimates)
@@ -91,20 +91,20 @@ class PredictionReader(UsageReader):
         self._characters = 0
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
-        answer = decode(body)
-        if not isinstance(answer, dict):
+        """Take the whole response."""
+        response = decode(body)
+        if not isinstance(response, dict):
             return
-        self.failed = bool(answer.get("error"))
-        metadata = answer.get("metadata")
+        self.failed = bool(response.get("error"))
+        metadata = response.get("metadata")
         if isinstance(metadata, dict):
             self._characters = count(metadata.get("billableCharacterCount")) or 0
-        predictions = _objects(answer.get("predictions"))
+        predictions = _objects(response.get("predictions"))
         self._images = sum(1 for prediction in predictions if _is_image(prediction))
-        report = answer.get("usageMetadata")
+        report = response.get("usageMetadata")
         embeddings = [
-            *_objects(answer.get("embeddings")),
-            *_objects([answer.get("embedding")]),
+            *_objects(response.get("embeddings")),
+            *_objects([response.get("embedding")]),
             *_objects([prediction.get("embeddings") for prediction in predictions]),
         ]
         tokens = [_statistics(embedding) for embedding in embeddings]
@@ -120,7 +120,7 @@ class PredictionReader(UsageReader):
             self.invalid = True
 
     def event(self, event: ServerSentEvent) -> None:
-        """These answers are no streams."""
+        """Ignore the event: these responses are not streamed."""
 
     def charge(self, *, complete: bool) -> Charge | None:
         """Return what was reported, and the images; the input as counted, where nothing was reported."""

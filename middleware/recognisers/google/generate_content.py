@@ -109,7 +109,7 @@ class Gemini(Recogniser):
             service_tier=_tier(fields),
         )
         if max(estimate.input_tokens, estimate.output_tokens) > MAX_COUNT:
-            raise BadRequestError("the limits on tokens are too large", param="maxOutputTokens")
+            raise BadRequestError("the token limits are too large", param="maxOutputTokens")
         streams = named is not None and named[2] == "streamGenerateContent"
         return GeminiRequest(
             estimate,
@@ -122,7 +122,7 @@ class Gemini(Recogniser):
         )
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         assert isinstance(request, GeminiRequest)
         return GeminiReader(request, estimates)
 

@@ -1,4 +1,4 @@
-"""What Ollama's answers say about their usage, and what they delivered."""
+"""The usage that Ollama's responses report, and the text that they deliver."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ _TEXTS = ("response", "content", "thinking")
 
 
 class OllamaReader(DeferringReader):
-    """Reads one answer: a JSON document, or a stream of lines, of which the last reports the usage."""
+    """A reader of one response: a JSON document, or a stream of lines, of which the last reports the usage."""
 
     report_fields = (b"eval_count", b"prompt_eval_count", b"error")
     lines_are_stream = True
@@ -26,7 +26,7 @@ class OllamaReader(DeferringReader):
         self._prompt_counted = False
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
+        """Take the whole response."""
         self._take(decode(body), body)
 
     def event(self, event: ServerSentEvent) -> None:
@@ -35,7 +35,7 @@ class OllamaReader(DeferringReader):
 
     def ending(self) -> bytes | None:
         """Return the line that ends the stream as one that reached its `num_predict`."""
-        output = self.delivered_tokens  # this reads what was put off, and with it what a line looks like
+        output = self.delivered_tokens  # parses the skipped lines, and with them the shape of a line
         if self.done or self.of_another_shape or not self._head:
             return None
         end = {"done": True, "done_reason": "length", "eval_count": output}
@@ -43,41 +43,41 @@ class OllamaReader(DeferringReader):
         return json.dumps({**self._head, **end, **prompt}).encode() + b"\n"
 
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
+        """Return the reported usage, or the counted one where no report is usable; None for an error."""
         charge = super().charge(complete=complete)
         if charge is None or not self._prompt_counted or "usage_counted" in charge.flags:
             return charge
         return Charge(charge.usage, (*charge.flags, "usage_counted"))
 
-    def _take(self, answer: object, text: bytes) -> None:
-        if not isinstance(answer, dict) or _KNOWN.isdisjoint(answer):
+    def _take(self, response: object, text: bytes) -> None:
+        if not isinstance(response, dict) or _KNOWN.isdisjoint(response):
             self.deliver_all(text)
             return
-        if answer.get("error"):
+        if response.get("error"):
             self.failed = True
-        message = answer.get("message")
-        for holder in (answer, message if isinstance(message, dict) else {}):
+        message = response.get("message")
+        for holder in (response, message if isinstance(message, dict) else {}):
             for name in _TEXTS:
                 if isinstance(said := holder.get(name), str):
                     self.deliver(said)
             if calls := holder.get("tool_calls"):
                 self.deliver(written(calls))
-        if answer.get("done"):
+        if response.get("done"):
             self.done = True
-        elif not self._head and ("message" in answer or "response" in answer):
-            self._head = {name: answer[name] for name in ("model", "created_at") if name in answer}
+        elif not self._head and ("message" in response or "response" in response):
+            self._head = {name: response[name] for name in ("model", "created_at") if name in response}
             self._head |= (
-                {"response": ""} if "response" in answer else {"message": {"role": "assistant", "content": ""}}
+                {"response": ""} if "response" in response else {"message": {"role": "assistant", "content": ""}}
             )
-        if "eval_count" in answer or "prompt_eval_count" in answer:
-            self._take_usage(answer)
+        if "eval_count" in response or "prompt_eval_count" in response:
+            self._take_usage(response)
 
-    def _take_usage(self, answer: dict[str, Any]) -> None:
-        # An answer from a prompt that was cached may leave its count out; one of embeddings has no output.
-        self._prompt_counted = "prompt_eval_count" not in answer
+    def _take_usage(self, response: dict[str, Any]) -> None:
+        # A response from a prompt that was cached may leave its count out; one of embeddings has no output.
+        self._prompt_counted = "prompt_eval_count" not in response
         try:
-            prompt = self.request.counted_input_tokens if self._prompt_counted else total(answer["prompt_eval_count"])
-            usage, whole = usage_of(prompt, total(answer.get("eval_count", 0)), {})
+            prompt = self.request.counted_input_tokens if self._prompt_counted else total(response["prompt_eval_count"])
+            usage, whole = usage_of(prompt, total(response.get("eval_count", 0)), {})
         except InvalidReportError:
             self.invalid = True
         else:

@@ -66,7 +66,7 @@ class OpenAIChat(Recogniser):
             models of OpenAI, Anthropic and Google but gpt-4o-mini, where an image counts up to 48,169.
         file_tokens: the most tokens that a file takes which is given by its id or address. One that lies in the
             request is held at a token per byte.
-        ask_for_usage: whether a streamed answer is asked for its usage where the client did not:
+        ask_for_usage: whether a streamed response is asked for its usage where the client did not:
             `stream_options.include_usage` is added to the request, and the chunk that answers it is kept from the
             client. To be turned off for providers that refuse the field.
         rest_is_reasoning: whether a `total_tokens` above prompt and completion means reasoning that they leave out,
@@ -125,7 +125,7 @@ class OpenAIChat(Recogniser):
         prediction = 0 if (predicted := bytes(body.prediction)) == b"null" else len(predicted)
         most_output = (estimates.output(limit) + prediction) * answers
         if prompt.most_tokens > MAX_COUNT or most_output > MAX_COUNT:
-            raise BadRequestError("the limits on tokens are too large", param="max_tokens")
+            raise BadRequestError("the token limits are too large", param="max_tokens")
         streams = body.stream is True
         searches = body.web_search_options is not None or is_one_of(model, self._searching_models)
         effort = body.reasoning_effort
@@ -144,14 +144,14 @@ class OpenAIChat(Recogniser):
             answers=answers,
             output_limit=limit,
             may_reason_hidden=reasons,
-            # Sound, pictures and what is rejected of a prediction can't be counted as they come.
+            # Sound, pictures and rejected predictions cannot be counted as they come.
             holds_worst_case=bool(prediction) or (body.modalities is not None and body.modalities != ["text"]),
             adds_usage=self._ask_for_usage and streams and not asks_for_usage(body.stream_options),
             has_stream_options=body.stream_options is not UNSET,
         )
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         return ChatResponseReader(request, estimates, rest_is_reasoning=self._rest_is_reasoning)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 from ducto_redis.middleware.recognisers.prompt import BASE64_BYTES_PER_SOUND_TOKEN, Medium
 
 MARKS = (b'"image_url"', b'"input_audio"', b'"file"')
-"""What messages with media contain, one of these."""
+"""The marks of media: messages with media contain one of these."""
 
 
 class ChatMedia(NamedTuple):
-    """Finds the media in chat messages.
+    """A finder of the media in chat messages.
 
     Anything that does not look as the API documents it stays text, which holds a token per byte.
 

@@ -1,4 +1,4 @@
-"""What a chat completion says about its usage, and what it delivered."""
+"""The usage that a chat completion reports, and the text that it delivers."""
 
 from typing import Any
 
@@ -40,12 +40,12 @@ _text_chunk_decoder = msgspec.json.Decoder(_TextChunk)
 
 
 class ChatResponseReader(ChoicesReader):
-    """Reads one chat completion: a JSON document, or the chunks of a stream."""
+    """A reader of one chat completion: a JSON document, or the chunks of a stream."""
 
     chunk_object = "chat.completion.chunk"
 
     def take_plain_text(self, events: bytes) -> bool:
-        """Read the quick way what is one event, with one chunk of text. Returns whether it was."""
+        """Read one event with one chunk of text by a fast path. Returns False for anything else."""
         if not events.startswith(b"data: {") or events.find(b"\n") != len(events) - 2 or b"\r" in events:
             return False
         data = events[6:]

@@ -28,7 +28,7 @@ _USUAL = frozenset(
     {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
 )
 _USUAL_DETAILS = frozenset({*_INPUT_PARTS, "text_tokens"})
-# Where else providers report a part, for answers whose details do not: DeepSeek; Moonshot and Anthropic; Databricks;
+# Where else providers report a part, for responses whose details lack it: DeepSeek; Moonshot and Anthropic; Databricks;
 # xAI; LiteLLM. Mistral's num_cached_tokens is none of these: what it bills as cached stands in the details.
 _ELSEWHERE = {
     "cache_read_tokens": (
@@ -53,7 +53,7 @@ _ELSEWHERE = {
 
 
 def read_usage(report: object, *, rest_is_reasoning: bool = False) -> tuple[UsageMetrics, bool]:
-    """Return what a usage object reports, and whether all of it could be used.
+    """Return the usage that an object reports, and whether all of it could be used.
 
     Args:
         report: the object.
@@ -122,7 +122,7 @@ def _first(report: Mapping[str, object], places: Iterable[tuple[str, ...]]) -> i
     for place in places:
         value: object = report
         for name in place:
-            value = value.get(name) if isinstance(value, Mapping) else None
+            value = value.get(name) if isinstance(value, dict) else None
         if (found := count(value)) is not None:
             return found
     return None

@@ -21,13 +21,13 @@ from ducto_redis.middleware.recognisers.usage_reader import decode
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _KNOWN = frozenset({"choices", "usage", "error", "x_groq"})
-# What all chunks of one stream have in common.
+# The fields that all chunks of one stream share.
 _COMMON = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
 _DONE = b"data: [DONE]\n\n"
 
 
 class _Report(Struct):
-    """What of an answer is needed where it reports its usage: the rest, and so all text, is only skipped over."""
+    """The fields of a response that reports its usage; the rest, and so all text, is skipped."""
 
     usage: dict[str, Any] | None = None
     service_tier: str | None = None
@@ -37,7 +37,7 @@ _report_decoder = msgspec.json.Decoder(_Report)
 
 
 class ChoicesReader(DeferringReader):
-    """Reads one answer: a JSON document, or the chunks of a stream.
+    """A reader of one response: a JSON document, or the chunks of a stream.
 
     Args:
         request: what was asked.
@@ -47,7 +47,7 @@ class ChoicesReader(DeferringReader):
 
     report_fields = (b"usage", b"error")
     chunk_object = ""
-    """What a chunk says that it is."""
+    """The `object` of a chunk."""
 
     def __init__(self, request: MeteredRequest, estimates: Estimates, *, rest_is_reasoning: bool = False) -> None:
         super().__init__(request, estimates)
@@ -59,20 +59,20 @@ class ChoicesReader(DeferringReader):
 
     @abstractmethod
     def take_choice(self, choice: dict[str, Any]) -> None:
-        """Deliver what a choice has: of a document, or of a chunk."""
+        """Deliver the content of a choice: of a document, or of a chunk."""
 
     @abstractmethod
     def cut_choice(self, index: int) -> dict[str, object]:
         """Return a choice of a chunk that ends it for want of tokens."""
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer. What is of another shape counts as delivered text."""
+        """Take the whole response. A body of another shape counts as delivered text."""
         try:
-            # Where there is a usable report, the rest, and so all text, is only skipped over.
-            answer = _report_decoder.decode(body)
-            if answer.usage is not None and self._read_report(answer.usage):
-                if answer.service_tier is not None:
-                    self.take_tier(answer.service_tier)
+            # Where the report is usable, nothing else is read.
+            response = _report_decoder.decode(body)
+            if response.usage is not None and self._read_report(response.usage):
+                if response.service_tier is not None:
+                    self.take_tier(response.service_tier)
                 return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
@@ -100,7 +100,7 @@ class ChoicesReader(DeferringReader):
         if self.failed or not is_open:
             return _DONE
         latest = decode(self.latest) if isinstance(self.latest, bytes) else self.latest
-        assert isinstance(latest, Mapping)
+        assert isinstance(latest, dict)
         chunk: dict[str, object] = {
             "id": f"cmpl-{new_id()}",
             "object": self.chunk_object,
@@ -113,16 +113,16 @@ class ChoicesReader(DeferringReader):
         return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n" + _DONE
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none."""
+        """Return the usage of a response that reports none."""
         return structs.replace(super().counted_usage(), web_search_calls=self.request.estimate.web_search_calls)
 
-    def _take(self, answer: object, text: bytes) -> None:
-        if not isinstance(answer, dict) or _KNOWN.isdisjoint(answer):
+    def _take(self, response: object, text: bytes) -> None:
+        if not isinstance(response, dict) or _KNOWN.isdisjoint(response):
             # Of another shape, as an application's own routes may have: all of it is what was delivered.
             self.deliver_all(text)
             return
-        choices = answer.get("choices")
-        report = answer.get("usage")
+        choices = response.get("choices")
+        report = response.get("usage")
         if isinstance(choices, list):
             for choice in choices:
                 if isinstance(choice, dict):
@@ -133,18 +133,18 @@ class ChoicesReader(DeferringReader):
                         self.failed = True
                     if report is None:  # Moonshot reports there
                         report = choice.get("usage")
-        if answer.get("error"):
+        if response.get("error"):
             self.failed = True
-        if report is None and isinstance(groq := answer.get("x_groq"), dict):
+        if report is None and isinstance(groq := response.get("x_groq"), dict):
             report = groq.get("usage")
         if report is not None:
-            self._is_usage_only = choices == [] and not answer.get("error")
+            self._is_usage_only = choices == [] and not response.get("error")
             self._read_report(report)
-        self.take_tier(answer.get("service_tier"), reported=report is not None)
-        self.latest = answer
+        self.take_tier(response.get("service_tier"), reported=report is not None)
+        self.latest = response
 
     def finish_choice(self, index: object) -> None:
-        """A choice has come to its own end."""
+        """Note that a choice has come to its own end."""
         self.finished.add(index if type(index) is int else 0)
 
     def _read_report(self, report: object) -> bool:
@@ -155,7 +155,7 @@ class ChoicesReader(DeferringReader):
             self.invalid = True
             return False
         searches = self.request.estimate.web_search_calls
-        if searches and isinstance(report, Mapping) and reported_searches(report) is None:
+        if searches and isinstance(report, dict) and reported_searches(report) is None:
             usage = structs.replace(usage, web_search_calls=searches)
         self.take_report(usage, whole=whole)
         return True

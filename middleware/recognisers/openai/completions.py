@@ -80,7 +80,7 @@ class OpenAICompletions(Recogniser):
         # A suffix is read like a prompt, once for each.
         most_input = prompt.most_tokens + len(bytes(body.suffix)) * prompts
         if max(most_input, most_output) > MAX_COUNT:
-            raise BadRequestError("the limits on tokens are too large", param="max_tokens")
+            raise BadRequestError("the token limits are too large", param="max_tokens")
         streams = body.stream is True
         return _Request(
             UsageMetrics(
@@ -90,7 +90,7 @@ class OpenAICompletions(Recogniser):
             streams=streams,
             answers=made,
             output_limit=limit,
-            # What is made and not shown can't be counted as it comes.
+            # Choices that are made but not shown cannot be counted as they come.
             holds_worst_case=made > (body.n or 1) * prompts,
             adds_usage=self._ask_for_usage and streams and not asks_for_usage(body.stream_options),
             has_stream_options=body.stream_options is not UNSET,
@@ -98,7 +98,7 @@ class OpenAICompletions(Recogniser):
         )
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         return CompletionResponseReader(request, estimates)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
@@ -109,7 +109,7 @@ class OpenAICompletions(Recogniser):
 
 
 class CompletionResponseReader(ChoicesReader):
-    """Reads one completion: a JSON document, or the chunks of a stream."""
+    """A reader of one completion: a JSON document, or the chunks of a stream."""
 
     chunk_object = "text_completion"
 
@@ -124,7 +124,7 @@ class CompletionResponseReader(ChoicesReader):
         return {"index": index, "text": "", "logprobs": None, "finish_reason": "length"}
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none. A prompt that is echoed is no output."""
+        """Return the usage of a response that reports none. A prompt that is echoed is no output."""
         counted = super().counted_usage()
         if not (isinstance(self.request, _Request) and self.request.echoes):
             return counted

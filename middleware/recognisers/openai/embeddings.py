@@ -24,7 +24,7 @@ class _EmbeddingRequest(Struct):
 
 
 class _Report(Struct):
-    """What is read of an answer: its vectors, nearly all of its bytes, are only skipped over."""
+    """The fields of a response that are read; its vectors, nearly all of its bytes, are skipped."""
 
     usage: Any = None
     error: Any = None
@@ -59,27 +59,27 @@ class OpenAIEmbeddings(Recogniser):
         return MeteredRequest(estimate, prompt.likely_tokens)
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer."""
+        """Return a reader for the response."""
         return EmbeddingsReader(request, estimates)
 
 
 class EmbeddingsReader(UsageReader):
-    """Reads one answer with embeddings. What reports no usage is charged its input, as counted."""
+    """A reader of one response with embeddings. One that reports no usage is charged its input, as counted."""
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
+        """Take the whole response."""
         try:
-            answer = _report_decoder.decode(body)
+            response = _report_decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             whole = decode(body)
             fields = whole if isinstance(whole, dict) else {}
-            answer = _Report(fields.get("usage"), fields.get("error"))
-        self.failed = bool(answer.error)
-        if answer.usage is not None:
-            self._read_report(answer.usage)
+            response = _Report(fields.get("usage"), fields.get("error"))
+        self.failed = bool(response.error)
+        if response.usage is not None:
+            self._read_report(response.usage)
 
     def event(self, event: ServerSentEvent) -> None:
-        """Embeddings are not streamed; an application of its own kind may do it, and reports as it would in JSON."""
+        """Take an event of an application that streams embeddings: it reports as it would in JSON."""
         self.document(event.data)
 
     def _read_report(self, report: object) -> None:

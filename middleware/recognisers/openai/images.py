@@ -38,7 +38,7 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Answer(Struct):
-    """What is read of an answer, or of an event: the pictures, nearly all of its bytes, are only skipped over."""
+    """The fields of a response or an event that are read; the pictures, nearly all of its bytes, are skipped."""
 
     type: Any = None
     data: list[Raw] | None = None
@@ -106,43 +106,43 @@ class OpenAIImages(Recogniser):
         return MeteredRequest(estimate, likely, streams=streams, answers=0, holds_worst_case=True)
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer, plain or streamed."""
+        """Return a reader for the response, plain or streamed."""
         return ImagesReader(request, estimates)
 
 
 class ImagesReader(UsageReader):
-    """Reads one answer with pictures. They are counted, and their tokens too where the answer does not report them."""
+    """A reader of one response with pictures. It counts them, and their tokens where the response reports none."""
 
     def __init__(self, request: MeteredRequest, estimates: Estimates) -> None:
         super().__init__(request, estimates)
         self._images: int | None = None
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
-        answer = _read(body)
-        self.failed = bool(answer.error)
-        if isinstance(answer.data, list):
-            self._images = len(answer.data)
-        self._take_report(answer.usage, "image_output_tokens")
-        self._take_report(answer.svg_usage, None)  # of the model that draws in words
+        """Take the whole response."""
+        response = _read(body)
+        self.failed = bool(response.error)
+        if isinstance(response.data, list):
+            self._images = len(response.data)
+        self._take_report(response.usage, "image_output_tokens")
+        self._take_report(response.svg_usage, None)  # of the model that draws in words
 
     def event(self, event: ServerSentEvent) -> None:
-        """Take one event. One is sent for each picture that is ready, others for what is seen of it before."""
-        answer = _read(event.data)
-        if isinstance(answer.type, str) and answer.type.endswith(".completed"):
+        """Take one event: of a finished picture, or of a preview."""
+        response = _read(event.data)
+        if isinstance(response.type, str) and response.type.endswith(".completed"):
             self._images = (self._images or 0) + 1
-            self._take_report(answer.usage, "image_output_tokens")
+            self._take_report(response.usage, "image_output_tokens")
             self.done = self._images >= self.request.estimate.images
-        self.failed = bool(answer.error) and not self._images
+        self.failed = bool(response.error) and not self._images
 
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what was reported; what was counted, where nothing (usable) was; None for an error."""
+        """Return the reported usage, or the counted one where no report is usable; None for an error."""
         if self.reported is not None and self._images is not None:
             self.reported = structs.replace(self.reported, images=self._images)
         return super().charge(complete=complete)
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none: a quarter of the most that its pictures may take."""
+        """Return the usage of a response that reports none: a quarter of the most that its pictures may take."""
         asked = self.request.estimate.images
         images = asked if self._images is None else self._images
         tokens = -(-self.request.estimate.output_tokens * images // (asked * _LIKELY_PART))

@@ -1,7 +1,6 @@
 """The usage object of OpenAI's endpoints for pictures and sound: tokens, or seconds."""
 
 import math
-from collections.abc import Mapping
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, take_parts, total, usage_of
@@ -20,7 +19,7 @@ _MOST_SECONDS = 10**7
 
 
 def read_token_usage(report: object, *, output_part: str | None = None) -> tuple[UsageMetrics, bool]:
-    """Return what a usage object reports, and whether all of it could be used.
+    """Return the usage that an object reports, and whether all of it could be used.
 
     Args:
         report: the object.
@@ -34,7 +33,7 @@ def read_token_usage(report: object, *, output_part: str | None = None) -> tuple
     >>> read_token_usage({"input_tokens": 14, "input_token_details": {"audio_tokens": 14}, "output_tokens": 45})
     (UsageMetrics(input_tokens=14, output_tokens=45, audio_input_tokens=14), True)
     """
-    if not isinstance(report, Mapping):
+    if not isinstance(report, dict):
         raise InvalidReportError("the usage is not an object")
     if report.get("input_tokens") is None and report.get("seconds") is not None:
         seconds = whole_seconds(report["seconds"])
@@ -55,7 +54,7 @@ def read_token_usage(report: object, *, output_part: str | None = None) -> tuple
 
 
 def whole_seconds(value: object) -> int | None:
-    """Return a number of seconds, rounded up; None for anything that is none. Some give it as a string.
+    """Return a number of seconds, rounded up; None for anything else. Some providers send a string.
 
     >>> whole_seconds(8.1), whole_seconds("4"), whole_seconds("soon")
     (9, 4, None)

@@ -9,7 +9,7 @@ _DEPLOYMENT = re.compile(r"/(?:deployments|engines)/([^/]+)/")
 
 
 def model_of(named: object, path: str, default: str | None) -> str | None:
-    """Return the model that a request asks for: what its body names, else its path, else the default.
+    """Return the model of a request: the one its body names, else its path, else the default.
 
     Raises:
         BadRequestError: where that is no name that a model can have.

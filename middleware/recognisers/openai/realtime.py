@@ -87,7 +87,7 @@ class OpenAIRealtime(SocketRecogniser):
 
 
 class RealtimeReader(SessionReader):
-    """Reads one Realtime session.
+    """A reader of one Realtime session.
 
     Usage is charged as `response.done` and completed transcriptions report it. What a response that was cut off used
     has to be counted: what came of it, and as its input all that the session knows of its context.
@@ -130,7 +130,7 @@ class RealtimeReader(SessionReader):
         return None
 
     def received(self, message: str | bytes) -> None:
-        """Count what the client says: it is input of the next response."""
+        """Count the client's messages: they are input of the next response."""
         if _is_sound(message, "input_audio_buffer.append"):
             self._heard_sound_bytes += len(message)
         else:
@@ -138,11 +138,11 @@ class RealtimeReader(SessionReader):
 
     @property
     def between_work(self) -> bool:
-        """Whether no response is under way. A transcription may be done while one is, and is charged with it."""
+        """True while no response is under way. A transcription that ends during one is charged with it."""
         return not self._response_runs
 
     def unfinished(self) -> Charge | None:
-        """Return what is counted of a response that was cut off; None where none was under way."""
+        """Return the counted usage of a response that was cut off; None where none was under way."""
         if not self._response_runs:
             return None
         return Charge(self._counted(), ("interrupted", "usage_counted"))
@@ -194,7 +194,7 @@ class RealtimeReader(SessionReader):
         spoken = -(-self._said_sound_bytes // _BYTES_PER_OUTPUT_TOKEN)
         typed = self._estimates.charged_tokens(None, self._heard_bytes, str) if self._heard_bytes else 0
         heard = -(-self._heard_sound_bytes // _BYTES_PER_INPUT_TOKEN)
-        # What was not read as what it is must not be charged more than was held.
+        # Text of an unknown shape is never charged more than was held.
         held = self.next_estimate()
         input_tokens = min(self._context_tokens + typed + heard, held.input_tokens)
         output_tokens = min(written + spoken, held.output_tokens)
@@ -212,18 +212,18 @@ class RealtimeReader(SessionReader):
 
 
 def read_usage(report: object) -> tuple[UsageMetrics, bool]:
-    """Return what the usage of a response reports, and whether all of it could be used.
+    """Return the usage that a response reports, and whether all of it could be used.
 
     Raises:
         InvalidReportError: where a total is missing, or is no count.
     """
-    if not isinstance(report, Mapping):
+    if not isinstance(report, dict):
         raise InvalidReportError("the usage is not an object")
     input_tokens, output_tokens = total(report.get("input_tokens")), total(report.get("output_tokens"))
     parts: dict[str, int] = {}
     inside = report.get("input_token_details")
     whole = take_parts(inside, _INPUT_PARTS, parts)
-    if isinstance(inside, Mapping):
+    if isinstance(inside, dict):
         whole &= take_parts(inside.get("cached_tokens_details"), _CACHED_PARTS, parts)
     whole &= take_parts(report.get("output_token_details"), _OUTPUT_PARTS, parts)
     usage, fits = usage_of(input_tokens, output_tokens, parts)

@@ -68,7 +68,7 @@ class _ResponsesRequest(Struct):
 
     @property
     def continues_context(self) -> bool:
-        """Whether the model also reads what the provider has stored."""
+        """True where the model also reads what the provider has stored."""
         return (
             self.previous_response_id is not None
             or any(bytes(stored) not in (b"", b"null") for stored in (self.conversation, self.prompt))
@@ -152,7 +152,7 @@ class OpenAIResponses(Recogniser):
             service_tier=body.service_tier,
         )
         if max(estimate.input_tokens, estimate.output_tokens) > MAX_COUNT:
-            raise BadRequestError("the limits on tokens are too large", param="max_output_tokens")
+            raise BadRequestError("the token limits are too large", param="max_output_tokens")
         return MeteredRequest(
             structs.replace(estimate, **tools),
             prompt.likely_tokens + context // _LIKELY_PART,
@@ -163,11 +163,11 @@ class OpenAIResponses(Recogniser):
         )
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer: a response, its stream, or a later look at it."""
+        """Return a reader for the response: a response, its stream, or a later look at it."""
         return ResponsesReader(request, estimates)
 
     def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
-        """Return the body with a lowered `max_output_tokens`, where the account can't pay for more."""
+        """Return the body with a lowered `max_output_tokens`, where the account cannot pay for more."""
         return body if output_limit is None else with_field(body, ("max_output_tokens",), output_limit)
 
     def continued(self, method: str, path: str) -> str | None:

@@ -8,11 +8,11 @@ MARKS = tuple(
     b'"%b"' % kind
     for kind in (b"input_image", b"input_file", b"input_audio", b"computer_screenshot", b"image_generation_call")
 )
-"""What an input with media has in it."""
+"""The marks of media: an input with media contains one of these."""
 
 
 def media_finder(image_tokens: int, file_tokens: int) -> FindMedium:
-    """Return what finds media among the objects of an input.
+    """Return a function that finds media among the objects of an input.
 
     Args:
         image_tokens: the most tokens that one image takes.
@@ -23,7 +23,7 @@ def media_finder(image_tokens: int, file_tokens: int) -> FindMedium:
         match value:
             case {"type": "input_image" | "computer_screenshot"}:
                 return Medium(value, "image_url", image_tokens)
-            case {"type": "image_generation_call"}:  # an earlier answer's, given back
+            case {"type": "image_generation_call"}:  # of an earlier response, sent back
                 return Medium(value, "result", image_tokens)
             case {"type": "input_audio", "input_audio": {"data": str(data)} as holder}:
                 return Medium(holder, "data", -(-len(data) // BASE64_BYTES_PER_SOUND_TOKEN))

@@ -1,4 +1,4 @@
-"""What a response says about its usage, and what it delivered."""
+"""The usage that a response reports, and the text that it delivers."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from ducto_redis.middleware.sse import ServerSentEvent
 _FINISHED = ("completed", "incomplete", "failed", "cancelled")
 _RUNNING = ("queued", "in_progress")
 _KNOWN = frozenset({"object", "output", "status", "usage", "error", "response", "type"})
-# What of an output's items is text that the model made.
+# The fields of an output's items whose text the model wrote.
 _TEXT = ("text", "refusal", "transcript", "content", "summary", "name", "arguments", "input", "code")
 _SOUND = "response.audio.delta"
 _MESSAGE_TEXT = "response.output_text.delta"
@@ -38,7 +38,7 @@ _text_delta_decoder = msgspec.json.Decoder(_TextDelta)
 
 
 class ResponsesReader(DeferringReader):
-    """Reads one response: a JSON document, or the events of a stream.
+    """A reader of one response: a JSON document, or the events of a stream.
 
     The charge of a response that is not finished, as of one in the background, says that there is more to come.
     """
@@ -57,7 +57,7 @@ class ResponsesReader(DeferringReader):
 
     @property
     def knows_usage(self) -> bool:
-        """Whether the usage of the whole response has been reported."""
+        """True once the usage of the whole response has been reported."""
         return self.reported is not None
 
     @property
@@ -69,7 +69,7 @@ class ResponsesReader(DeferringReader):
         return response_id if isinstance(response_id, str) and response_id else None
 
     def document(self, body: bytes) -> None:
-        """Take a whole response. What is none counts as delivered text."""
+        """Take a whole response. A body of another shape counts as delivered text."""
         response = decode(body)
         if isinstance(response, dict) and not _KNOWN.isdisjoint(response):
             self._take_response(response)
@@ -102,7 +102,7 @@ class ResponsesReader(DeferringReader):
                 self.failed = True
 
     def take_plain_text(self, events: bytes) -> bool:
-        """Read the quick way what is one event with a piece of text. Returns whether it was."""
+        """Read one event with a piece of text by a fast path. Returns False for anything else."""
         start = events.find(b"data: {")
         if start < 0 or events.find(b"\n", start) != len(events) - 2 or b"\r" in events:
             return False
@@ -117,7 +117,7 @@ class ResponsesReader(DeferringReader):
 
     def ending(self) -> bytes | None:
         """Return the event of a response that reached its limit; None before the stream has named its response."""
-        output_tokens = self.delivered_tokens  # reads all that has come
+        output_tokens = self.delivered_tokens  # parses the skipped events
         if not self._response:
             return None
         input_tokens = self.request.counted_input_tokens
@@ -139,9 +139,9 @@ class ResponsesReader(DeferringReader):
         return f"event: response.incomplete\ndata: {json.dumps(event)}\n\n".encode()
 
     def charge(self, *, complete: bool) -> Charge | None:
-        """Return what was reported, else counted; None for a response that failed and reports nothing."""
+        """Return the reported usage, else the counted one; None for a response that failed and reports nothing."""
         if not self._response.get("output") and any(b'_call"' in events for events in self._skipped):
-            self._read_skipped()  # some providers list what an answer called only while it streams
+            self._read_skipped()  # some providers list what a response called only while it streams
         if self.reported is None:
             self._read_skipped()
             if not self._delivered_bytes:
@@ -169,7 +169,7 @@ class ResponsesReader(DeferringReader):
     def _take_response(self, response: dict[str, Any]) -> None:
         finished = response.get("status") in _FINISHED
         if self.done and not finished:
-            return  # of an earlier event, which was put off
+            return  # of an earlier event, which was skipped
         self._response = response
         self.done = finished
         self.failed = self.failed or bool(response.get("error"))

@@ -1,4 +1,4 @@
-"""What a response of OpenAI's Responses API reports: tokens, and calls of the provider's own tools."""
+"""The usage object of OpenAI's Responses API: tokens, and calls of the provider's own tools."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,12 +22,12 @@ _OUTPUT_PARTS = {
 
 
 def read_usage(report: object) -> tuple[UsageMetrics, bool]:
-    """Return what a usage object reports, and whether all of it could be used.
+    """Return the usage that an object reports, and whether all of it could be used.
 
     Raises:
         InvalidReportError: where a total is missing, or is no count.
     """
-    if not isinstance(report, Mapping):
+    if not isinstance(report, dict):
         raise InvalidReportError("the usage is not an object")
     if "input_tokens" not in report and "prompt_tokens" in report:  # some report as for a chat completion
         return read_chat_usage(report)
@@ -35,7 +35,7 @@ def read_usage(report: object) -> tuple[UsageMetrics, bool]:
     parts: dict[str, int] = {}
     inside = report.get("input_tokens_details")
     whole = take_parts(inside, _INPUT_PARTS, parts)
-    if isinstance(inside, Mapping) and inside.get("cached_tokens") is None:
+    if isinstance(inside, dict) and inside.get("cached_tokens") is None:
         whole &= take_parts(inside, _OTHER_INPUT_PARTS, parts)
     whole &= take_parts(report.get("output_tokens_details"), _OUTPUT_PARTS, parts)
     usage, fits = usage_of(input_tokens, output_tokens, parts)
@@ -88,5 +88,5 @@ def reported_searches(response: Mapping[str, Any]) -> int | None:
 
 
 def _is_search(action: object) -> bool:
-    # Calls of older models don't say what they did: they could only search.
+    # Calls of older models do not say what they did: they could only search.
     return not isinstance(action, dict) or action.get("type", "search") == "search"

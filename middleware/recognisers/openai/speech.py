@@ -31,7 +31,7 @@ class _SpeechRequest(Struct):
 
 
 class _Event(Struct):
-    """What is read of an event: the sound, nearly all of its bytes, is only skipped over."""
+    """The fields of an event that are read; the sound, nearly all of its bytes, is skipped."""
 
     type: Any = None
     usage: Any = None
@@ -61,7 +61,7 @@ class OpenAISpeech(Recogniser):
         """Return the worst case: the characters of the text, and four tokens of sound for each."""
         body = decode_request(request.body, _decoder)
         if not body.input:
-            raise BadRequestError("there is no text to speak", param="input")
+            raise BadRequestError("input must not be empty", param="input")
         model = model_of(body.model, request.path, self._default_model)
         texts = [text.encode(errors="surrogatepass") for text in (body.input, body.instructions) if text]
         prompt = measure_prompt(estimates, model, b"\n".join(texts), texts)
@@ -74,35 +74,35 @@ class OpenAISpeech(Recogniser):
             input_characters=len(body.input),
             operation=self.operation_type,
         )
-        # What the sound costs shows only at its end.
+        # The cost of sound is known only at its end.
         streams = body.stream_format == "sse"
         return MeteredRequest(estimate, prompt.likely_tokens, streams=streams, answers=0, holds_worst_case=True)
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer: sound, or a stream of events."""
+        """Return a reader for the response: sound, or a stream of events."""
         return SpeechReader(request, estimates)
 
 
 class SpeechReader(UsageReader):
-    """Reads one answer. Sound says nothing of its usage: the characters are charged, and tokens for them."""
+    """A reader of one response. Sound reports no usage: the characters are charged, and tokens for them."""
 
     report_fields = (b"usage", b"error")
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer, which is sound."""
-        answer = _read(body) if body.startswith(b"{") else _Event()
-        self.failed = bool(answer.error)
-        self._take_report(answer)
+        """Take the whole response, which is sound."""
+        response = _read(body) if body.startswith(b"{") else _Event()
+        self.failed = bool(response.error)
+        self._take_report(response)
 
     def event(self, event: ServerSentEvent) -> None:
         """Take an event that reports something."""
-        answer = _read(event.data)
-        self.failed = self.failed or bool(answer.error)
-        self._take_report(answer)
-        self.done = self.done or answer.type == "speech.audio.done"
+        response = _read(event.data)
+        self.failed = self.failed or bool(response.error)
+        self._take_report(response)
+        self.done = self.done or response.type == "speech.audio.done"
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none."""
+        """Return the usage of a response that reports none."""
         characters = self.request.estimate.input_characters
         spoken = -(-characters * _LIKELY_TOKENS_PER_3_CHARACTERS // 3)
         return UsageMetrics(
@@ -112,11 +112,11 @@ class SpeechReader(UsageReader):
             input_characters=characters,
         )
 
-    def _take_report(self, answer: _Event) -> None:
-        if answer.usage is None:
+    def _take_report(self, response: _Event) -> None:
+        if response.usage is None:
             return
         try:
-            usage, whole = read_token_usage(answer.usage, output_part="audio_output_tokens")
+            usage, whole = read_token_usage(response.usage, output_part="audio_output_tokens")
         except InvalidReportError:
             self.invalid = True
             return

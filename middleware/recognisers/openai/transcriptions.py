@@ -85,45 +85,45 @@ class OpenAITranscriptions(Recogniser):
         return _Request(estimate, counted, streams=streams, answers=0, likely_seconds=likely)
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer: JSON, plain text, subtitles, or a stream."""
+        """Return a reader for the response: JSON, plain text, subtitles, or a stream."""
         return TranscriptionReader(request, estimates)
 
 
 class TranscriptionReader(UsageReader):
-    """Reads one transcript. One without usage is charged by its length, as it says itself or as the file tells."""
+    """A reader of one transcript. One without usage is charged by its length, which it or the file states."""
 
     def __init__(self, request: MeteredRequest, estimates: Estimates) -> None:
         super().__init__(request, estimates)
         self._seconds: int | None = None
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
-        answer = decode(body)
-        if not isinstance(answer, dict):
+        """Take the whole response."""
+        response = decode(body)
+        if not isinstance(response, dict):
             self.deliver(body.decode(errors="replace"))
             self._seconds = _end_of_subtitles(body)
             return
-        self.failed = bool(answer.get("error"))
-        if isinstance(text := answer.get("text"), str):
+        self.failed = bool(response.get("error"))
+        if isinstance(text := response.get("text"), str):
             self.deliver(text)
-        self._seconds = whole_seconds(answer.get("duration"))
-        self._take_report(answer)
+        self._seconds = whole_seconds(response.get("duration"))
+        self._take_report(response)
 
     def event(self, event: ServerSentEvent) -> None:
         """Take one event: a piece of the text, or all of it with the usage."""
-        answer = decode(event.data)
-        if not isinstance(answer, dict):
+        response = decode(event.data)
+        if not isinstance(response, dict):
             return
-        if answer.get("error"):
+        if response.get("error"):
             self.failed = True
-        if isinstance(text := answer.get("delta"), str):
+        if isinstance(text := response.get("delta"), str):
             self.deliver(text)
-        self._take_report(answer)
-        if answer.get("type") == "transcript.text.done":
+        self._take_report(response)
+        if response.get("type") == "transcript.text.done":
             self.done = True
 
     def counted_usage(self) -> UsageMetrics:
-        """Return the usage of an answer that reports none."""
+        """Return the usage of a response that reports none."""
         request = self.request
         seconds, tokens = self._seconds, request.counted_input_tokens
         likely = request.likely_seconds if isinstance(request, _Request) else 0
@@ -139,8 +139,8 @@ class TranscriptionReader(UsageReader):
             audio_seconds=seconds,
         )
 
-    def _take_report(self, answer: dict[str, Any]) -> None:
-        report = answer.get("usage")
+    def _take_report(self, response: dict[str, Any]) -> None:
+        report = response.get("usage")
         if report is None:
             return
         try:

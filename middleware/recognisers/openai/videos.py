@@ -27,7 +27,7 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 class OpenAIVideos(Recogniser):
     """`POST .../videos`, and what is made of a film: `.../videos/edits`, `/extensions` and `/{id}/remix`.
 
-    A job is charged when the provider takes it on, by the seconds that the answer names. One that fails afterwards is
+    A job is charged when the provider takes it on, by the seconds that the response names. One that fails afterwards is
     to be refunded.
 
     Args:
@@ -59,30 +59,30 @@ class OpenAIVideos(Recogniser):
         return MeteredRequest(UsageMetrics(model=model, video_seconds=seconds, operation=self.operation_type))
 
     def read_response(self, request: MeteredRequest, estimates: Estimates) -> ResponseReader:
-        """Return a reader for the answer."""
+        """Return a reader for the response."""
         return VideoReader(request, estimates)
 
 
 class VideoReader(UsageReader):
-    """Reads the answer that takes a job on."""
+    """A reader of the response that accepts a job."""
 
     def document(self, body: bytes) -> None:
-        """Take the whole answer."""
-        answer = decode(body)
-        if not isinstance(answer, dict):
+        """Take the whole response."""
+        response = decode(body)
+        if not isinstance(response, dict):
             return
-        self.failed = bool(answer.get("error")) or answer.get("status") == "failed"
-        seconds = whole_seconds(answer.get("seconds"))
+        self.failed = bool(response.get("error")) or response.get("status") == "failed"
+        seconds = whole_seconds(response.get("seconds"))
         if seconds:
             self.take_report(UsageMetrics(video_seconds=seconds))
 
     def event(self, event: ServerSentEvent) -> None:
-        """Jobs are not streamed."""
+        """Ignore the event: jobs are not streamed."""
 
     def charge(self, *, complete: bool) -> Charge | None:
         """Return the seconds of the job; None for one that was not taken on."""
         return None if self.failed else super().charge(complete=complete)
 
     def counted_usage(self) -> UsageMetrics:
-        """Return what was asked for."""
+        """Return the requested seconds."""
         return UsageMetrics(video_seconds=self.request.estimate.video_seconds)
