@@ -3,7 +3,6 @@
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -52,7 +51,7 @@ class ChoicesReader(DeferringReader):
     def __init__(self, request: MeteredRequest, estimates: Estimates, *, rest_is_reasoning: bool = False) -> None:
         super().__init__(request, estimates)
         self.hides_events = isinstance(request, StreamRequest) and request.adds_usage
-        self.latest: Mapping[str, object] | bytes = b"{}"
+        self.latest: dict[str, Any] | bytes = b"{}"
         self.finished: set[int] = set()
         self._rest_is_reasoning = rest_is_reasoning
         self._is_usage_only = False
