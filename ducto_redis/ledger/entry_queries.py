@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import select, tuple_
 
+from ducto_redis.deprecation import renamed_method
 from ducto_redis.engine.entry import JournalEntry, UnreadableEntryError
 from ducto_redis.errors import LedgerError
 from ducto_redis.ledger.database import Database
@@ -46,6 +47,10 @@ class EntryQueries:
     """The part of the ledger that reads entries."""
 
     _database: Database
+
+    trace_lease = renamed_method("trace_lease", "lease_entries")
+    trace_account = renamed_method("trace_account", "account_entries")
+    trace_charges = renamed_method("trace_charges", "charge_entries")
 
     def lease_entries(self, namespace: str, account: str, lease_id: str) -> list[JournalEntry]:
         """Return the entries of a lease, in order; of all leases of that id, if it was used again.

@@ -1,4 +1,4 @@
-"""Entries are found for whoever explains them: of a lease, of an account, all charges of a time."""
+"""Queries for entries of the ledger: those of a lease, of an account, the charges of a period."""
 
 from collections.abc import Iterable
 
@@ -118,3 +118,14 @@ def test_an_entry_that_cannot_be_read(ledger: Ledger, account: Account, ledger_u
         traced(ledger)
     with pytest.raises(LedgerError, match="cannot be read"):
         charges(ledger)
+
+
+def test_old_names_work_with_a_warning(ledger: Ledger, account: Account) -> None:
+    """The methods' names of the last release still give the entries, and name the new ones."""
+    ledger.write(NAMESPACE, 0, [account.add(10), account.deduct(3)])
+    with pytest.warns(DeprecationWarning, match="use Ledger.account_entries"):
+        assert list(ledger.trace_account(NAMESPACE, "u1")) == list(ledger.account_entries(NAMESPACE, "u1"))
+    with pytest.warns(DeprecationWarning, match="use Ledger.lease_entries"):
+        assert ledger.trace_lease(NAMESPACE, "u1", "l") == []
+    with pytest.warns(DeprecationWarning, match="use Ledger.charge_entries"):
+        assert list(ledger.trace_charges(NAMESPACE, 0, 1)) == []
