@@ -17,17 +17,14 @@ def _explain(
     transaction: Annotated[str, typer.Argument(help="A transaction id, as every command and result shows it.")],
     as_json: Json = False,
 ) -> None:
-    """Say all that there is to say of a transaction.
-
-    What was used, how it was priced, who paid, which lease and caps it belongs to, and what was refunded since.
-    """
+    """Explain a transaction: usage, price, sources, lease, spend caps, refunds and balance."""
     with open_manager() as manager:
         explanation = manager.explain(transaction)
     show(explanation, str(explanation), as_json)
 
 
 def print_why(account: str, *, as_json: bool) -> None:
-    """Print how an account's balance came about. Exits with 1 where it does not add up."""
+    """Print how an account's balance came about, and exit with 1 if it does not add up."""
     with open_manager() as manager:
         explanation = manager.explain_balance(account)
     show(explanation, str(explanation), as_json)
