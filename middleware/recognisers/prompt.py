@@ -1,7 +1,8 @@
 """The tokens of a prompt, text and media: the most that it may take, and the likely number."""
 
+import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -11,6 +12,7 @@ from ducto_redis.errors import ConfigError
 from ducto_redis.metrics import MAX_COUNT
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import BYTES_PER_TOKEN, Estimates
+from ducto_redis.middleware.recognisers.json_request import NOTHING
 
 # Sound takes at most 32 tokens a second, and no encoding less than 1,333 base64 characters for one.
 BASE64_BYTES_PER_SOUND_TOKEN = 32
@@ -71,23 +73,17 @@ def measure_prompt(
     """
     texts: list[bytes | memoryview] = []
     media_size = most = likely_size = 0
-    searched = False
-    if find_medium is not None:
-        for mark in marks:
-            if mark in body:
-                searched = True
-                break
+    search = _search_for(tuple(marks)) if find_medium is not None and marks else None
+    # A field of the body has no mark where the body has none: it is measured in place.
+    in_place = search is None or search(body) is None
     for part in parts:
-        # A field of the body has no mark where the body has none; its bytes are looked at in place.
-        text: bytes | memoryview = memoryview(part) if isinstance(part, Raw) else part
-        if find_medium is not None and (searched or isinstance(part, bytes)):
-            text = bytes(part)
-            for mark in marks:
-                if mark in text:
-                    text, size, tokens = _without_media(text, find_medium)
-                    media_size += size
-                    most += tokens
-                    break
+        if part is NOTHING:
+            continue
+        text = memoryview(part) if in_place and isinstance(part, Raw) else bytes(part)
+        if find_medium is not None and search is not None and isinstance(text, bytes) and search(text) is not None:
+            text, size, tokens = _without_media(text, find_medium)
+            media_size += size
+            most += tokens
         if text:
             texts.append(text)
             likely_size += len(text)
@@ -109,6 +105,11 @@ def check_settings(**settings: int) -> None:
     for name, value in settings.items():
         if type(value) is not int or not 0 <= value <= MAX_COUNT:
             raise ConfigError(f"{name} must be a whole number, 0 or more, not {value!r}")
+
+
+@lru_cache(128)
+def _search_for(marks: tuple[bytes, ...]) -> Callable[[bytes], re.Match[bytes] | None]:
+    return re.compile(b"|".join(map(re.escape, marks))).search
 
 
 def _text_of(texts: Sequence[bytes | memoryview]) -> str:
