@@ -42,7 +42,7 @@ class ApiRequest(Struct, frozen=True):
         headers: the headers.
         body: the body, without its content encoding; empty until it has been read.
         sent_path: the path as it was sent, percent-decoded.
-        scope: the ASGI scope, for recognisers that take it still.
+        scope: the ASGI scope, for recognisers with the deprecated `read_request(body, scope, estimates)`.
     """
 
     method: str = "POST"

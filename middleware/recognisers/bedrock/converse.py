@@ -84,7 +84,7 @@ class BedrockConverse(Recogniser):
         if not isinstance(tier, str | None):
             raise BadRequestError("the type of serviceTier must be a string", param="serviceTier")
         check_name(tier, "serviceTier")
-        prompt_parts = [bytes(body.messages), bytes(body.system), bytes(body.tool_config)]
+        prompt_parts = [body.messages, body.system, body.tool_config]
         prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
         if prompt.most_tokens > MAX_COUNT:
             raise BadRequestError("the request is too large")

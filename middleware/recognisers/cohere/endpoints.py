@@ -106,7 +106,7 @@ class CohereChat(_Cohere):
         body = decode_request(request.body, _chat_decoder)
         check_limit(body.max_tokens, "max_tokens")
         model = self._model(body.model)
-        prompt_parts = [bytes(body.messages), bytes(body.tools), bytes(body.documents)]
+        prompt_parts = [body.messages, body.tools, body.documents]
         prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
         thinks = "reasoning" in (model or "") if body.thinking is None else body.thinking.type != "disabled"
         return MeteredRequest(
@@ -142,9 +142,7 @@ class CohereEmbed(_Cohere):
         model = self._model(body.model)
         texts = msgspec.json.encode(body.texts) if body.texts else b""
         images = msgspec.json.encode([{"image_url": image} for image in body.images or ()])
-        prompt = measure_prompt(
-            estimates, model, request.body, [bytes(body.inputs), texts, images], self._find_medium, _MEDIA
-        )
+        prompt = measure_prompt(estimates, model, request.body, [body.inputs, texts, images], self._find_medium, _MEDIA)
         return MeteredRequest(_usage(model, prompt.most_tokens, 0, self.operation_type), prompt.likely_tokens)
 
 

@@ -62,7 +62,7 @@ class Ollama(Recogniser):
         model = self._default_model if body.model is None else body.model
         images = msgspec.json.encode({"images": body.images}) if body.images else b""
         fields = (body.messages, body.prompt, body.system, body.tools, body.input)
-        prompt_parts = [*map(bytes, fields), images]
+        prompt_parts = [*fields, images]
         prompt = measure_prompt(estimates, model, request.body, prompt_parts, self._find_medium, _MEDIA)
         # Zero and less mean "no limit".
         asked = None if body.options is None else body.options.num_predict

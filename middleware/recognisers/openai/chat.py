@@ -160,4 +160,5 @@ class OpenAIChat(Recogniser):
             # Models of OpenAI that reason refuse the older name, most other providers know no other.
             name = "max_completion_tokens" if request.may_reason_hidden else "max_tokens"
             body = with_lower_limit(body, ("max_completion_tokens", "max_tokens"), output_limit, name)
-        return with_usage_asked(body, request)
+        asks = isinstance(request, StreamRequest) and request.adds_usage
+        return with_usage_asked(body, request) if asks else body

@@ -134,13 +134,12 @@ class OpenAIResponses(Recogniser):
     def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
         """Return the worst case: all of the body as prompt, stored context, the results of tools, the most output."""
         body = decode_request(request.body, _decoder)
-        for name in ("max_output_tokens", "max_tool_calls"):
-            check_limit(getattr(body, name), name, least=0 if name == "max_tool_calls" else 1)
-        for name in ("model", "service_tier"):
-            check_name(getattr(body, name), name)
+        check_limit(body.max_output_tokens, "max_output_tokens")
+        check_limit(body.max_tool_calls, "max_tool_calls", least=0)
+        check_name(body.model, "model")
+        check_name(body.service_tier, "service_tier")
         model = self._default_model if body.model is None else body.model
-        written = (body.input, body.instructions, body.tools, body.text)
-        parts = [bytes(part) for part in written if bytes(part)]
+        parts = (body.input, body.instructions, body.tools, body.text)
         prompt = measure_prompt(estimates, model, request.body, parts, self._find_medium, MARKS)
         context = self._context_tokens if body.continues_context else 0
         calls, tools = self._server_calls(body)

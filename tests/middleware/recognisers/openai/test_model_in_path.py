@@ -3,7 +3,7 @@
 import pytest
 
 from ducto_redis.middleware import BadRequestError, Estimates, Recogniser
-from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.api_request import ApiRequest, api_request
 from ducto_redis.middleware.recognisers import (
     OpenAIChat,
     OpenAICompletions,
@@ -12,6 +12,7 @@ from ducto_redis.middleware.recognisers import (
     OpenAISpeech,
     OpenAITranscriptions,
 )
+from tests.middleware.asgi import scope
 
 PATH = "/openai/deployments/gpt-4o/{}"
 
@@ -36,5 +37,7 @@ def test_a_deployment_is_a_model(recogniser: Recogniser) -> None:
     assert model(b'{"model": "m", "input": "x"}', PATH.format(recogniser.path_end)) == "m"
     assert model(b'{"input": "x"}', PATH.format(recogniser.path_end)) == "gpt-4o"
     assert model(b'{"input": "x"}', f"/v1{recogniser.path_end}") == "d"
+    forwarded = api_request(scope(f"/openai/deployments/cheap/../gpt-4o{recogniser.path_end}")).path
+    assert model(b'{"input": "x"}', forwarded) == "gpt-4o"
     with pytest.raises(BadRequestError):
         model(b'{"input": "x"}', f"/openai/deployments/{'x' * 200}{recogniser.path_end}")
