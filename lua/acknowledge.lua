@@ -9,17 +9,23 @@
 -- Reply: ok
 -- Errors: lost
 
+local journal, claim, meta = KEYS[1], KEYS[2], KEYS[3]
+local group, token, entry_ids = ARGV[1], ARGV[2], {}
+for index = 3, #ARGV do
+  entry_ids[index - 2] = ARGV[index]
+end
+
 -- include lib/claim
 -- include lib/trim
 
 -- unpack has a limit, so ids go in portions.
 local IDS_AT_A_TIME = 1000
 
-if not holds_claim(KEYS[2], ARGV[2]) then
+if not holds_claim(claim, token) then
   return 'lost'
 end
-for first = 3, #ARGV, IDS_AT_A_TIME do
-  redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, first, math.min(first + IDS_AT_A_TIME - 1, #ARGV)))
+for first = 1, #entry_ids, IDS_AT_A_TIME do
+  redis.call('XACK', journal, group, unpack(entry_ids, first, math.min(first + IDS_AT_A_TIME - 1, #entry_ids)))
 end
-trim_journal(KEYS[1], KEYS[3])
+trim_journal(journal, meta)
 return 'ok'

@@ -10,14 +10,11 @@
 -- Reply: ok | replayed, version, activation, published (ms)
 -- Errors, in order: recovery_needed; not_found <latest version>
 
--- include lib/account
+local version, cause = ARGV[2], ARGV[3]
 
-local account = load_account()
-if not account then
-  return 'recovery_needed'
-end
-local version = ARGV[2]
-local stored = redis.call('HMGET', KEYS[1], 'active', 'latest', 'published/' .. version)
+-- include lib/loaded
+
+local stored = redis.call('HMGET', account_key, 'active', 'latest', 'published/' .. version)
 if not stored[3] then
   return 'not_found\t' .. (stored[2] or '0')
 end
@@ -29,6 +26,6 @@ local activation = integer(account.activation)
 set_field(account, 'active', version)
 set_field(account, 'activation/' .. version, activation)
 commit(account, {
-  operation = 'activate_pricing', key = 'activation/' .. activation, version = version, cause = ARGV[3],
+  operation = 'activate_pricing', key = 'activation/' .. activation, version = version, cause = cause,
 })
 return 'ok\t' .. version .. '\t' .. activation .. '\t' .. stored[3]

@@ -18,22 +18,16 @@
 -- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
 --   windows>; again; past <now>; over_limit; too_many_grants <limit>; journal_full <limit>
 
+local amount = tonumber(ARGV[2])
+local operation_key, record_ms, fingerprint = ARGV[3], ARGV[4], ARGV[5]
+local journal_limit, cause, conditions_text = tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local credit_type, expires, priority = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
+
+-- include lib/once
 -- include lib/funds
--- include lib/operation_record
 -- include lib/pool
 
-local amount, fingerprint = tonumber(ARGV[2]), ARGV[5]
-local expires, priority = tonumber(ARGV[10]), tonumber(ARGV[11])
 local is_grant = expires ~= 0 or priority ~= POOL_PRIORITY
-
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = load_account()
-if not account then
-  return 'recovery_needed'
-end
 
 local function over_limit()
   if account.balance + amount > MAX_MICRO then
@@ -41,54 +35,54 @@ local function over_limit()
   end
 end
 
--- Credits come to an account that has more than a balance and leases, or as a grant. Returns a refusal, or nil and the
--- balance before.
-local function come_in()
-  -- include lib/credit_model
-  local conditions = parse_conditions(ARGV[8])
+-- Adds credits to an account that has more than a balance and leases, or as a grant. Returns the balance before; or nil
+-- and the refusal.
+local function add()
+  -- include lib/opening
+  -- include lib/plan_caps
+  -- include lib/low_balance
+  local conditions = parse_conditions(conditions_text)
   begin(account, conditions)
-  local refused = apply_plan_terms(account, conditions)
-  if refused then
-    return refused
+  local refusal = apply_plan_terms(account, conditions)
+  if refusal then
+    return nil, refusal
   end
   account.time = account.time or now()
   if expires ~= 0 and expires <= account.time then
-    return 'past\t' .. integer(account.time)
+    return nil, 'past\t' .. integer(account.time)
   end
-  refused = over_limit()
-  if refused then
-    return account.more_is_due and 'again' or refused
+  refusal = over_limit()
+  if refusal then
+    return nil, account.more_is_due and 'again' or refusal
   end
   if is_grant and #load_grants(account) >= GRANTS_AN_ACCOUNT then
-    return 'too_many_grants\t' .. integer(GRANTS_AN_ACCOUNT)
-  end
-  refused = journal_full(tonumber(ARGV[6]))
-  if refused then
-    return refused
+    return nil, 'too_many_grants\t' .. integer(GRANTS_AN_ACCOUNT)
   end
   local balance_before = account.balance
   if is_grant then
-    add_grant(account, amount, ARGV[9], expires, priority)
+    add_grant(account, amount, credit_type, expires, priority)
     await_grants(account)
   else
     account.balance = account.balance + amount
   end
   arm_low_levels(account)
-  return nil, balance_before
+  return balance_before
 end
 
-local refused, before = nil, account.balance
-if not is_grant and is_plain(account, ARGV[8]) then
-  refused = over_limit() or journal_full(tonumber(ARGV[6]))
+local before, refusal = account.balance, nil
+if not is_grant and is_plain(account, conditions_text) then
+  refusal = over_limit()
   account.balance = account.balance + amount
 else
-  refused, before = come_in()
+  before, refusal = add()
 end
-if refused then
-  return refused
+if refusal then
+  return refusal
 end
+-- include lib/admit
+
 local entry_id = commit(account, {
-  operation = 'add_credits', key = ARGV[3], amount = amount, balance_change = account.balance - before, cause = ARGV[7],
+  operation = 'add_credits', key = operation_key, amount = amount, balance_change = account.balance - before,
+  cause = cause,
 })
-return answer_and_remember(fingerprint, ARGV[4], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
-  '\t' .. integer(account.held) .. '\t' .. ARGV[2])
+return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(amount))

@@ -14,39 +14,34 @@
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount
 -- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
---   windows>; again; insufficient <needed, balance, held, floor, next expiry (ms), allowance, its end (ms)>; over_limit;
---   journal_full <limit>
+--   windows>; again; insufficient <needed, balance, held, floor, next expiry (ms), allowance, its end (ms)>;
+--   over_limit; journal_full <limit>
 
--- include lib/credit_model
--- include lib/operation_record
+local amount, forced = tonumber(ARGV[2]), ARGV[3] == '1'
+local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
+local journal_limit, cause, conditions_text = tonumber(ARGV[7]), ARGV[8], ARGV[9]
 
-local amount, fingerprint = tonumber(ARGV[2]), ARGV[6]
-local conditions = parse_conditions(ARGV[9])
+-- include lib/once
+-- include lib/opening
+-- include lib/plan_caps
+-- include lib/funds
+-- include lib/low_balance
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
+local conditions = parse_conditions(conditions_text)
+begin(account, conditions)
+local refusal = apply_plan_terms(account, conditions)
+if refusal then
+  return refusal
 end
-local account = open_account(conditions)
-if not account then
-  return 'recovery_needed'
-end
-local refused = apply_plan_terms(account, conditions)
-if refused then
-  return refused
-end
-if amount < 0 and ARGV[3] ~= '1' then
-  refused = short_of(account, -amount, 0, 0)
+if amount < 0 and not forced then
+  refusal = short_of(account, -amount, 0, 0)
 elseif math.abs(account.balance + amount) > MAX_MICRO then
-  refused = 'over_limit'
+  refusal = 'over_limit'
 end
-if refused then
-  return account.more_is_due and 'again' or refused
+if refusal then
+  return account.more_is_due and 'again' or refusal
 end
-refused = journal_full(tonumber(ARGV[7]))
-if refused then
-  return refused
-end
+-- include lib/admit
 
 if amount < 0 then
   spend_balance(account, -amount, false)
@@ -55,8 +50,7 @@ else
   arm_low_levels(account)
 end
 local entry_id = commit(account, {
-  operation = 'adjust_credits', key = ARGV[4], amount = amount, balance_change = amount, cause = ARGV[8],
+  operation = 'adjust_credits', key = operation_key, amount = amount, balance_change = amount, cause = cause,
   details = take_details(account),
 })
-return answer_and_remember(fingerprint, ARGV[5], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
-  '\t' .. integer(account.held) .. '\t' .. ARGV[2])
+return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(amount))

@@ -10,27 +10,30 @@
 -- Reply: the claim's token; empty where another worker owns the partition
 -- Errors, in order: recovery_needed; unregistered
 
+local claim, meta = KEYS[1], KEYS[2]
+local group, worker, held_token, claimed_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+
 -- include lib/claim
 -- include lib/integer
 -- include lib/now
 
-local meta = redis.call('HMGET', KEYS[2], 'state', 'group/' .. ARGV[1])
-if meta[1] ~= 'open' then
+local record = redis.call('HMGET', meta, 'state', 'group/' .. group)
+if record[1] ~= 'open' then
   return 'recovery_needed'
-elseif not meta[2] then
+elseif not record[2] then
   return 'unregistered'
 end
 local time = now()
-local expires = integer(time + tonumber(ARGV[4]))
-if holds_claim(KEYS[1], ARGV[3]) then
-  redis.call('HSET', KEYS[1], 'expires', expires)
-  return ARGV[3]
+local expires = integer(time + claimed_ms)
+if holds_claim(claim, held_token) then
+  redis.call('HSET', claim, 'expires', expires)
+  return held_token
 end
-local claim = redis.call('HMGET', KEYS[1], 'token', 'number', 'expires')
-if claim[1] and claim[1] ~= '' and tonumber(claim[3]) > time then
+local stored = redis.call('HMGET', claim, 'token', 'number', 'expires')
+if stored[1] and stored[1] ~= '' and tonumber(stored[3]) > time then
   return ''
 end
-local number = integer(tonumber(claim[2] or '0') + 1)
-local token = number .. '/' .. ARGV[2]
-redis.call('HSET', KEYS[1], 'token', token, 'number', number, 'expires', expires)
+local number = integer(tonumber(stored[2] or '0') + 1)
+local token = number .. '/' .. worker
+redis.call('HSET', claim, 'token', token, 'number', number, 'expires', expires)
 return token

@@ -13,28 +13,15 @@
 -- ARGV[9] conditions, empty for none: for a cap of the account's plan
 --
 -- Reply: ok | replayed, epoch, entry id
--- Errors, in order: conflict; recovery_needed; stale, terms (see set_cap); no_cap <scope> <id> <ids that there are>; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; due; stale <activation>; terms <as for set_cap>; no_cap <scope> <id>
+--   <ids that there are>; journal_full <limit>
 
--- include lib/own_cap
+local scope, cap_id = ARGV[2], ARGV[3]
+local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
+local journal_limit, cause, conditions_text = tonumber(ARGV[7]), ARGV[8], ARGV[9]
 
-local scope, fingerprint = ARGV[2], ARGV[6]
+-- include lib/existing_cap
+-- include lib/admit
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local conditions = parse_conditions(ARGV[9])
-local account = open_account(conditions)
-if not account then
-  return 'recovery_needed'
-end
-local cap, missing = existing_cap(account, scope, ARGV[3], conditions)
-if not cap then
-  return missing
-end
-local full = journal_full(tonumber(ARGV[7]))
-if full then
-  return full
-end
 cap.used, cap.exceeded, cap.buckets = 0, '0', ''
-return commit_cap(account, scope, 'clear_cap', ARGV[4], ARGV[5], fingerprint, ARGV[8])
+return commit_cap('clear_cap')

@@ -9,12 +9,16 @@
 --
 -- Reply: the namespace id that the record holds
 
-local existing = redis.call('HGET', KEYS[1], 'namespace_id')
+local meta = KEYS[1]
+local namespace_id, partitions, state = ARGV[1], ARGV[2], ARGV[3]
+
+local existing = redis.call('HGET', meta, 'namespace_id')
 if existing then
-  if existing == ARGV[1] then
-    redis.call('HSET', KEYS[1], 'state', ARGV[3])
+  if existing == namespace_id then
+    redis.call('HSET', meta, 'state', state)
   end
   return existing
 end
-redis.call('HSET', KEYS[1], 'namespace_id', ARGV[1], 'state', ARGV[3], 'epoch', '1', 'partitions', ARGV[2], 'group/ledger', '1')
-return ARGV[1]
+redis.call('HSET', meta, 'namespace_id', namespace_id, 'state', state, 'epoch', '1', 'partitions', partitions,
+  'group/ledger', '1')
+return namespace_id

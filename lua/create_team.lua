@@ -12,31 +12,23 @@
 -- ARGV[8] cause, JSON
 --
 -- Reply: ok | replayed, epoch, entry id
--- Errors, in order: conflict; recovery_needed; is_team <name>; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; due; is_team <name>; journal_full <limit>
 
--- include lib/credit_model
--- include lib/operation_record
+local name, owner = ARGV[2], ARGV[3]
+local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
+local journal_limit, cause = tonumber(ARGV[7]), ARGV[8]
 
-local owner, fingerprint = ARGV[3], ARGV[6]
+-- include lib/once
+-- include lib/nothing_due
+-- include lib/members
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = open_account(NO_CONDITIONS)
-if not account then
-  return 'recovery_needed'
-end
 if account.team then
   return 'is_team\t' .. account.team
 end
-local full = journal_full(tonumber(ARGV[7]))
-if full then
-  return full
-end
-set_extended(account, 'team', ARGV[2])
+-- include lib/admit
+
+set_extended(account, 'team', name)
 if owner ~= '' then
-  save_member(account, {id = owner, role = 'owner', joined = integer(account.time or now()), spent = 0})
+  save_member(account, {id = owner, role = 'owner', joined = integer(account.time), spent = 0})
 end
-local entry_id = commit(account, {operation = 'create_team', key = ARGV[4], cause = ARGV[8]})
-return answer_and_remember(fingerprint, ARGV[5], account.epoch .. '\t' .. entry_id)
+return answer_once(commit(account, {operation = 'create_team', key = operation_key, cause = cause}))

@@ -12,13 +12,16 @@
 -- Reply: ok
 -- Errors: lost
 
+local journal, claim, meta, dead_letters = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, token, entry_id, text, reason, attempts = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
 -- include lib/claim
 -- include lib/trim
 
-if not holds_claim(KEYS[2], ARGV[2]) then
+if not holds_claim(claim, token) then
   return 'lost'
 end
-redis.call('XADD', KEYS[4], '*', 'entry_id', ARGV[3], 'entry', ARGV[4], 'reason', ARGV[5], 'attempts', ARGV[6])
-redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
-trim_journal(KEYS[1], KEYS[3])
+redis.call('XADD', dead_letters, '*', 'entry_id', entry_id, 'entry', text, 'reason', reason, 'attempts', attempts)
+redis.call('XACK', journal, group, entry_id)
+trim_journal(journal, meta)
 return 'ok'

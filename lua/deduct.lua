@@ -19,31 +19,26 @@
 --   windows>; frozen <why>; not_member <member>; again; cap <id, scope, window, limit, used, held, end (ms), needed>;
 --   insufficient <needed, balance, held, floor, next expiry (ms), allowance, its end (ms)>; journal_full <limit>
 
+local amount, floor = tonumber(ARGV[2]), tonumber(ARGV[3])
+local version, activation = ARGV[4], tonumber(ARGV[5])
+local operation_key, record_ms, fingerprint = ARGV[6], ARGV[7], ARGV[8]
+local journal_limit, cause, conditions_text = tonumber(ARGV[9]), ARGV[10], ARGV[11]
+
+-- include lib/once
 -- include lib/funds
--- include lib/operation_record
 
-local amount, floor, activation = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
-local journal_limit, fingerprint = tonumber(ARGV[9]), ARGV[8]
-
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = load_account()
-if not account then
-  return 'recovery_needed'
-end
-
--- The charge of an account that has more than a balance and leases. Returns a refusal, or nil, the part that the allowance
--- paid, and the details.
+-- Charges an account that has more than a balance and leases. Returns the part that the allowance paid and the details;
+-- or nil, nil, and the refusal.
 local function charge()
-  -- include lib/credit_model
-  local conditions = parse_conditions(ARGV[11])
+  -- include lib/opening
+  -- include lib/admission
+  -- include lib/low_balance
+  local conditions = parse_conditions(conditions_text)
   begin(account, conditions)
   local scope_amounts = amounts_by_scope(amount, conditions.member, conditions.models)
-  local refused = refuse(account, conditions, scope_amounts, amount, floor, activation) or journal_full(journal_limit)
-  if refused then
-    return refused
+  local refusal = refuse(account, conditions, scope_amounts, amount, floor, activation)
+  if refusal then
+    return nil, nil, refusal
   end
   local before, allowance = account.balance, from_allowance(account, conditions, amount)
   spend_allowance(account, allowance)
@@ -53,23 +48,25 @@ local function charge()
   note_plan(account, account.plan.id)
   fire_low_levels(account, conditions.low_levels, before)
   save_scopes(account)
-  return nil, allowance, take_details(account)
+  return allowance, take_details(account)
 end
 
-local refused, allowance, details = nil, 0, ''
-if is_plain(account, ARGV[11]) then
-  refused = stale(account, activation) or short_of(account, amount, floor, 0) or journal_full(journal_limit)
+local allowance, details, refusal = 0, '', nil
+if is_plain(account, conditions_text) then
+  refusal = stale(account, activation) or short_of(account, amount, floor, 0)
   account.balance = account.balance - amount
 else
-  refused, allowance, details = charge()
+  allowance, details, refusal = charge()
 end
-if refused then
-  return refused
+if refusal then
+  return refusal
 end
+-- include lib/admit
+
 account.activation = math.max(account.activation, activation)
 local entry_id = commit(account, {
-  operation = 'deduct', key = ARGV[6], amount = amount, balance_change = allowance - amount, version = ARGV[4],
-  cause = ARGV[10], details = details,
+  operation = 'deduct', key = operation_key, amount = amount, balance_change = allowance - amount, version = version,
+  cause = cause, details = details,
 })
-return answer_and_remember(fingerprint, ARGV[7], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
-  '\t' .. integer(account.held) .. '\t' .. ARGV[2] .. '\t' .. integer(allowance) .. '\t' .. details)
+return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(amount) .. '\t' .. integer(allowance) ..
+  '\t' .. details)

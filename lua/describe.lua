@@ -5,32 +5,38 @@
 -- ARGV[1] account id
 -- ARGV[2] conditions, see lib/conditions
 --
--- Reply: {ok, now (ms), balance, held, seq, allowance left, name, text, name, text, ...}: the fields of the account's hash
---   that only some accounts have, see lib/extended; grants in spending order
+-- Reply: {ok, now (ms), balance, held, seq, allowance left, name, text, name, text, ...}: the fields of the account's
+--   hash that only some accounts have, see lib/extended; grants in spending order
 -- Errors, in order: {recovery_needed}; {stale, activation}; {terms, plan, assigned (ms), its time zone, now (ms),
 --   windows}
 
--- include lib/credit_model
+local conditions_text = ARGV[2]
 
-local conditions = parse_conditions(ARGV[2])
-local account = open_account(conditions, nil, true)
+-- include lib/opening
+-- include lib/plan_caps
+
+local account = load_account()
 if not account then
   return {'recovery_needed'}
 end
+account.read_only = true
+local conditions = parse_conditions(conditions_text)
+begin(account, conditions)
 account.time = account.time or now()
-local flat, members = account.extended and redis.call('HGETALL', KEYS[1]) or {}, {}
+local flat, members = account.extended and redis.call('HGETALL', account_key) or {}, {}
 for index = 1, #flat, 2 do
   local name = flat[index]
   local scope = scope_of_field(name)
   if scope and not account.scopes[scope] then
     load_scope(account, scope, flat[index + 1])
   elseif string.find(name, '^member/') then
-    local counted = account.members and account.members[string.match(name, '^member/(.*)$')]
+    local known = account.members and account.members[string.match(name, '^member/(.*)$')]
     members[#members + 1] = name
-    members[#members + 1] = counted and format_member(counted) or flat[index + 1]
+    members[#members + 1] = known and format_member(known) or flat[index + 1]
   end
 end
-local shown = {'account'} -- and what the plan caps, before anything was counted there
+-- The account's own caps, and those of the plan where nothing has been counted yet.
+local shown = {'account'}
 for _, scope in ipairs(split(account.plan.scopes, '\29')) do
   if scope == 'members' then
     for index = 1, #members, 2 do
@@ -44,9 +50,9 @@ load_scopes(account, shown)
 for _, scope in pairs(account.scopes) do
   scope.read_for_due = nil
 end
-local refused = apply_plan_terms(account, conditions)
-if refused then
-  return split(refused, '\t')
+local refusal = apply_plan_terms(account, conditions)
+if refusal then
+  return split(refusal, '\t')
 end
 
 local reply = {

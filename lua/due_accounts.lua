@@ -7,7 +7,10 @@
 --
 -- Reply: {account id, ...}
 
+local due = KEYS[1]
+local count, offset = ARGV[1], ARGV[2]
+
 -- include lib/integer
 -- include lib/now
 
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', integer(now()), 'LIMIT', ARGV[2], ARGV[1])
+return redis.call('ZRANGEBYSCORE', due, '-inf', integer(now()), 'LIMIT', offset, count)

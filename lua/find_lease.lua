@@ -9,6 +9,8 @@
 --   an empty record, how (settled | released), and the answer to that
 -- Errors: {recovery_needed}
 
+local lease_id = ARGV[2]
+
 -- include lib/account
 -- include lib/now
 -- include lib/closed_lease
@@ -18,7 +20,7 @@ if not account then
   return {'recovery_needed'}
 end
 local reply = {'ok', integer(now()), account.epoch}
-local record = redis.call('HGET', KEYS[2], ARGV[2])
+local record = redis.call('HGET', leases_key, lease_id)
 local how, _, answer = read_closed_lease()
 if record then
   reply[4] = record

@@ -7,12 +7,15 @@
 --
 -- Reply: 1 where it was registered, 0 where not
 
+local meta, journal, claim = KEYS[1], KEYS[2], KEYS[3]
+local group = ARGV[1]
+
 -- include lib/trim
 
-local removed = redis.call('HDEL', KEYS[1], 'group/' .. ARGV[1])
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('XGROUP', 'DESTROY', KEYS[2], ARGV[1])
-  trim_journal(KEYS[2], KEYS[1])
+local removed = redis.call('HDEL', meta, 'group/' .. group)
+if redis.call('EXISTS', journal) == 1 then
+  redis.call('XGROUP', 'DESTROY', journal, group)
+  trim_journal(journal, meta)
 end
-redis.call('DEL', KEYS[3])
+redis.call('DEL', claim)
 return removed

@@ -11,25 +11,22 @@
 -- ARGV[7] conditions, see lib/conditions: they open a new account
 --
 -- Reply: ok | replayed, epoch, entry id ('' where it was so already)
--- Errors, in order: conflict; recovery_needed; terms <plan, assigned (ms), its time zone, now (ms), windows>
+-- Errors, in order: conflict; recovery_needed; due; terms <plan, assigned (ms), its time zone, now (ms), windows>
 
--- include lib/credit_model
--- include lib/operation_record
+local reason = ARGV[2]
+local operation_key, record_ms, fingerprint = ARGV[3], ARGV[4], ARGV[5]
+local cause, conditions_text = ARGV[6], ARGV[7]
 
-local reason, fingerprint = ARGV[2], ARGV[5]
+-- include lib/once
+-- include lib/nothing_due
+-- include lib/plan_terms
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local conditions = parse_conditions(ARGV[7])
-local account = open_account(conditions)
-if not account then
-  return 'recovery_needed'
-end
-local refused = account.created and apply_plan_terms(account, conditions)
-if refused then
-  return refused
+if account.created then
+  local conditions = parse_conditions(conditions_text)
+  local refusal = apply_plan(account, conditions, plan_terms_of(conditions))
+  if refusal then
+    return refusal
+  end
 end
 if (account.frozen == '') == (reason == '') then
   return 'replayed\t' .. account.epoch .. '\t'
@@ -39,5 +36,4 @@ local operation = 'freeze'
 if reason == '' then
   operation = 'unfreeze'
 end
-local entry_id = commit(account, {operation = operation, key = ARGV[3], cause = ARGV[6]})
-return answer_and_remember(fingerprint, ARGV[4], account.epoch .. '\t' .. entry_id)
+return answer_once(commit(account, {operation = operation, key = operation_key, cause = cause}))

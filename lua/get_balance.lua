@@ -8,29 +8,29 @@
 -- Reply: ok, balance, held, seq, allowance left
 -- Errors, in order: recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms), windows>
 
+local conditions_text = ARGV[2]
+
+-- include lib/loaded
 -- include lib/funds
 
-local account = load_account()
-if not account then
-  return 'recovery_needed'
-end
 account.read_only = true
 
--- What only some accounts have, and what has fallen due, is taken in. Returns a refusal, or nil and what is left of the
--- allowance.
-local function bring_up()
-  -- include lib/credit_model
-  local conditions = parse_conditions(ARGV[2])
+-- Applies what has fallen due, in memory, and the plan's terms. Returns what is left of the allowance; or nil and the
+-- refusal.
+local function allowance_now()
+  -- include lib/opening
+  -- include lib/plan_caps
+  local conditions = parse_conditions(conditions_text)
   begin(account, conditions)
-  return apply_plan_terms(account, conditions), allowance_left(account)
+  local refusal = apply_plan_terms(account, conditions)
+  return allowance_left(account), refusal
 end
 
-local refused, allowance = nil, 0
-if not is_plain(account, ARGV[2]) then
-  refused, allowance = bring_up()
+local allowance, refusal = 0, nil
+if not is_plain(account, conditions_text) then
+  allowance, refusal = allowance_now()
 end
-if refused then
-  return refused
+if refusal then
+  return refusal
 end
-return 'ok\t' .. integer(account.balance) .. '\t' .. integer(account.held) .. '\t' .. integer(account.seq) .. '\t' ..
-  integer(allowance)
+return 'ok\t' .. balance_and_held(account) .. '\t' .. integer(account.seq) .. '\t' .. integer(allowance)

@@ -1,20 +1,23 @@
 #!lua flags=allow-oom
--- join_workers: say that a worker of a consumer group is alive, and learn who else is.
+-- join_workers: announce that a worker of a consumer group is alive, and list those that are.
 --
 -- KEYS[1] workers
 -- ARGV[1] worker id
--- ARGV[2] milliseconds for which it is believed alive; 0 when it leaves
+-- ARGV[2] milliseconds for which it counts as alive; 0 when it leaves
 --
 -- Reply: {worker id, ...} of all that are alive
+
+local workers = KEYS[1]
+local worker, alive_ms = ARGV[1], tonumber(ARGV[2])
 
 -- include lib/integer
 -- include lib/now
 
 local time = now()
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', integer(time))
-if ARGV[2] == '0' then
-  redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', integer(time))
+if alive_ms == 0 then
+  redis.call('ZREM', workers, worker)
 else
-  redis.call('ZADD', KEYS[1], integer(time + tonumber(ARGV[2])), ARGV[1])
+  redis.call('ZADD', workers, integer(time + alive_ms), worker)
 end
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+return redis.call('ZRANGE', workers, 0, -1)

@@ -6,10 +6,13 @@
 --
 -- Reply: entries; all that the journal holds where the group has not begun, or the server cannot tell
 
+local journal = KEYS[1]
+local group = ARGV[1]
+
 -- include lib/group
 
-local group = find_group(KEYS[1], ARGV[1])
-if group and group.lag then
-  return group.lag + group.pending
+local found = find_group(journal, group)
+if found and found.lag then
+  return found.lag + found.pending
 end
-return redis.call('XLEN', KEYS[1])
+return redis.call('XLEN', journal)

@@ -1,6 +1,6 @@
 #!lua
--- keep_value: keep a value beside an account for a time. It is no money: nothing is journalled, and a ledger knows nothing
--- of it. A server that is full refuses it.
+-- keep_value: keep a value beside an account for a time. It is no money: it is in no journal and no ledger.
+-- May fail with OOM.
 --
 -- KEYS[1] value
 -- ARGV[1] value, of any bytes
@@ -10,11 +10,14 @@
 --
 -- Reply: the value that is kept now: the new one, or another that was not to be replaced
 
-if ARGV[3] == 'only_if' then
-  local kept = redis.call('GET', KEYS[1]) or ''
-  if kept ~= ARGV[4] then
-    return kept -- which is the new one, where the call is made again for its reply was lost
+local value_key = KEYS[1]
+local value, kept_ms, only_if, replaced = ARGV[1], ARGV[2], ARGV[3] == 'only_if', ARGV[4]
+
+if only_if then
+  local kept = redis.call('GET', value_key) or ''
+  if kept ~= replaced then
+    return kept -- the new value itself, where the call is repeated because its reply was lost
   end
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return ARGV[1]
+redis.call('SET', value_key, value, 'PX', kept_ms)
+return value

@@ -5,4 +5,6 @@
 --
 -- Reply: the value, or nil where none is kept
 
-return redis.call('GET', KEYS[1])
+local value_key = KEYS[1]
+
+return redis.call('GET', value_key)

@@ -9,13 +9,15 @@
 -- Reply: {ok, now (ms), next cursor (0: the end), lease id, record, lease id, record, ...}
 -- Errors: {recovery_needed}
 
+local cursor, count = ARGV[2], ARGV[3]
+
 -- include lib/account
 -- include lib/now
 
 if not load_account() then
   return {'recovery_needed'}
 end
-local page = redis.call('HSCAN', KEYS[2], ARGV[2], 'COUNT', ARGV[3])
+local page = redis.call('HSCAN', leases_key, cursor, 'COUNT', count)
 local reply = {'ok', integer(now()), page[1]}
 for _, part in ipairs(page[2]) do
   reply[#reply + 1] = part

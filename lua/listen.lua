@@ -1,12 +1,15 @@
 #!lua flags=allow-oom
--- listen: say that somebody listens to a partition's signals for a while, so that they are told. A longer while stands.
+-- listen: announce a listener to a partition's signals for a time. A longer time stands.
 --
 -- KEYS[1] listening
 -- ARGV[1] milliseconds
 --
 -- Reply: ok
 
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
-  redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+local listening_key = KEYS[1]
+local listens_ms = tonumber(ARGV[1])
+
+if redis.call('PTTL', listening_key) < listens_ms then
+  redis.call('SET', listening_key, '1', 'PX', listens_ms)
 end
 return 'ok'

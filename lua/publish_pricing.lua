@@ -13,29 +13,21 @@
 -- Reply: ok | replayed, epoch, entry id, version, activation, published (ms)
 -- Errors, in order: conflict; recovery_needed
 
--- include lib/account
+local document = ARGV[2]
+local operation_key, record_ms, fingerprint = ARGV[3], ARGV[4], ARGV[5]
+local cause = ARGV[6]
+
+-- include lib/once
 -- include lib/now
--- include lib/operation_record
 
-local fingerprint = ARGV[5]
-
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = load_account()
-if not account then
-  return 'recovery_needed'
-end
 local published = integer(now())
-local version = integer(tonumber(redis.call('HGET', KEYS[1], 'latest') or '0') + 1)
+local version = integer(tonumber(redis.call('HGET', account_key, 'latest') or '0') + 1)
 account.activation = account.activation + 1
 local activation = integer(account.activation)
 set_field(account, 'latest', version)
 set_field(account, 'active', version)
-set_field(account, 'document/' .. version, ARGV[2])
+set_field(account, 'document/' .. version, document)
 set_field(account, 'published/' .. version, published)
 set_field(account, 'activation/' .. version, activation)
-local entry_id = commit(account, {operation = 'publish_pricing', key = ARGV[3], version = version, cause = ARGV[6]})
-return answer_and_remember(fingerprint, ARGV[4],
-  account.epoch .. '\t' .. entry_id .. '\t' .. version .. '\t' .. activation .. '\t' .. published)
+local entry_id = commit(account, {operation = 'publish_pricing', key = operation_key, version = version, cause = cause})
+return answer_once(entry_id, version .. '\t' .. activation .. '\t' .. published)

@@ -15,31 +15,19 @@
 -- ARGV[11] conditions, empty for none: for a cap of the account's plan
 --
 -- Reply: ok | replayed, epoch, entry id
--- Errors, in order: conflict; recovery_needed; stale, terms (see set_cap); no_cap <scope> <id> <ids that there are>; past <now>; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; due; stale <activation>; terms <as for set_cap>; no_cap <scope> <id>
+--   <ids that there are>; past <now>; journal_full <limit>
 
--- include lib/own_cap
+local scope, cap_id, limit, until_ms = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local operation_key, record_ms, fingerprint = ARGV[6], ARGV[7], ARGV[8]
+local journal_limit, cause, conditions_text = tonumber(ARGV[9]), ARGV[10], ARGV[11]
 
-local scope, fingerprint = ARGV[2], ARGV[8]
+-- include lib/existing_cap
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local conditions = parse_conditions(ARGV[11])
-local account = open_account(conditions)
-if not account then
-  return 'recovery_needed'
-end
-local cap, missing = existing_cap(account, scope, ARGV[3], conditions)
-if not cap then
-  return missing
-end
-if tonumber(ARGV[5]) <= account.time then
+if until_ms <= account.time then
   return 'past\t' .. integer(account.time)
 end
-local full = journal_full(tonumber(ARGV[9]))
-if full then
-  return full
-end
-cap.raised, cap.raised_until = ARGV[4], tonumber(ARGV[5])
-return commit_cap(account, scope, 'raise_cap', ARGV[6], ARGV[7], fingerprint, ARGV[10])
+-- include lib/admit
+
+cap.raised, cap.raised_until = limit, until_ms
+return commit_cap('raise_cap')

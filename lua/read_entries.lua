@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- read_entries: the next entries of a partition's journal for a consumer group. Whoever owns the partition reads as the
--- same consumer of the group, so what an owner before has not acknowledged is what is pending.
+-- read_entries: the next entries of a partition's journal for a consumer group. Every owner of the partition reads as
+-- the same consumer of the group, so what a former owner has not acknowledged is pending.
 --
 -- KEYS[1] journal   KEYS[2] claim   KEYS[3] meta
 -- ARGV[1] group
@@ -10,31 +10,34 @@
 --
 -- Reply: {ok, id, text, id, text, ...}, a text is empty where the entry was deleted; {idle, id}: there is nothing above
 --   this id, the journal's last
--- Errors, in order: {lost}; {recovery_needed}; {unregistered}; {recreated}: the group was gone and was created again, from
---   the journal's beginning
+-- Errors, in order: {lost}; {recovery_needed}; {unregistered}; {recreated}: the group was gone and was created again,
+--   from the journal's beginning
+
+local journal, claim, meta = KEYS[1], KEYS[2], KEYS[3]
+local group, token, after, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 -- include lib/claim
 -- include lib/group
 
-if not holds_claim(KEYS[2], ARGV[2]) then
+if not holds_claim(claim, token) then
   return {'lost'}
 end
-local reply = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], 'worker', 'COUNT', ARGV[4], 'STREAMS', KEYS[1], ARGV[3])
+local reply = redis.pcall('XREADGROUP', 'GROUP', group, 'worker', 'COUNT', count, 'STREAMS', journal, after)
 if type(reply) == 'table' and reply.err then
-  if find_group(KEYS[1], ARGV[1]) then
+  if find_group(journal, group) then
     return reply
   end
-  local meta = redis.call('HMGET', KEYS[3], 'state', 'group/' .. ARGV[1])
-  if meta[1] ~= 'open' then
+  local record = redis.call('HMGET', meta, 'state', 'group/' .. group)
+  if record[1] ~= 'open' then
     return {'recovery_needed'}
-  elseif not meta[2] then
+  elseif not record[2] then
     return {'unregistered'}
   end
-  redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+  redis.call('XGROUP', 'CREATE', journal, group, '0', 'MKSTREAM')
   return {'recreated'}
 end
 if not reply or not reply[1][2][1] then
-  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  local info = redis.call('XINFO', 'STREAM', journal)
   for index = 1, #info, 2 do
     if info[index] == 'last-generated-id' then
       return {'idle', info[index + 1]}

@@ -6,7 +6,10 @@
 --
 -- Reply: {entry}, or {} where the journal does not hold it
 
-local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
+local journal = KEYS[1]
+local entry_id = ARGV[1]
+
+local found = redis.call('XRANGE', journal, entry_id, entry_id)
 if not found[1] then
   return {}
 end

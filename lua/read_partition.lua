@@ -5,4 +5,6 @@
 --
 -- Reply: {field, value, ...}; empty where there is none
 
-return redis.call('HGETALL', KEYS[1])
+local meta = KEYS[1]
+
+return redis.call('HGETALL', meta)

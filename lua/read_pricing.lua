@@ -7,8 +7,11 @@
 -- ARGV[2] version; 0 for the active one
 -- ARGV[3] a version whose text the caller has, 0 for none: it is not sent again
 --
--- Reply: {ok, active version, its activation, latest version, the version asked for, its activation, published (ms), document}
+-- Reply: {ok, active version, its activation, latest version, the version asked for, its activation, published (ms),
+--   document}
 -- Errors, in order: {recovery_needed}; {none}; {not_found, latest version}
+
+local wanted, known = ARGV[2], ARGV[3]
 
 -- include lib/account
 
@@ -16,14 +19,14 @@ local account = load_account()
 if not account then
   return {'recovery_needed'}
 end
-local stored = redis.call('HMGET', KEYS[1], 'active', 'latest')
+local stored = redis.call('HMGET', account_key, 'active', 'latest')
 if not stored[1] then
   return {'none'}
 end
-local version = ARGV[2] == '0' and stored[1] or ARGV[2]
-local details = redis.call('HMGET', KEYS[1], 'activation/' .. version, 'published/' .. version)
+local version = wanted == '0' and stored[1] or wanted
+local details = redis.call('HMGET', account_key, 'activation/' .. version, 'published/' .. version)
 if not details[1] then
   return {'not_found', stored[2]}
 end
-local document = version ~= ARGV[3] and redis.call('HGET', KEYS[1], 'document/' .. version) or ''
+local document = version ~= known and redis.call('HGET', account_key, 'document/' .. version) or ''
 return {'ok', stored[1], integer(account.activation), stored[2], version, details[1], details[2], document}

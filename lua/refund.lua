@@ -16,52 +16,46 @@
 -- ARGV[12] cause, JSON
 --
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount, to the allowance, lost, refunded of the charge in all
--- Errors, in order: conflict; recovery_needed; refund_exceeds <charged> <refunded>; again; over_limit; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; refund_exceeds <charged> <refunded>; journal_full <limit>; again;
+--   over_limit
 
--- include lib/credit_model
--- include lib/operation_record
+local transaction_id, charged, charge_details, charged_at = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local asked, expired_to_balance = tonumber(ARGV[6]), ARGV[7] == '1'
+local operation_key, record_ms, fingerprint = ARGV[8], ARGV[9], ARGV[10]
+local journal_limit, cause = tonumber(ARGV[11]), ARGV[12]
 
-local transaction_id, charged, fingerprint = ARGV[2], tonumber(ARGV[3]), ARGV[10]
+-- include lib/once
+-- include lib/opening
+-- include lib/low_balance
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = open_account(NO_CONDITIONS)
-if not account then
-  return 'recovery_needed'
-end
+begin(account, NO_CONDITIONS)
 account.time = account.time or now()
 local field = 'refunded/' .. transaction_id
-local refunded = tonumber(redis.call('HGET', KEYS[1], field) or '0')
-local amount = ARGV[6] == '' and charged - refunded or tonumber(ARGV[6])
+local refunded = tonumber(redis.call('HGET', account_key, field) or '0')
+local amount = asked or charged - refunded
 if amount <= 0 or refunded + amount > charged then
   return 'refund_exceeds\t' .. integer(charged) .. '\t' .. integer(refunded)
 end
-local full = journal_full(tonumber(ARGV[11]))
-if full then
-  return full
-end
+-- include lib/admit
 
 note(account, 'refund_of', transaction_id)
-local sources, before = parse_sources(ARGV[4], '\31'), account.balance
-local to_balance, to_allowance, lost = give_back(account, sources, charged, refunded, amount, ARGV[7] == '1')
+local sources, before = parse_sources(charge_details, '\31'), account.balance
+local to_balance, to_allowance, lost = give_back(account, sources, charged, refunded, amount, expired_to_balance)
 if account.balance > MAX_MICRO then
   return account.more_is_due and 'again' or 'over_limit'
 end
 if lost > 0 then
   note(account, 'lost', integer(lost))
 end
-uncount(account, sources, charged, refunded, amount, tonumber(ARGV[5]))
+uncount(account, sources, charged, refunded, amount, charged_at)
 count_spent(account, sources.member, -amount)
 await_grants(account)
 arm_low_levels(account)
 save_scopes(account)
 set_field(account, field, integer(refunded + amount))
 local entry_id = commit(account, {
-  operation = 'refund', key = ARGV[8], amount = amount, balance_change = account.balance - before, cause = ARGV[12],
+  operation = 'refund', key = operation_key, amount = amount, balance_change = account.balance - before, cause = cause,
   details = take_details(account),
 })
-return answer_and_remember(fingerprint, ARGV[9], account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
-  '\t' .. integer(account.held) .. '\t' .. integer(amount) .. '\t' .. integer(to_allowance) .. '\t' .. integer(lost) ..
-  '\t' .. integer(refunded + amount))
+return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(amount) .. '\t' .. integer(to_allowance) ..
+  '\t' .. integer(lost) .. '\t' .. integer(refunded + amount))

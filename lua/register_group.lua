@@ -8,14 +8,17 @@
 -- Reply: created | existing
 -- Errors: recovery_needed
 
+local meta, journal = KEYS[1], KEYS[2]
+local group = ARGV[1]
+
 -- include lib/group
 
-if redis.call('HGET', KEYS[1], 'state') ~= 'open' then
+if redis.call('HGET', meta, 'state') ~= 'open' then
   return 'recovery_needed'
 end
-redis.call('HSET', KEYS[1], 'group/' .. ARGV[1], '1')
-if find_group(KEYS[2], ARGV[1]) then
+redis.call('HSET', meta, 'group/' .. group, '1')
+if find_group(journal, group) then
   return 'existing'
 end
-redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM')
+redis.call('XGROUP', 'CREATE', journal, group, '0', 'MKSTREAM')
 return 'created'

@@ -9,10 +9,10 @@
 -- Reply: ok | replayed, epoch, entry id, balance, held, amount that it no longer holds
 -- Errors, in order: closed settled; recovery_needed; not_found; over_limit
 
--- include lib/credit_model
--- include lib/closed_lease
+local lease_id, cause = ARGV[2], ARGV[3]
 
-local lease_id = ARGV[2]
+-- include lib/closed_lease
+-- include lib/opening
 
 local how, _, first_answer = read_closed_lease()
 if how == 'settled' then
@@ -20,10 +20,9 @@ if how == 'settled' then
 elseif how then
   return 'replayed\t' .. first_answer
 end
-local account = open_account(NO_CONDITIONS, lease_id)
-if not account then
-  return 'recovery_needed'
-end
+-- include lib/loaded
+
+begin(account, NO_CONDITIONS, lease_id)
 local lease = find_lease(account, lease_id)
 if not lease then
   return 'not_found'
@@ -42,9 +41,9 @@ end
 save_scopes(account)
 local entry_id = commit(account, {
   operation = 'release', key = 'lease/' .. lease_id .. '/release', amount = released,
-  balance_change = account.balance - before, version = lease.version, cause = ARGV[3], details = take_details(account),
+  balance_change = account.balance - before, version = lease.version, cause = cause, details = take_details(account),
   lease_id = lease_id, lease = '',
 })
 expire_unheld_grants(account)
-return answer_and_close('released', '', account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
-  integer(account.held) .. '\t' .. integer(released))
+return answer_and_close('released', '',
+  account.epoch .. '\t' .. entry_id .. '\t' .. balance_and_held(account) .. '\t' .. integer(released))

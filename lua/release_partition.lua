@@ -7,10 +7,13 @@
 -- Reply: ok
 -- Errors: lost
 
+local claim = KEYS[1]
+local token = ARGV[1]
+
 -- include lib/claim
 
-if not holds_claim(KEYS[1], ARGV[1]) then
+if not holds_claim(claim, token) then
   return 'lost'
 end
-redis.call('HSET', KEYS[1], 'token', '', 'expires', '0')
+redis.call('HSET', claim, 'token', '', 'expires', '0')
 return 'ok'

@@ -12,31 +12,20 @@
 -- ARGV[8] cause, JSON
 --
 -- Reply: ok | replayed, epoch, entry id
--- Errors, in order: conflict; recovery_needed; no_cap <scope> <id> <ids that there are>; plan_cap <id>;
+-- Errors, in order: conflict; recovery_needed; due; no_cap <scope> <id> <ids that there are>; plan_cap <id>;
 --   journal_full <limit>
 
--- include lib/own_cap
+local scope, cap_id = ARGV[2], ARGV[3]
+local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
+local journal_limit, cause = tonumber(ARGV[7]), ARGV[8]
+local conditions_text = '' -- a cap that its plan would give the account is none of its own
 
-local scope, fingerprint = ARGV[2], ARGV[6]
+-- include lib/existing_cap
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = open_account(NO_CONDITIONS)
-if not account then
-  return 'recovery_needed'
-end
-local cap, place = existing_cap(account, scope, ARGV[3], NO_CONDITIONS)
-if not cap then
-  return place
-end
 if cap.source == 'plan' then
   return 'plan_cap\t' .. cap.id
 end
-local full = journal_full(tonumber(ARGV[7]))
-if full then
-  return full
-end
+-- include lib/admit
+
 table.remove(account.scopes[scope].caps, place)
-return commit_cap(account, scope, 'remove_cap', ARGV[4], ARGV[5], fingerprint, ARGV[8])
+return commit_cap('remove_cap')

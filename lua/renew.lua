@@ -13,27 +13,22 @@
 -- Reply: ok | replayed, epoch, entry id, expires (ms)
 -- Errors, in order: conflict; recovery_needed; closed <settled | released>; not_found; expired
 
+local lease_id, lives_ms = ARGV[2], tonumber(ARGV[3])
+local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
+
+-- include lib/once
+-- include lib/opening
 -- include lib/open_lease
--- include lib/operation_record
 
-local lease_id, fingerprint = ARGV[2], ARGV[6]
-
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = open_account(NO_CONDITIONS, lease_id)
-if not account then
-  return 'recovery_needed'
-end
-local lease, refused = open_lease(account, lease_id)
+begin(account, NO_CONDITIONS, lease_id)
+local lease, refusal = open_lease(account, lease_id)
 if not lease then
-  return refused
+  return refusal
 end
 
-lease.expires = math.max(lease.expires, account.time + tonumber(ARGV[3]))
+lease.expires = math.max(lease.expires, account.time + lives_ms)
 local entry_id = commit(account, {
-  operation = 'renew', key = ARGV[4], amount = lease.amount, version = lease.version, lease_id = lease_id,
+  operation = 'renew', key = operation_key, amount = lease.amount, version = lease.version, lease_id = lease_id,
   lease = format_lease(lease),
 })
-return answer_and_remember(fingerprint, ARGV[5], account.epoch .. '\t' .. entry_id .. '\t' .. integer(lease.expires))
+return answer_once(entry_id, integer(lease.expires))

@@ -18,55 +18,43 @@
 -- ARGV[13] conditions, see lib/conditions
 --
 -- Reply: ok | replayed, epoch, entry id
--- Errors, in order: conflict; recovery_needed; stale <activation>; terms <plan, assigned (ms), its time zone, now (ms),
---   windows>; not_member <member>; too_many_caps <limit>; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; due; stale <activation>; terms <plan, assigned (ms), its time zone, now
+--   (ms), windows>; not_member <member>; too_many_caps <limit>; journal_full <limit>
+
+local scope, window, rolling, action, zone = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local limit = tonumber(ARGV[7])
+local operation_key, record_ms, fingerprint = ARGV[8], ARGV[9], ARGV[10]
+local journal_limit, cause, conditions_text = tonumber(ARGV[11]), ARGV[12], ARGV[13]
 
 -- include lib/own_cap
+-- include lib/members
 
-local scope, window, rolling, zone, fingerprint = ARGV[2], ARGV[3], ARGV[4], ARGV[6], ARGV[10]
-local conditions = parse_conditions(ARGV[13])
-
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = open_account(conditions)
-if not account then
-  return 'recovery_needed'
-end
-account.time = account.time or now()
-load_scopes(account, {scope})
 local caps, cap = account.scopes[scope].caps, nil
 for _, known in ipairs(caps) do
   if known.source == 'own' and known.window == window and known.rolling == rolling and known.zone == zone and
-    known.action == ARGV[5] then
+    known.action == action then
     cap = known
   end
 end
 if not cap then
   cap = {
-    id = '', source = 'own', window = window, rolling = rolling, action = ARGV[5], zone = zone, used = 0, held = 0, start = 0, finish = 0,
-    raised = '', raised_until = 0, exceeded = '0', buckets = '',
+    id = '', source = 'own', window = window, rolling = rolling, action = action, zone = zone, used = 0, held = 0,
+    start = 0, finish = 0, raised = '', raised_until = 0, exceeded = '0', buckets = '',
   }
   caps[#caps + 1] = cap
 end
-cap.limit = tonumber(ARGV[7])
-local refused = apply_plan_terms(account, conditions)
-if refused then
-  return refused
-end
-refused = not_a_member(account, string.match(scope, '^member/(.*)$') or '')
-if refused then
-  return refused
+cap.limit = limit
+local refusal = apply_plan_terms(account, conditions) or
+  not_a_member(account, string.match(scope, '^member/(.*)$') or '')
+if refusal then
+  return refusal
 end
 if #account.scopes[scope].caps > CAPS_A_SCOPE then
   return 'too_many_caps\t' .. integer(CAPS_A_SCOPE)
 end
-refused = journal_full(tonumber(ARGV[11]))
-if refused then
-  return refused
-end
+-- include lib/admit
+
 if cap.id == '' then
   cap.id = integer(next_seq(account))
 end
-return commit_cap(account, scope, 'set_cap', ARGV[8], ARGV[9], fingerprint, ARGV[12])
+return commit_cap('set_cap')

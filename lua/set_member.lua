@@ -1,6 +1,6 @@
 #!lua
--- set_member: add a member to a team, change a role, or remove a member. One who is removed is remembered, with what was
--- spent; leases that are open settle.
+-- set_member: add a member to a team, change a role, or remove a member. One who is removed is remembered, with what
+-- was spent; leases that are open settle.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] operation record
 -- ARGV[1] account id
@@ -13,21 +13,17 @@
 -- ARGV[8] cause, JSON
 --
 -- Reply: ok | replayed, epoch, entry id ('' where it was so already)
--- Errors, in order: conflict; recovery_needed; not_team; not_member <member>; last_owner <member>; journal_full <limit>
+-- Errors, in order: conflict; recovery_needed; due; not_team; not_member <member>; last_owner <member>; journal_full
+--   <limit>
 
--- include lib/credit_model
--- include lib/operation_record
+local id, role = ARGV[2], ARGV[3]
+local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
+local journal_limit, cause = tonumber(ARGV[7]), ARGV[8]
 
-local id, role, fingerprint = ARGV[2], ARGV[3], ARGV[6]
+-- include lib/once
+-- include lib/nothing_due
+-- include lib/members
 
-local earlier = earlier_answer(fingerprint)
-if earlier then
-  return earlier
-end
-local account = open_account(NO_CONDITIONS)
-if not account then
-  return 'recovery_needed'
-end
 if not account.team then
   return 'not_team'
 end
@@ -41,14 +37,11 @@ end
 if member and member.role == 'owner' and last_owner(account, id) then
   return 'last_owner\t' .. id
 end
-local full = journal_full(tonumber(ARGV[7]))
-if full then
-  return full
-end
+-- include lib/admit
+
 if not member or member.role == 'removed' then
   member = {id = id, joined = integer(account.time), spent = member and member.spent or 0}
 end
 member.role = role
 save_member(account, member)
-local entry_id = commit(account, {operation = 'set_member', key = ARGV[4], cause = ARGV[8]})
-return answer_and_remember(fingerprint, ARGV[5], account.epoch .. '\t' .. entry_id)
+return answer_once(commit(account, {operation = 'set_member', key = operation_key, cause = cause}))

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- settle: close a lease and charge what the work cost, from its own hold and from what is available above its floor,
--- never from another lease's hold. The rest is the shortfall. An expired lease holds nothing, and is charged all the same.
--- A lease that is inside another is charged from its own hold and its parent's alone, see lib/parents.
+-- never from another lease's hold. The rest is the shortfall. An expired lease holds nothing, and is charged all the
+-- same. A lease that is inside another is charged from its own hold and its parent's alone, see lib/parents.
 --
 -- KEYS[1] account   KEYS[2] leases   KEYS[3] journal   KEYS[4] due   KEYS[5] meta   KEYS[6] closed lease
 -- ARGV[1] account id
@@ -12,16 +12,18 @@
 -- ARGV[6] cause, JSON
 -- ARGV[7] conditions, see lib/conditions: of them plan, models, low_levels and skip_allowance count
 --
--- Reply: ok | replayed, epoch, entry id, balance, held, charged, allowance, details, shortfall, late (1: it had expired)
+-- Reply: ok | replayed, epoch, entry id, balance, held, charged, allowance, details, shortfall, late (1: it had
+--   expired)
 -- Errors, in order: conflict; closed released; recovery_needed; not_found; reprice <version, plan of the lease>; again;
 --   over_limit
+
+local lease_id, cost, version = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local fingerprint, cause, conditions_text = ARGV[5], ARGV[6], ARGV[7]
 
 -- include lib/funds
 -- include lib/lease
 -- include lib/closed_lease
 -- include lib/details
-
-local lease_id, cost, version, fingerprint = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 local how, first_fingerprint, first_answer = read_closed_lease()
 if how == 'released' then
@@ -32,27 +34,26 @@ elseif how then
   end
   return 'replayed\t' .. first_answer
 end
-local account = load_account()
-if not account then
-  return 'recovery_needed'
-end
+-- include lib/loaded
 
 local before, lease
 local charged, allowance, details = 0, 0, ''
 
--- Settles a lease of an account that has more than a balance and leases, or one that has expired. Returns a refusal, or
--- nothing, and what is left to do after the entry of the settle.
+-- Settles a lease of an account that has more than a balance and leases, or one that has expired. Returns what is left
+-- to do after the entry of the settle; or nil and the refusal.
 local function pay()
-  -- include lib/settlement
-  local conditions = parse_conditions(ARGV[7])
+  -- include lib/opening
+  -- include lib/charge_inside
+  -- include lib/low_balance
+  local conditions = parse_conditions(conditions_text)
   begin(account, conditions, lease_id)
   lease = find_lease(account, lease_id)
   if not lease then
-    return 'not_found'
+    return nil, 'not_found'
   end
   local terms = lease.terms
   if not priced_alike(lease, version, conditions.plan) then
-    return 'reprice\t' .. lease.version .. '\t' .. terms.plan
+    return nil, 'reprice\t' .. lease.version .. '\t' .. terms.plan
   end
 
   -- What pays first is its own: what it holds, or what its expiry charged already.
@@ -64,7 +65,7 @@ local function pay()
   local spendable = above_floor(account, lease.floor)
   -- Leases that have expired and were not applied yet still hold what could pay. Its own record must outlast the wait.
   if (own + left + spendable < cost or payable < cost) and account.more_is_due and lease_due(lease) > account.time then
-    return 'again'
+    return nil, 'again'
   end
 
   before = account.balance
@@ -98,7 +99,7 @@ local function pay()
   -- In one step: in between, the balance may have been more than a double holds.
   account.balance = before + ((open and 0 or own - own_allowance) - from_balance)
   if account.balance > MAX_MICRO then
-    return 'over_limit'
+    return nil, 'over_limit'
   end
 
   local scope_amounts = amounts_by_scope(charged, terms.member, charged_models(lease, conditions.models, charged))
@@ -112,11 +113,11 @@ local function pay()
   fire_low_levels(account, conditions.low_levels, before)
   save_scopes(account)
   details = take_details(account)
-  return nil, expire_unheld_grants
+  return expire_unheld_grants
 end
 
-local refused, finish
-local record = not account.extended and ARGV[7] == '' and redis.call('HGET', KEYS[2], lease_id)
+local finish, refusal
+local record = not account.extended and conditions_text == '' and redis.call('HGET', leases_key, lease_id)
 lease = record and parse_lease(record)
 if lease and lease.state == 'open' and lease.terms == NO_LEASE_TERMS and is_plain(account, '') then
   if not priced_alike(lease, version, '') then
@@ -126,10 +127,10 @@ if lease and lease.state == 'open' and lease.terms == NO_LEASE_TERMS and is_plai
   before = account.balance
   account.balance, account.held = before - charged, account.held - lease.amount
 else
-  refused, finish = pay()
+  finish, refusal = pay()
 end
-if refused then
-  return refused
+if refusal then
+  return refusal
 end
 
 local late = lease.state == 'open' and '0' or '1'
@@ -140,12 +141,13 @@ if late == '1' then
   details = joined(details, 'late', '1')
 end
 local entry_id = commit(account, {
-  operation = 'settle', key = 'lease/' .. lease_id .. '/settle', amount = cost, balance_change = account.balance - before,
-  shortfall = cost - charged, version = version, cause = ARGV[6], details = details, lease_id = lease_id, lease = '',
+  operation = 'settle', key = 'lease/' .. lease_id .. '/settle', amount = cost,
+  balance_change = account.balance - before, shortfall = cost - charged, version = version, cause = cause,
+  details = details, lease_id = lease_id, lease = '',
 })
 if finish then
   finish(account)
 end
-return answer_and_close('settled', fingerprint, account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
-  '\t' .. integer(account.held) .. '\t' .. integer(charged) .. '\t' .. integer(allowance) .. '\t' .. details .. '\t' ..
-  integer(cost - charged) .. '\t' .. late)
+return answer_and_close('settled', fingerprint, account.epoch .. '\t' .. entry_id .. '\t' ..
+  balance_and_held(account) .. '\t' .. integer(charged) .. '\t' .. integer(allowance) .. '\t' ..
+  details .. '\t' .. integer(cost - charged) .. '\t' .. late)

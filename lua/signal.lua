@@ -1,6 +1,6 @@
 #!lua
--- signal: tell those who listen to a partition's signals that something was refused. The stream is bounded: the oldest go.
--- It needs no memory that there is not: a server that is full refuses it, and nothing is lost that anybody counts on.
+-- signal: report a refusal to the listeners of a partition's signals. The stream is bounded: the oldest go. May fail
+-- with OOM; signals are best effort.
 --
 -- KEYS[1] signals   KEYS[2] listening
 -- ARGV[1] event, JSON
@@ -9,8 +9,11 @@
 --
 -- Reply: 1, or 0 where nobody listens
 
-if ARGV[3] ~= '1' and redis.call('EXISTS', KEYS[2]) == 0 then
+local signals_key, listening_key = KEYS[1], KEYS[2]
+local event, kept, unheard = ARGV[1], ARGV[2], ARGV[3] == '1'
+
+if not unheard and redis.call('EXISTS', listening_key) == 0 then
   return 0
 end
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'signal', ARGV[1])
+redis.call('XADD', signals_key, 'MAXLEN', '~', kept, '*', 'signal', event)
 return 1

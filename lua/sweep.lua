@@ -8,24 +8,24 @@
 -- Reply: ok, leases that expired, grants that expired, micro-credits that went with them, 1 where more is due
 -- Errors: recovery_needed
 
--- include lib/due
+local dry_run = ARGV[2] == '1'
 
-local account = load_account()
-if not account then
-  return 'recovery_needed'
-end
-account.read_only = ARGV[2] == '1'
+-- include lib/loaded
+-- include lib/due
+-- include lib/extended
+
+account.read_only = dry_run
 load_extended(account)
 account.time = now()
 local leases, grants, credits, more = 0, 0, 0, '0'
 if account.due and account.due <= account.time then
   leases, grants, credits = apply_due(account)
   more = account.due and account.due <= account.time and '1' or '0'
-elseif not account.read_only then  -- an index that was wrong is put right
+elseif not account.read_only then -- the index was wrong: correct it
   if account.due then
-    redis.call('ZADD', KEYS[4], integer(account.due), ARGV[1])
+    redis.call('ZADD', due_key, integer(account.due), account_id)
   else
-    redis.call('ZREM', KEYS[4], ARGV[1])
+    redis.call('ZREM', due_key, account_id)
   end
 end
 return 'ok\t' .. integer(leases) .. '\t' .. integer(grants) .. '\t' .. integer(credits) .. '\t' .. more

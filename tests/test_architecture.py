@@ -210,14 +210,56 @@ def test_headers_say_what_scripts_do_and_reply() -> None:
     assert [name for name, header in headers.items() if not re.search(r"^-- Reply\b", header, re.MULTILINE)] == []
 
 
+def test_arguments_are_named_at_the_top() -> None:
+    """The first paragraph of a script or piece names its KEYS and ARGV, and is nothing else; none is read below it."""
+    wrong = []
+    for name, path in {**SCRIPT_FILES, **PIECES}.items():
+        _, code = split_header(path.read_text())
+        block, _, rest = code.strip("\n").partition("\n\n")
+        if not re.search(r"\b(KEYS|ARGV)\b", block):
+            rest = f"{block}\n{rest}"
+        elif not all(re.match(r"local |for |  |end$", line) for line in block.splitlines()):
+            wrong.append(f"{name}: {block}")
+        if re.search(r"\b(KEYS|ARGV)\b", rest):
+            wrong.append(name)
+    assert wrong == []
+
+
+def test_lines_of_scripts_are_short() -> None:
+    """No line of a script is longer than 120 columns."""
+    wrong = [
+        f"{name}:{number}"
+        for name, path in {**SCRIPT_FILES, **PIECES}.items()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert wrong == []
+
+
+def pieces_of(name: str) -> set[str]:
+    """Return all pieces that a script or piece includes, by themselves or through others."""
+    found: set[str] = set()
+    waiting = [{**SCRIPT_FILES, **PIECES}[name].read_text()]
+    while waiting:
+        for piece in set(re.findall(r"^ *-- include (\S+)$", waiting.pop(), re.MULTILINE)) - found:
+            found.add(piece)
+            waiting.append(PIECES[piece].read_text())
+    return found
+
+
+def test_scripts_carry_what_they_need() -> None:
+    """What changes an account's team, freezing, plan or caps carries no rule of expiry; the first two no spend caps."""
+    expiry = {"lib/due", "lib/grants", "lib/holds", "lib/lease", "lib/parents", "lib/spending"}
+    caps = {"lib/caps", "lib/cap_counts", "lib/plan_caps"}
+    for name in ("create_team", "set_member", "freeze"):
+        assert not pieces_of(name) & (expiry | caps), name
+    for name in ("set_plan", "set_cap", "raise_cap", "clear_cap", "remove_cap"):
+        assert not pieces_of(name) & (expiry | {"lib/cap_counts"}), name
+
+
 def test_every_piece_is_included() -> None:
     """Every piece in lua/lib is part of some script."""
-    included: set[str] = set()
-    waiting = [path.read_text() for path in SCRIPT_FILES.values()]
-    while waiting:
-        for piece in set(re.findall(r"^ *-- include (\S+)$", waiting.pop(), re.MULTILINE)) - included:
-            included.add(piece)
-            waiting.append(PIECES[piece].read_text())
+    included: set[str] = set().union(*(pieces_of(name) for name in SCRIPT_FILES))
     assert included == set(PIECES)
 
 

@@ -143,12 +143,15 @@ class Link(ABC):
             else:
                 if isinstance(reply, hiredis.ReplyError):
                     at_once = self._heed(call, node, str(reply))
+                elif call.sent is not operation:  # the sweep is done: whatever it replied, the operation tells
+                    call.send(operation)
+                    at_once = True
                 else:
                     try:
                         return operation.read(operation, reply)
                     except MoreIsDue:
-                        call.command = _pack(operation, "EVALSHA", operation.script.sha)
-                        call.reason, call.asking, at_once = "more is due than there was time for", None, True
+                        call.send(operation.sweep or operation)
+                        call.reason, at_once = "more is due than there was time for", True
             if not at_once:
                 await self._wait(call)
             elif self.times_closed != call.times_closed:
@@ -169,13 +172,13 @@ class Link(ABC):
         if breaker is not None and breaker.is_open and not call.attempts:  # what has begun goes on
             _check_admitted(breaker, node, call.operation)
         if node in self._without_evalsha:
-            call.command = _pack(call.operation, "EVAL", call.operation.script.text)
+            call.command = _pack(call.sent, "EVAL", call.sent.script.text)
 
     def _heed(self, call: "_Call", node: Node, error: str) -> bool:
         """Do what an error reply asks for. Returns whether the next attempt may be made at once."""
         call.reason = error
         if error.startswith("NOSCRIPT"):
-            call.command = _pack(call.operation, "EVAL", call.operation.script.text)
+            call.command = _pack(call.sent, "EVAL", call.sent.script.text)
             return True
         if error.startswith("NOPERM") and "evalsha" in error and node not in self._without_evalsha:
             self._without_evalsha.add(node)
@@ -191,7 +194,7 @@ class Link(ABC):
         if error.startswith(_ELSEWHERE):
             self.topology.lost(node)
         elif not error.startswith(_SOON):
-            _raise_reply_error(call.operation.script, error, call.operation.operation_key)
+            _raise_reply_error(call.sent.script, error, call.operation.operation_key)
         call.asking = None
         return False
 
@@ -219,6 +222,7 @@ class _Call:
         "operation",
         "reason",
         "redirections",
+        "sent",
         "slot",
         "times_closed",
         "waited_for",
@@ -229,12 +233,17 @@ class _Call:
         self.slot = slot
         self.deadline = deadline
         self.times_closed = times_closed
-        self.command = _pack(operation, "EVALSHA", operation.script.sha)
-        self.asking: Node | None = None  # the node that a slot is moving to, for the next attempt
+        self.send(operation)
         self.attempts = 0
         self.redirections = 0
         self.reason = ""
         self.waited_for = ""
+
+    def send(self, operation: Operation[Any]) -> None:
+        """Send this next: the operation itself, or the sweep that comes before it."""
+        self.sent = operation
+        self.command = _pack(operation, "EVALSHA", operation.script.sha)
+        self.asking: Node | None = None  # the node that a slot is moving to, for the next attempt
 
 
 # Nodes that disagree may send an operation back and forth: now and then it waits.

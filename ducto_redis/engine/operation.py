@@ -217,11 +217,13 @@ class PartitionRecord(Struct, frozen=True):
 class Operation(Generic[R]):
     """One atomic step against the engine: a script, its keys, its arguments, and how to read its reply.
 
+    `sweep` is the operation that applies what has fallen due on the account; None where the script does it itself.
+
     `account`, `operation_key` and `lease_id` name what it is about, for errors; `operation_key` is what the caller can
     repeat the call with: an idempotency key, or a lease id.
     """
 
-    __slots__ = ("account", "args", "keys", "lease_id", "operation_key", "partition", "read", "script")
+    __slots__ = ("account", "args", "keys", "lease_id", "operation_key", "partition", "read", "script", "sweep")
 
     def __init__(
         self,
@@ -242,9 +244,10 @@ class Operation(Generic[R]):
         self.account = account
         self.operation_key = operation_key
         self.lease_id = lease_id
+        self.sweep: Operation[Any] | None = None
 
     def result(self, reply: Any) -> R:
-        """Return the result in the reply, or raise its error. MoreIsDue asks for the same operation again."""
+        """Return the result in the reply, or raise its error. MoreIsDue asks for `sweep`, then the same again."""
         return self.read(self, reply)
 
     def parts(self, reply: bytes) -> list[bytes]:

@@ -260,7 +260,7 @@ class Operations:
     ) -> Operation[AccountChange]:
         """Assign a plan. Errors: IdempotencyConflict, RecoveryNeeded, StalePricing, TermsNeeded, JournalFull."""
         args = (account, plan, time_zone, *self._admitted(key, cause), encode_conditions(conditions))
-        return self._change("set_plan", account, key, args, read_change)
+        return self._alter("set_plan", account, key, args)
 
     def set_cap(
         self, account: str, rule: CapRule, key: OperationKey, *, conditions: Conditions, cause: bytes
@@ -268,7 +268,7 @@ class Operations:
         """Set a spend cap. Errors: those of set_plan, MemberNotFound, InvalidAmount (too many of a scope)."""
         cap = (rule.scope, rule.window, int(rule.rolling), rule.action, rule.time_zone, rule.limit)
         args = (account, *cap, *self._admitted(key, cause), encode_conditions(conditions))
-        return self._change("set_cap", account, key, args, read_change)
+        return self._alter("set_cap", account, key, args)
 
     def remove_cap(
         self, account: str, scope: str, cap_id: str, key: OperationKey, *, cause: bytes
@@ -278,7 +278,7 @@ class Operations:
         Errors: IdempotencyConflict, RecoveryNeeded, CapNotFound, Config (a plan's), JournalFull.
         """
         args = (account, scope, cap_id, *self._admitted(key, cause))
-        return self._change("remove_cap", account, key, args, read_change)
+        return self._alter("remove_cap", account, key, args)
 
     def raise_cap(
         self,
@@ -294,14 +294,14 @@ class Operations:
     ) -> Operation[AccountChange]:
         """Raise a spend cap for a time. Errors: those of clear_cap, Config (the time is over)."""
         more = (*self._admitted(key, cause), encode_conditions(conditions))
-        return self._change("raise_cap", account, key, (account, scope, cap_id, limit, until_ms, *more), read_change)
+        return self._alter("raise_cap", account, key, (account, scope, cap_id, limit, until_ms, *more))
 
     def clear_cap(
         self, account: str, scope: str, cap_id: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
     ) -> Operation[AccountChange]:
         """Forget what was used of a spend cap. Errors: those of set_plan, CapNotFound."""
         args = (account, scope, cap_id, *self._admitted(key, cause), encode_conditions(conditions))
-        return self._change("clear_cap", account, key, args, read_change)
+        return self._alter("clear_cap", account, key, args)
 
     def freeze(
         self, account: str, reason: str, key: OperationKey, *, conditions: Conditions = PLAIN, cause: bytes
@@ -311,14 +311,14 @@ class Operations:
         Errors: IdempotencyConflict, RecoveryNeeded, TermsNeeded (of a new account).
         """
         args = (account, reason, key.text, key.kept_ms, key.fingerprint, cause, encode_conditions(conditions))
-        return self._change("freeze", account, key, args, read_change)
+        return self._alter("freeze", account, key, args)
 
     def create_team(
         self, account: str, name: str, owner: str, key: OperationKey, *, cause: bytes
     ) -> Operation[AccountChange]:
         """Make an account a team. Errors: IdempotencyConflict, RecoveryNeeded, Config (it is one), JournalFull."""
         args = (account, name, owner, *self._admitted(key, cause))
-        return self._change("create_team", account, key, args, read_change)
+        return self._alter("create_team", account, key, args)
 
     def set_member(
         self, account: str, member: str, role: str, key: OperationKey, *, cause: bytes
@@ -328,7 +328,7 @@ class Operations:
         Errors: IdempotencyConflict, RecoveryNeeded, TeamNotFound, MemberNotFound, Config (the last owner), JournalFull.
         """
         args = (account, member, role, *self._admitted(key, cause))
-        return self._change("set_member", account, key, args, read_change)
+        return self._alter("set_member", account, key, args)
 
     # Pricing documents
 
@@ -420,6 +420,14 @@ class Operations:
     def _admitted(self, key: OperationKey, cause: bytes) -> Args:
         """Return the arguments of every change that a full journal refuses."""
         return key.text, key.kept_ms, key.fingerprint, self.journal_limit, cause
+
+    def _alter(
+        self, script: str, account: str, key: OperationKey, args: tuple[str | bytes | int, ...]
+    ) -> Operation[AccountChange]:
+        """Return the change of what an account is. Its script applies nothing that has fallen due: a sweep does."""
+        operation = self._change(script, account, key, args, read_change)
+        operation.sweep = self.sweep(account)
+        return operation
 
     def _change(
         self, script: str, account: str, key: OperationKey, args: Args, read: Read[R], lease_id: str = ""

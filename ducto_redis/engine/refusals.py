@@ -34,7 +34,7 @@ from ducto_redis.results import ZERO
 
 
 class MoreIsDue(Exception):
-    """More has fallen due than one call applies: the same operation is to be sent again."""
+    """More due than the script applies: its sweep, if any, and the operation are to be sent again."""
 
 
 def failure(parts: Sequence[bytes], *, account: str, operation_key: str, lease_id: str) -> Exception:
@@ -203,4 +203,5 @@ _FAILURES: dict[str, Callable[[_Refused], Exception]] = {
     "stale": lambda refused: StalePricing(int(refused.details[0])),
     "reprice": lambda refused: RepriceLease(int(refused.details[0]), refused.details[1]),
     "again": lambda _: MoreIsDue(),
+    "due": lambda _: MoreIsDue(),
 }

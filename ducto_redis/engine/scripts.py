@@ -2,8 +2,9 @@
 
 A line `-- include lib/x` stands for the text of `lua/lib/x.lua`, once per script. Where it is indented, it stands
 inside a function: the piece, and what it includes, is defined when that function is called, and is known nowhere else.
-That keeps what few accounts need from costing all of them: defining a function takes time, each time that the script
-runs. What reaches Redis is one self-contained text that is run by its SHA-1.
+Lines that follow each other share what they include. That keeps the needs of few accounts from costing all of them:
+defining a function takes time, each time that the script runs. What reaches Redis is one self-contained text that is
+run by its SHA-1.
 """
 
 import re
@@ -17,7 +18,7 @@ from redis.exceptions import NoScriptError
 
 from ducto_redis.errors import ConfigError
 
-_INCLUDE = re.compile(r"^( *)-- include (\S+)\n", re.MULTILINE)
+_INCLUDES = re.compile(r"^( *)-- include \S+\n(?:\1-- include \S+\n)*", re.MULTILINE)
 _SHEBANG = re.compile(r"^#!lua[^\n]*\n")
 _CLOCK = "lib/now"
 
@@ -92,16 +93,16 @@ def _resolve(name: str, sources: Mapping[str, str], seen: set[str], above: tuple
         raise ConfigError(f"Lua script {above[-1]!r} includes {name!r}, which does not exist")
 
     def include(match: re.Match[str]) -> str:
-        inside, wanted = match[1], match[2]
-        if wanted in seen:
-            return ""
-        if inside:
-            return _resolve(wanted, sources, set(seen), (*above, name))
-        text = _resolve(wanted, sources, seen, (*above, name))
-        seen.add(wanted)
+        known = set(seen) if match[1] else seen
+        text = ""
+        for line in match[0].splitlines():
+            wanted = line.split()[-1]
+            if wanted not in known:
+                text += _resolve(wanted, sources, known, (*above, name))
+                known.add(wanted)
         return text
 
-    return _INCLUDE.sub(include, sources[name])
+    return _INCLUDES.sub(include, sources[name])
 
 
 class ScriptClient(Protocol):

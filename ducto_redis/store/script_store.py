@@ -177,8 +177,10 @@ class ScriptStore(OperationStore):
             reply = await self.execute(operation.script, operation.keys, operation.args)
             try:
                 return operation.result(reply)
-            except MoreIsDue:  # a step stays short: what is left of it is done by the same operation again
-                continue
+            except MoreIsDue:  # a step stays short: the rest is done by a sweep, or by the same operation again
+                sweep = operation.sweep
+                if sweep is not None:
+                    await self.execute(sweep.script, sweep.keys, sweep.args)
 
     @abstractmethod
     async def execute(self, script: Script, keys: tuple[bytes, ...], args: tuple[str | bytes | int, ...]) -> Any:

@@ -1,30 +1,33 @@
 -- include lib/integer
 
 -- The account's hot state, read once and written once per operation.
---   KEYS[1] account hash: epoch, seq, balance, held, due (when the first thing of it falls due), activation (the highest
---           activation of a pricing document that it was charged under); a number that is missing is 0. extras says
---           that it has some of what only some accounts have, see lib/extended.
+--   KEYS[1] account hash: epoch, seq, balance, held, due (when the first thing of it falls due), activation (the
+--           highest activation of a pricing document that it was charged under); a number that is missing is 0. extras
+--           marks an extended account, see lib/extended.
 --   KEYS[2] the account's leases, see lib/lease
 --   KEYS[3] journal of the partition
 --   KEYS[4] due: sorted set of the partition's accounts by the time at which something of theirs falls due
 --   KEYS[5] meta of the partition
 --   ARGV[1] account id
+local account_key, leases_key, journal_key, due_key, meta_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local account_id = ARGV[1]
 
--- How many values one call to the server may have: Lua's stack ends at 8,000. Even, for pairs stay together.
+-- The most values of one call to the server: Lua's stack ends at 8,000. Even, for pairs stay together.
 local ITEMS_A_CALL = 4000
 
--- Returns nil where the account is missing and the partition's memory is gone: an account that is missing is a new one
--- only as long as the namespace's own record is there.
+-- Reads the account. Returns nil where it is missing and the partition's memory is gone: an account that is missing is
+-- a new one only as long as the namespace's own record is there.
 local function load_account()
-  local raw = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'balance', 'held', 'due', 'activation', 'extras')
+  local raw = redis.call('HMGET', account_key, 'epoch', 'seq', 'balance', 'held', 'due', 'activation', 'extras')
   if raw[1] then
-    local balance, held, due, activation = tonumber(raw[3]) or 0, tonumber(raw[4]) or 0, tonumber(raw[5]), tonumber(raw[6]) or 0
+    local balance, held = tonumber(raw[3]) or 0, tonumber(raw[4]) or 0
+    local due, activation = tonumber(raw[5]), tonumber(raw[6]) or 0
     return {
       epoch = raw[1], seq = tonumber(raw[2]), balance = balance, held = held, due = due, activation = activation,
       stored_balance = balance, stored_held = held, stored_due = due, stored_activation = activation, extended = raw[7],
     }
   end
-  local meta = redis.call('HMGET', KEYS[5], 'state', 'epoch')
+  local meta = redis.call('HMGET', meta_key, 'state', 'epoch')
   if meta[1] ~= 'open' then
     return nil
   end
@@ -32,6 +35,11 @@ local function load_account()
     epoch = meta[2], seq = 0, balance = 0, held = 0, activation = 0, stored_balance = 0, stored_held = 0,
     stored_activation = 0, created = true,
   }
+end
+
+-- The part of an answer that most operations share.
+local function balance_and_held(account)
+  return integer(account.balance) .. '\t' .. integer(account.held)
 end
 
 -- The seq of the change that is being made. The opening of a new account comes before it, with an entry of its own.
@@ -50,7 +58,7 @@ local function set_field(account, name, text)
   fields[#fields + 1] = text
 end
 
--- Something of what only some accounts have.
+-- A field that only extended accounts have.
 local function set_extended(account, name, text)
   if not account.extended then
     account.extended = '1'
@@ -91,10 +99,11 @@ local function append(account, entry, fields)
   account.seq = account.seq + 1
   local seq = integer(account.seq)
   local amount, change = entry.amount or 0, entry.balance_change or 0
-  -- Most charges take their amount from the balance, all of it: what goes without saying takes no room.
-  local text = entry.operation .. '\t' .. ARGV[1] .. '\t' .. account.epoch .. '\t' .. seq .. '\t' .. entry.key .. '\t' ..
-    integer(amount) .. '\t' .. (change == -amount and '' or integer(change)) .. '\t' .. integer(entry.shortfall or 0) ..
-    '\t' .. (entry.version or '0') .. '\t' .. (entry.cause or '') .. '\t' .. (entry.details or '')
+  -- Most charges take their whole amount from the balance: the change is then left out.
+  local text = entry.operation .. '\t' .. account_id .. '\t' .. account.epoch .. '\t' .. seq .. '\t' .. entry.key ..
+    '\t' .. integer(amount) .. '\t' .. (change == -amount and '' or integer(change)) .. '\t' ..
+    integer(entry.shortfall or 0) .. '\t' .. (entry.version or '0') .. '\t' .. (entry.cause or '') .. '\t' ..
+    (entry.details or '')
   if fields[1] then
     text = text .. '\t' .. table.concat(fields, '\t')
   end
@@ -108,57 +117,57 @@ local function append(account, entry, fields)
       text = text .. '\tlease/' .. parent.id .. '\t' .. parent.record
     end
   end
-  local entry_id = redis.call('XADD', KEYS[3], '*', 'entry', text)
+  local entry_id = redis.call('XADD', journal_key, '*', 'entry', text)
   local last = math.min(#fields, ITEMS_A_CALL)
   if account.created then
     account.created = false
-    redis.call('HSET', KEYS[1], 'epoch', account.epoch, 'seq', seq, unpack(fields, 1, last))
+    redis.call('HSET', account_key, 'epoch', account.epoch, 'seq', seq, unpack(fields, 1, last))
   else
-    redis.call('HSET', KEYS[1], 'seq', seq, unpack(fields, 1, last))
+    redis.call('HSET', account_key, 'seq', seq, unpack(fields, 1, last))
   end
   while last < #fields do
     local first = last + 1
     last = math.min(#fields, last + ITEMS_A_CALL)
-    redis.call('HSET', KEYS[1], unpack(fields, first, last))
+    redis.call('HSET', account_key, unpack(fields, first, last))
   end
   for index = 1, #fields, 2 do
     if fields[index + 1] == '' and string.find(fields[index], '/', 1, true) then
-      redis.call('HDEL', KEYS[1], fields[index])
+      redis.call('HDEL', account_key, fields[index])
     end
   end
   if lease_id then
     if lease == '' then
-      redis.call('HDEL', KEYS[2], lease_id)
+      redis.call('HDEL', leases_key, lease_id)
     else
       if string.sub(lease, -1) == '*' then
         lease = string.sub(lease, 1, -2) .. entry_id
       end
-      redis.call('HSET', KEYS[2], lease_id, lease)
+      redis.call('HSET', leases_key, lease_id, lease)
     end
   end
   if parents then
     for _, parent in ipairs(parents) do
-      redis.call('HSET', KEYS[2], parent.id, parent.record)
+      redis.call('HSET', leases_key, parent.id, parent.record)
     end
   end
   if account.due_changed then
     account.due_changed = false
     if account.due then
-      redis.call('ZADD', KEYS[4], integer(account.due), ARGV[1])
+      redis.call('ZADD', due_key, integer(account.due), account_id)
     else
-      redis.call('ZREM', KEYS[4], ARGV[1])
+      redis.call('ZREM', due_key, account_id)
     end
   end
   return entry_id
 end
 
--- One change: its journal entry, then the account's fields that changed, then at most one lease, and what changed of those
--- that it is inside of, see lib/parents.
+-- Writes one change: its journal entry, then the account's fields that changed, then at most one lease and those around
+-- it that changed, see lib/parents.
 --   entry  operation, key (the operation key), amount, balance_change, shortfall, version, cause, details;
---          lease_id, lease: the lease that changes and its new record; '' removes it. A record that ends in '*' gets the
---          id of this entry in its place, here and wherever the journal is read.
--- XADD comes first: it is what a server may refuse, and nothing is written before it. A new account that opens with
--- something of its own has an entry for that before. Returns the entry's id.
+--          lease_id, lease: the lease that changes and its new record; '' removes it. A record that ends in '*' gets
+--          the id of this entry in its place, here and wherever the journal is read.
+-- XADD comes first: a server may refuse it, and nothing is written before it. A new account that opens with credits or
+-- a plan has an entry for that before. Returns the entry's id.
 local function commit(account, entry)
   local fields = changed_fields(account)
   if account.parents then

@@ -1,9 +1,9 @@
--- include lib/caps
+-- include lib/cap_counts
 -- include lib/funds
 -- include lib/lease
 -- include lib/members
 -- include lib/parents
--- include lib/plan_terms
+-- include lib/plan_caps
 
 -- What stands before every reserve, deduct and extend, in this order, and the words of the refusals.
 
@@ -16,11 +16,11 @@ end
 -- Refuses one lease too many of an operation type. Those that have expired do not count, applied or not, nor those that
 -- are inside others.
 local function too_many_leases(account, operation_type, limit)
-  if not limit or redis.call('HLEN', KEYS[2]) < limit then
+  if not limit or redis.call('HLEN', leases_key) < limit then
     return nil
   end
   local running = 0
-  for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
+  for _, record in ipairs(redis.call('HVALS', leases_key)) do
     local lease = parse_lease(record)
     if lease.state == 'open' and lease.expires > account.time and lease.operation_type == operation_type and
       not lease.terms.parents then
@@ -42,38 +42,40 @@ local function short_of_parent(account, parent, amount, skip_allowance)
   local left = skip_allowance and balance_part(parent.lease) or parent.lease.amount
   if amount > left then
     -- include lib/held_inside
-    return 'budget\t' .. parent.id .. '\t' .. integer(amount) .. '\t' .. integer(left) .. '\t' .. held_inside(account, parent)
+    return 'budget\t' .. parent.id .. '\t' .. integer(amount) .. '\t' .. integer(left) .. '\t' ..
+      held_inside(account, parent)
   end
 end
 
--- Whether the account may be charged, or hold, an amount: everything but the journal's limit. Returns nil, or the refusal.
+-- Whether the account may be charged, or hold, an amount: everything but the journal's limit. Returns nil, or the
+-- refusal.
 --   scope_amounts         see lib/caps
 --   operation_type  of a lease that is to be opened, or nil
 --   parent          that its hold is to be taken out of, or nil
 local function refuse(account, conditions, scope_amounts, amount, floor, activation, operation_type, parent)
-  local allowance, refused = 0, stale(account, activation)
-  if refused then
-    return refused
+  local allowance, refusal = 0, stale(account, activation)
+  if refusal then
+    return refusal
   end
   load_scopes_of(account, scope_amounts)
   if account.extended or conditions ~= NO_CONDITIONS then
     if conditions == NO_CONDITIONS then
       return ask_plan_terms(account, account.plan.id, account.plan.assigned)
     end
-    refused = apply_plan_terms(account, conditions) or frozen(account) or not_a_member(account, conditions.member) or
+    refusal = apply_plan_terms(account, conditions) or frozen(account) or not_a_member(account, conditions.member) or
       (operation_type and not parent and too_many_leases(account, operation_type, conditions.max_concurrent))
-    if refused then
-      return refused
+    if refusal then
+      return refusal
     end
-    refused = cap_reached(account, scope_amounts, parent and held_in_caps(parent.lease.terms))
+    refusal = cap_reached(account, scope_amounts, parent and held_in_caps(parent.lease.terms))
     allowance = conditions.skip_allowance and 0 or allowance_left(account)
   end
-  if not refused then
-    refused = parent and short_of_parent(account, parent, amount, conditions.skip_allowance) or
+  if not refusal then
+    refusal = parent and short_of_parent(account, parent, amount, conditions.skip_allowance) or
       not parent and short_of(account, amount, floor, allowance) or nil
   end
-  if refused and account.more_is_due then
+  if refusal and account.more_is_due then
     return 'again'
   end
-  return refused
+  return refusal
 end

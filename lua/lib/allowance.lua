@@ -40,8 +40,8 @@ local function allowance_left(account)
   return 0
 end
 
--- The next period, after the one that ended. What was left of it rolls over, and so does the limit of every whole period
--- that nobody touched in between.
+-- The next period, after the one that ended. What was left of it rolls over, and so does the limit of every whole
+-- period that nobody touched in between.
 local function roll_period(account, terms)
   local period, rolled = account.period, 0
   if period then
@@ -49,7 +49,7 @@ local function roll_period(account, terms)
     rolled = math.min(terms.rollover, unused(period) + skipped * period.limit)
   end
   account.period = {
-    number = next_seq(account), start = terms.start, finish = terms.finish, limit = terms.allowance, rolled = rolled, used = 0,
-    held = 0,
+    number = next_seq(account), start = terms.start, finish = terms.finish, limit = terms.allowance, rolled = rolled,
+    used = 0, held = 0,
   }
 end

@@ -1,29 +1,24 @@
--- What a call is made under, besides its price: one argument, '' for a plain account. Separated by \30:
+-- include lib/integer
+-- include lib/split
+
+-- Conditions: what a call is made under besides its price. One argument, '' for a plain account. Separated by \30:
 --   opens       1 where the document opens new accounts with a bonus or a plan
 --   bonus       micro-credits that a new account begins with
---   activation  of the document that says so, 0 for one that was not published
---   plan        the account's plan, as the caller knows it, '' for none
---   member      who spends, of a team
+--   activation  of the document that opens them so, 0 for one that was not published
+--   plan        the account's plan as the caller knows it, '' for none
+--   member      the team's member that spends
 --   models      model, \29, micro-credits of its part, \29, ...
 --   max_concurrent  how many leases of the operation type may be open, '' for any number
 --   low_levels  micro-credits, separated by spaces
 --   skip_allowance  1 where the allowance is left alone
---   parent      the lease that a new one is to be opened inside of, '' for none
---   terms       what the plan means now, see lib/plan_terms; '' unless the script asked for them
-local CONDITIONS = '^(%d)\30(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30(%d*)\30([^\30]*)\30(%d)\30([^\30]*)\30(.*)$'
+--   parent      the lease inside which a new one is opened, '' for none
+--   terms       of the plan now, see lib/plan_terms; '' unless the script asked for them
+local CONDITIONS = '^(%d)\30(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30(%d*)\30([^\30]*)\30(%d)\30([^\30]*)' ..
+  '\30(.*)$'
 local NO_CONDITIONS = {
-  opens = false, bonus = 0, activation = 0, plan = '', member = '', models = {}, low_levels = '', skip_allowance = false,
+  opens = false, bonus = 0, activation = 0, plan = '', member = '', models = {}, low_levels = '',
+  skip_allowance = false,
 }
-
-local function split(text, separator)
-  local items = {}
-  if text ~= '' then
-    for item in string.gmatch(text .. separator, '([^' .. separator .. ']*)' .. separator) do
-      items[#items + 1] = item
-    end
-  end
-  return items
-end
 
 -- Pairs of model and amount, from text and back.
 local function parse_models(text)

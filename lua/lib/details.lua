@@ -1,5 +1,5 @@
--- The details of an entry: what a charge was paid from, what it counted towards, what it crossed. Pairs of name and value,
--- separated by \31; see Details in the Python code for the names.
+-- The details of an entry: what a charge was paid from, what it counted towards, what it crossed. Pairs of name and
+-- value, separated by \31; see Details in the Python code for the names.
 local function joined(details, name, value)
   return (details == '' and '' or details .. '\31') .. name .. '\31' .. value
 end

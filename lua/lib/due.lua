@@ -1,4 +1,6 @@
 -- include lib/account
+-- include lib/cap_counts
+-- include lib/details
 -- include lib/holds
 -- include lib/lease
 -- include lib/members
@@ -6,10 +8,10 @@
 -- include lib/parents
 -- include lib/spending
 
--- Applies what has fallen due on the account, in the order in which it fell due, so that it does not matter when somebody
--- comes by; each with a journal entry of its own: a lease whose time is over no longer holds, an expired one is forgotten
--- a day later, a grant expires. At most DUE_A_CALL leases, so that a script stays short; a script that only reads takes in
--- all of them.
+-- Applies what has fallen due on the account, in the order in which it fell due, so that it does not matter when
+-- somebody comes by; each with a journal entry of its own: a lease whose time is over no longer holds, an expired one
+-- is forgotten a day later, a grant expires. At most DUE_A_CALL leases, so that a script stays short; a script that
+-- only reads takes in all of them.
 --   first   the id of a lease that is among them wherever it comes, or nil
 -- Returns how many leases and grants expired, and the micro-credits that went. account.due stays in the past where more
 -- is due.
@@ -46,8 +48,9 @@ local function expire_lease(account, id, lease)
   end
   save_scopes(account)
   commit(account, {
-    operation = 'expire', key = 'lease/' .. id .. '/expire', amount = lease.amount, balance_change = account.balance - before,
-    version = lease.version, details = take_details(account), lease_id = id, lease = format_lease(lease),
+    operation = 'expire', key = 'lease/' .. id .. '/expire', amount = lease.amount,
+    balance_change = account.balance - before, version = lease.version, details = take_details(account),
+    lease_id = id, lease = format_lease(lease),
   })
 end
 
@@ -75,7 +78,7 @@ local function apply_due(account, first)
     end
   end
 
-  local flat, known = redis.call('HGETALL', KEYS[2]), {}
+  local flat, known = redis.call('HGETALL', leases_key), {}
   account.leases = known
   for index = 1, #flat, 2 do
     local lease = parse_lease(flat[index + 1])
@@ -127,7 +130,9 @@ local function apply_due(account, first)
         leases = leases + 1
       else
         known[id] = false
-        commit(account, {operation = 'forget', key = 'lease/' .. id .. '/forget', version = lease.version, lease_id = id, lease = ''})
+        commit(account, {
+          operation = 'forget', key = 'lease/' .. id .. '/forget', version = lease.version, lease_id = id, lease = '',
+        })
       end
     end
   end

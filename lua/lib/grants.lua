@@ -1,6 +1,7 @@
--- include lib/extended
 -- include lib/details
+-- include lib/extended
 -- include lib/pool
+-- include lib/split
 
 -- Grants: credits that came in together and are told apart, for they expire or have a priority of their own. All others
 -- are the pool: what the balance is above the grants, below zero where the account is in debt.
@@ -23,11 +24,11 @@ local function load_grants(account)
     for index, number in ipairs(numbers) do
       names[index] = 'grant/' .. number
     end
-    for index, record in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
+    for index, record in ipairs(redis.call('HMGET', account_key, unpack(names))) do
       local remaining, expires, priority, type, amount, added = string.match(record, GRANT)
       grants[index] = {
-        number = numbers[index], remaining = tonumber(remaining), expires = tonumber(expires), priority = tonumber(priority),
-        type = type, amount = tonumber(amount), added = added,
+        number = numbers[index], remaining = tonumber(remaining), expires = tonumber(expires),
+        priority = tonumber(priority), type = type, amount = tonumber(amount), added = added,
       }
     end
   end
@@ -102,8 +103,8 @@ local function in_grants(account)
 end
 
 local function note_grant(account, grant, part)
-  note(account, 'grant/' .. grant.number, integer(part) .. ' ' .. integer(grant.expires) .. ' ' .. integer(grant.priority) ..
-    ' ' .. grant.type)
+  note(account, 'grant/' .. grant.number, integer(part) .. ' ' .. integer(grant.expires) .. ' ' ..
+    integer(grant.priority) .. ' ' .. grant.type)
 end
 
 local function by_expiry(a, b)
@@ -188,10 +189,13 @@ local function expire_part(account, grant, part, key)
   account.balance = account.balance - part
   save_grants(account)
   note_grant(account, grant, part)
-  commit(account, {operation = 'expire_grant', key = key, amount = part, balance_change = -part, details = take_details(account)})
+  commit(account, {
+    operation = 'expire_grant', key = key, amount = part, balance_change = -part, details = take_details(account),
+  })
 end
 
--- After a lease closed: what no lease rests on any more of the grants that expired under leases goes too. Returns how much.
+-- After a lease closed: what no lease rests on any more of the grants that expired under leases goes too. Returns how
+-- much.
 local function expire_unheld_grants(account)
   if account.grants_text == '' then
     return 0

@@ -1,9 +1,10 @@
 -- include lib/allowance
--- include lib/caps
+-- include lib/cap_counts
+-- include lib/conditions
 -- include lib/lease
 
--- What an open lease takes from an account while it is open: a part of the balance, a part of the allowance, and its place
--- in spend caps.
+-- What an open lease takes from an account while it is open: a part of the balance, a part of the allowance, and its
+-- place in spend caps.
 
 local function balance_part(lease)
   return lease.amount - lease.terms.allowance

@@ -18,10 +18,11 @@
 --     paid        what its expiry charged, and from where: the details of that entry, with \29 between
 --     and of a lease that is inside others, see lib/parents:
 --     parents     those leases, the nearest first: id, \29, when it was created, \29, ...
---     inherited        what the parent held in spend caps, and this one holds instead: as caps, which are then held beside it
+--     inherited   what the parent held in spend caps, and this one holds instead: as caps, which are held beside it
 --   operation type, owner, metadata
 --   entry       id of the journal entry that opened it
-local LEASE = '^(%a+)\31(%d+)\31(%d+)\31(%d+)\31(%d+)\31(%-?%d+)\31(%d+)\31(%a+)\31([^\31]*)\31([^\31]*)\31(([^\31]*)\31.*)$'
+local LEASE =
+  '^(%a+)\31(%d+)\31(%d+)\31(%d+)\31(%d+)\31(%-?%d+)\31(%d+)\31(%a+)\31([^\31]*)\31([^\31]*)\31(([^\31]*)\31.*)$'
 local LEASE_TERMS = '^(%d+)\30(%d+)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)(.*)$'
 local NO_LEASE_TERMS = {allowance = 0, period = 0, plan = '', member = '', models = '', caps = '', paid = ''}
 
@@ -31,8 +32,8 @@ local function parse_lease_terms(text)
   end
   local allowance, period, plan, member, models, caps, paid, inside = string.match(text, LEASE_TERMS)
   local terms = {
-    allowance = tonumber(allowance), period = tonumber(period), plan = plan, member = member, models = models, caps = caps,
-    paid = paid,
+    allowance = tonumber(allowance), period = tonumber(period), plan = plan, member = member, models = models,
+    caps = caps, paid = paid,
   }
   if inside ~= '' then
     terms.parents, terms.inherited = string.match(inside, '^\30([^\30]*)\30([^\30]*)$')
@@ -44,9 +45,9 @@ local function parse_lease(record)
   local state, amount, charged, created, expires, floor, version, on_expiry, fingerprint, terms, rest, operation_type =
     string.match(record, LEASE)
   return {
-    state = state, amount = tonumber(amount), charged = tonumber(charged), created = created, expires = tonumber(expires),
-    floor = tonumber(floor), version = version, on_expiry = on_expiry, fingerprint = fingerprint,
-    terms = parse_lease_terms(terms), rest = rest, operation_type = operation_type,
+    state = state, amount = tonumber(amount), charged = tonumber(charged), created = created,
+    expires = tonumber(expires), floor = tonumber(floor), version = version, on_expiry = on_expiry,
+    fingerprint = fingerprint, terms = parse_lease_terms(terms), rest = rest, operation_type = operation_type,
   }
 end
 

@@ -1,8 +1,8 @@
 -- include lib/extended
 -- include lib/details
 
--- Low-balance levels: each fires once when a charge takes the balance to it or below, and is armed again by credits that
--- come in.
+-- Low-balance levels: each fires once when a charge takes the balance to it or below, and is armed again by credits
+-- that come in.
 
 local function fire_low_levels(account, levels, balance_before)
   if levels == '' or account.balance >= balance_before then

@@ -1,8 +1,11 @@
+-- include lib/conditions
 -- include lib/due
+-- include lib/extended
+-- include lib/now
 
--- How every operation on an account begins that may have more than a balance and leases: read all of it, and apply what
--- has fallen due. account.time is the server's time where anything can depend on it, and account.more_is_due says that
--- more has fallen due than one call applies.
+-- The beginning of an operation on an account that may have more than a balance and leases: reads all of it, and
+-- applies what has fallen due. account.time is the server's time where anything depends on it, and account.more_is_due
+-- says that more has fallen due than one call applies.
 --   conditions  see lib/conditions
 --   first       a lease id that is applied before others, or nil
 local function begin(account, conditions, first)
@@ -14,14 +17,4 @@ local function begin(account, conditions, first)
       account.more_is_due = account.due and account.due <= account.time
     end
   end
-end
-
--- Returns nil where recovery is needed.
-local function open_account(conditions, first, read_only)
-  local account = load_account()
-  if account then
-    account.read_only = read_only
-    begin(account, conditions, first)
-  end
-  return account
 end

@@ -1,12 +1,16 @@
+-- include lib/cap_counts
 -- include lib/holds
+-- include lib/lease
+-- include lib/split
 
--- A lease may be opened inside another, its parent: what it holds is taken out of the parent's hold, and so is what it is
--- charged beyond that; what it does not spend goes back there. So all that is inside a lease never spends more than it held.
+-- A lease may be opened inside another, its parent: what it holds is taken out of the parent's hold, and so is what it
+-- is charged beyond that; what it does not spend goes back there. So all that is inside a lease never spends more than
+-- it held.
 --
--- A lease names all those that it is inside of, the nearest first, each with the time at which it was created: once it is
--- forgotten, its id may name another. What is given back goes to the nearest of them that is open. One that has expired
--- has given its hold up, but its record still says how much of it was left: that much may be charged late, wherever it
--- went. One that was charged when it expired, or was closed, has nothing left.
+-- A lease names all those that it is inside of, the nearest first, each with the time at which it was created: once it
+-- is forgotten, its id may name another. What is given back goes to the nearest of them that is open. One that has
+-- expired has given its hold up, but its record still says how much of it was left: that much may be charged late,
+-- wherever it went. One that was charged when it expired, or was closed, has nothing left.
 
 -- How many leases one may be inside of.
 local DEPTH = 16
@@ -16,7 +20,7 @@ local function find_lease(account, id)
   local leases = account.leases or {}
   account.leases = leases
   if leases[id] == nil then
-    local record = redis.call('HGET', KEYS[2], id)
+    local record = redis.call('HGET', leases_key, id)
     leases[id] = record and parse_lease(record) or false
   end
   return leases[id] or nil
@@ -60,15 +64,16 @@ local function open_parent(account, parent, closed)
   return parent
 end
 
--- The open lease of that id, that a new one is to be opened inside of; or nil and the reply that says why there is none.
+-- The open lease of that id, that a new one is to be opened inside of; or nil and the reply that says why there is
+-- none.
 --   key  of the record of the closed lease of that id
 local function parent_to_be(account, id, key)
   local lease, closed = find_lease(account, id), redis.call('GET', key)
-  local parent, refused = open_parent(account, {id = id, lease = lease}, closed and string.match(closed, '^[^\t]*'))
+  local parent, refusal = open_parent(account, {id = id, lease = lease}, closed and string.match(closed, '^[^\t]*'))
   if parent and #parents_of(account, lease) >= DEPTH - 1 then
     return nil, 'too_deep\t' .. integer(DEPTH)
   end
-  return parent, refused
+  return parent, refusal
 end
 
 -- Changes what a lease holds of balance and allowance.
@@ -128,12 +133,14 @@ local function take_from_caps(account, parent, scope_amounts)
       taken[#taken + 1], taken[name] = name, part + take_held(caps, name, each.amount - part)
     end
   end
-  parent.lease.terms = with_terms(terms, {inherited = terms.parents and format_held(inherited), caps = format_held(caps)})
+  parent.lease.terms = with_terms(terms, {
+    inherited = terms.parents and format_held(inherited), caps = format_held(caps),
+  })
   return format_held(taken)
 end
 
--- Takes a hold out of a parent's. Returns what of it rests on the allowance, what it holds in spend caps of its own, and
--- what is inherited to it there.
+-- Takes a hold out of a parent's. Returns what of it rests on the allowance, what it holds in spend caps of its own,
+-- and what is inherited to it there.
 --   caps, inherited  what the lease holds there before
 local function hold_inside(account, parent, scope_amounts, amount, skip_allowance, caps, inherited)
   local allowance = skip_allowance and 0 or math.min(amount, parent.lease.terms.allowance)

@@ -39,8 +39,8 @@ local function plan_caps(plan, scope)
   return string.find('\29' .. plan.scopes .. '\29', '\29' .. scope .. '\29', 1, true) ~= nil
 end
 
--- The activation that the caps of a scope should have been taken under: 0 where the plan has none for it. Documents that
--- were given, not published, have the activation 0 themselves: they are GIVEN here, which no published one is.
+-- The activation that the caps of a scope should have been taken under: 0 where the plan has none for it. Documents
+-- that were given, not published, have the activation 0 themselves: they are GIVEN here, which no published one is.
 local GIVEN = -1
 
 local function caps_activation(plan, scope)

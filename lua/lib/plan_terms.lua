@@ -1,9 +1,11 @@
--- include lib/caps
 -- include lib/allowance
+-- include lib/conditions
 -- include lib/plan
+-- include lib/split
+-- include lib/windows
 
--- What the account's plan means now. Only the caller knows plans and time zones, only the account knows which plan it has
--- and where its windows end: so a script that misses something changes nothing and asks. The answer, separated by \31:
+-- The terms of the account's plan now. Only the caller knows plans and time zones, only the account knows its plan and
+-- the ends of its windows: so a script that misses something changes nothing and asks. The answer, separated by \31:
 --   plan, activation, zone  of the plan
 --   allowance, rollover     micro-credits
 --   start, finish           of the running period, 0 and 0 for a plan without an allowance
@@ -18,8 +20,8 @@ local function parse_plan_terms(text)
   local next_item = 9
   for index = 1, tonumber(items[8]) do
     terms.caps[index] = {
-      scope = items[next_item], window = items[next_item + 1], rolling = items[next_item + 2], action = items[next_item + 3],
-      zone = items[next_item + 4], limit = tonumber(items[next_item + 5]),
+      scope = items[next_item], window = items[next_item + 1], rolling = items[next_item + 2],
+      action = items[next_item + 3], zone = items[next_item + 4], limit = tonumber(items[next_item + 5]),
     }
     next_item = next_item + 6
   end
@@ -31,7 +33,11 @@ end
 
 local NO_PLAN_TERMS = {caps = {}, bounds = {}}
 
--- Asks for the terms of a plan, and for the bounds of the windows that have ended in the scopes that were read.
+local function plan_terms_of(conditions)
+  return conditions.terms and parse_plan_terms(conditions.terms) or NO_PLAN_TERMS
+end
+
+-- The refusal that asks for the terms of a plan, and for the bounds of the windows that have ended in loaded scopes.
 local function ask_plan_terms(account, plan, assigned, zone)
   local windows, seen = {}, {}
   for _, scope in pairs(account.scopes) do
@@ -44,16 +50,16 @@ local function ask_plan_terms(account, plan, assigned, zone)
     end
   end
   table.sort(windows)
-  return 'terms\t' .. plan .. '\t' .. assigned .. '\t' .. (zone or account.plan.zone) .. '\t' .. integer(account.time) .. '\t' ..
-    table.concat(windows, '\31')
+  return 'terms\t' .. plan .. '\t' .. assigned .. '\t' .. (zone or account.plan.zone) .. '\t' ..
+    integer(account.time) .. '\t' .. table.concat(windows, '\31')
 end
 
 local function runs(terms, time)
   return terms.finish == 0 or (terms.start <= time and time < terms.finish)
 end
 
--- Without an allowance what runs is kept until it ends, with nothing left of it: what was used stays used when an
--- allowance is assigned again.
+-- Begins or changes the allowance's period. Without an allowance the running period is kept until it ends, with nothing
+-- left of it: what was used stays used when an allowance is assigned again.
 local function apply_period(account, terms)
   local period, time = account.period, account.time
   if terms.finish == 0 then
@@ -84,41 +90,7 @@ local function scopes_of(terms)
   return table.concat(scopes, '\29')
 end
 
--- The plan's caps in a scope become those of the terms, and stand before the account's own; what the same cap had counted
--- stays. One that comes back has an id of its own: what leases recorded of the one before is not taken off it.
-local function apply_plan_caps(account, scope, terms, activation)
-  local kept, from_plan, own = {}, {}, {}
-  for _, cap in ipairs(scope.caps) do
-    local its = cap.source == 'own' and own or from_plan
-    its[#its + 1] = cap
-  end
-  local word = string.sub(scope.name, 1, 7) == 'member/' and 'members' or scope.name
-  for _, wanted in ipairs(activation ~= 0 and terms.caps or {}) do
-    if wanted.scope == word then
-      local cap
-      for _, known in ipairs(from_plan) do
-        if known.window == wanted.window and known.rolling == wanted.rolling and known.action == wanted.action and
-          known.zone == wanted.zone then
-          cap = known
-        end
-      end
-      cap = cap or {
-        id = 'plan-' .. wanted.window .. (wanted.rolling == '1' and '-rolling-' or '-') .. wanted.action .. '-' ..
-          integer(next_seq(account)),
-        source = 'plan', window = wanted.window, rolling = wanted.rolling, action = wanted.action, zone = wanted.zone,
-        used = 0, held = 0, start = 0, finish = 0, raised = '', raised_until = 0, exceeded = '0', buckets = '',
-      }
-      cap.limit = wanted.limit
-      kept[#kept + 1] = cap
-    end
-  end
-  for _, cap in ipairs(own) do
-    kept[#kept + 1] = cap
-  end
-  scope.caps, scope.activation, scope.changed = kept, activation, true
-end
-
--- A new account gets its bonus, and what it has by now, in an entry of its own before that of the operation.
+-- Opens a new account with its bonus and plan, in an entry of its own before that of the operation.
 local function open_with_bonus(account, conditions)
   if account.created and conditions.opens and not account.opening then
     account.balance = account.balance + conditions.bonus
@@ -129,31 +101,10 @@ local function open_with_bonus(account, conditions)
   end
 end
 
--- Brings the caps of a scope up to now. Returns the question where something is missing.
-local function update_caps(account, scope, conditions, terms)
+-- Brings plan and allowance up to now, and opens a new account with its bonus and plan. Returns the refusal that asks
+-- for what is missing, or nil; after a refusal nothing that was changed here may be written.
+local function apply_plan(account, conditions, terms)
   local plan, time = account.plan, account.time
-  local activation = caps_activation(plan, scope.name)
-  if scope.activation ~= activation or (activation ~= 0 and terms.plan == plan.id and conditions.activation == 0) then
-    if activation ~= 0 and terms.plan ~= plan.id then
-      return ask_plan_terms(account, plan.id, plan.assigned)
-    end
-    apply_plan_caps(account, scope, terms, activation)
-  end
-  for _, cap in ipairs(scope.caps) do
-    local start = cap.start
-    roll_window(cap, time, terms.bounds)
-    scope.changed = scope.changed or cap.start ~= start
-    if window_ended(cap, time) then
-      return ask_plan_terms(account, plan.id, plan.assigned)
-    end
-  end
-end
-
--- Brings plan, allowance and the scopes that were read up to now, and opens a new account with its bonus and plan.
--- Returns the question where something is missing; then nothing that was changed here may be written.
-local function apply_plan_terms(account, conditions)
-  local plan, time = account.plan, account.time
-  local terms = conditions.terms and parse_plan_terms(conditions.terms) or NO_PLAN_TERMS
   if account.created and conditions.opens and plan.id == '' and not account.opened then
     plan = {id = conditions.plan, assigned = '0', zone = '', activation = 0, scopes = ''}
     if plan.id ~= '' and not (terms.plan == plan.id and runs(terms, time)) then
@@ -183,11 +134,5 @@ local function apply_plan_terms(account, conditions)
   end
   if account.opened then
     open_with_bonus(account, conditions)
-  end
-  for _, scope in pairs(account.scopes) do
-    local question = not scope.read_for_due and update_caps(account, scope, conditions, terms)
-    if question then
-      return question
-    end
   end
 end

@@ -1,7 +1,8 @@
 -- include lib/allowance
+-- include lib/cap_counts
+-- include lib/details
 -- include lib/grants
 -- include lib/holds
--- include lib/details
 -- include lib/members
 
 -- Where a charge is paid from, and where it goes back to.
@@ -37,7 +38,8 @@ local function parse_sources(details, separator)
     elseif grant then
       local amount, expires, priority, type = string.match(value, '^(%d+) (%d+) (%d+) (.*)$')
       sources.grants[#sources.grants + 1] = {
-        number = grant, part = tonumber(amount), expires = tonumber(expires), priority = tonumber(priority), type = type,
+        number = grant, part = tonumber(amount), expires = tonumber(expires), priority = tonumber(priority),
+        type = type,
       }
     elseif cap then
       local amount, scope = string.match(value, '^(%-?%d+) (.*)$')
@@ -69,8 +71,9 @@ local function give_back_to_grant(account, source, part)
   })
 end
 
--- Gives a part of a charge back to where it came from: the pool first, then the grants, the last that paid first, then the
--- allowance. What has been given back before is passed over in that order. A debt of the pool is paid before a grant grows.
+-- Gives a part of a charge back to where it came from: the pool first, then the grants, the last that paid first, then
+-- the allowance. What has been given back before is passed over in that order. A debt of the pool is paid before a
+-- grant grows.
 --   charged     micro-credits of the whole charge
 --   to_balance  whether what came from a grant that has expired goes to the pool, or nowhere
 -- Returns what came to the balance, what came to the allowance, and what was lost.

@@ -54,6 +54,7 @@ ERRORS = {
     "past": (errors.ConfigError, ["2000"]),
     "refund_exceeds": (errors.RefundError, ["5", "2"]),
     "again": (MoreIsDue, []),
+    "due": (MoreIsDue, []),
 }
 
 

@@ -45,13 +45,13 @@ MUTANTS = [
         "test_caps_that_the_parent_is_held_in",
     ),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "return covered and math.max(0, amount - (covered[scope .. '\\29' .. cap.id] or 0)) or amount",
         "return covered and 0 or amount",
         "test_caps_that_the_parent_is_not_held_in",
     ),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "return covered and math.max(0, amount - (covered[scope .. '\\29' .. cap.id] or 0)) or amount",
         "return amount",
         "test_caps_that_the_parent_is_held_in",

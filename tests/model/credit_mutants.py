@@ -17,7 +17,7 @@ MUTANTS = [
     Mutant("lib/admission", " or not_a_member(account, conditions.member)", " or nil", "test_only_members_spend"),
     Mutant(
         "lib/admission",
-        "refused = cap_reached(account, scope_amounts, parent and held_in_caps(parent.lease.terms))",
+        "refusal = cap_reached(account, scope_amounts, parent and held_in_caps(parent.lease.terms))",
         "",
         "test_a_new_window_begins_at_nothing",
         {"window": "minute"},
@@ -28,7 +28,7 @@ MUTANTS = [
         "return math.min(amount, allowance_left(account))",
         "test_allowance_can_be_left_alone",
     ),
-    Mutant("lib/admission", "    return 'again'\n", "    return refused\n", "test_more_is_due_than_a_call_applies"),
+    Mutant("lib/admission", "    return 'again'\n", "    return refusal\n", "test_more_is_due_than_a_call_applies"),
     # Allowance.
     Mutant(
         "lib/allowance",
@@ -69,8 +69,8 @@ MUTANTS = [
     Mutant("lib/plan_terms", "elseif period_ended or newer", "elseif newer", "test_the_period_has_ended"),
     Mutant("lib/plan_terms", "conditions.activation < plan.activation", "false", "test_a_newer_document"),
     Mutant("lib/plan_terms", "account.balance = account.balance + conditions.bonus", "", "test_entry_of_the_opening"),
-    Mutant("lib/plan_terms", "scope.activation ~= activation or", "false or", "test_caps_of_plans"),
-    Mutant("lib/plan_terms", "cap = known", "cap = nil", "test_caps_of_plans"),
+    Mutant("lib/plan_caps", "scope.activation ~= activation or", "false or", "test_caps_of_plans"),
+    Mutant("lib/plan_caps", "cap = known", "cap = nil", "test_caps_of_plans"),
     Mutant("set_plan", "account.plan.id == id and", "false and", "test_same_plan_again_changes_nothing"),
     Mutant("set_plan", "  apply_plan_caps(account, scope, terms, ", "  local _ = tostring(", "test_caps_of_plans"),
     Mutant(
@@ -200,8 +200,8 @@ MUTANTS = [
         "test_order_of_what_comes_back",
     ),
     # Corrections.
-    Mutant("adjust_credits", "ARGV[3] ~= '1'", "true", "test_below_what_is_available"),
-    Mutant("adjust_credits", "ARGV[3] ~= '1'", "false", "test_allowance_is_no_help"),
+    Mutant("adjust_credits", "not forced", "true", "test_below_what_is_available"),
+    Mutant("adjust_credits", "not forced", "false", "test_allowance_is_no_help"),
     Mutant("adjust_credits", "arm_low_levels(account)", "local _ = nil", "test_refunds_and_corrections_arm"),
     Mutant(
         "adjust_credits",
@@ -254,30 +254,34 @@ MUTANTS = [
     ),
     # Spend caps.
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "cap.used + cap.held + needed > limit",
         "cap.used + cap.held + needed >= limit",
         "test_a_new_window_begins_at_nothing",
         {"window": "minute"},
     ),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "cap.used + cap.held + needed > limit",
         "cap.used + needed > limit",
         "test_what_is_reserved_counts",
     ),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "cap.used + cap.held + needed > limit",
         "cap.held + needed > limit",
         "test_a_new_window_begins_at_nothing",
         {"window": "minute"},
     ),
-    Mutant("lib/caps", "cap.action == 'deny' and cap.used", "cap.used", "test_replay_warns_as_it_did"),
+    Mutant("lib/cap_counts", "cap.action == 'deny' and cap.used", "cap.used", "test_replay_warns_as_it_did"),
     Mutant(
-        "lib/caps", "cap.exceeded == '0' and cap.action", "cap.action", "test_soft_caps_let_pass", {"action": "warn"}
+        "lib/cap_counts",
+        "cap.exceeded == '0' and cap.action",
+        "cap.action",
+        "test_soft_caps_let_pass",
+        {"action": "warn"},
     ),
-    Mutant("lib/caps", "    cap.exceeded = '0'\n  end\nend", "  end\nend", "test_it_warns_again"),
+    Mutant("lib/cap_counts", "    cap.exceeded = '0'\n  end\nend", "  end\nend", "test_it_warns_again"),
     Mutant("lib/caps", "tonumber(number) >= oldest", "true", "test_holds_count_until_they_close"),
     Mutant(
         "lib/caps",
@@ -299,7 +303,7 @@ MUTANTS = [
         "test_settled_in_a_window_that_nobody_saw",
     ),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "      cap.used, cap.exceeded, cap.finish = 0, '0', 0\n",
         "      cap.finish = 0\n",
         "test_held_over_the_end_of_a_window",
@@ -313,20 +317,20 @@ MUTANTS = [
     ),
     Mutant("lib/caps", "local CAPS_A_SCOPE = 16", "local CAPS_A_SCOPE = 17", "test_caps_of_a_scope_are_limited"),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "math.max(0, cap.held - tonumber(items[index + 2]))",
         "cap.held",
         "test_expiry_frees_or_uses_a_cap",
         {"on_expiry": "release", "used": 0},
     ),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "{scope = 'member/' .. member, amount = amount}",
         "{scope = 'account', amount = 0}",
         "test_cap_of_a_member",
     ),
     Mutant(
-        "lib/caps",
+        "lib/cap_counts",
         "amount = model.amount}\n  end\n  return scope_amounts",
         "amount = amount}\n  end\n  return scope_amounts",
         "test_models_have_caps",
@@ -338,12 +342,12 @@ MUTANTS = [
         "test_clear_arms_its_warning",
     ),
     Mutant("remove_cap", "cap.source == 'plan'", "false", "test_caps_of_a_plan_are_not_removed"),
-    Mutant("raise_cap", "tonumber(ARGV[5]) <= account.time", "false", "test_raise_to_a_time_that_is_over"),
+    Mutant("raise_cap", "until_ms <= account.time", "false", "test_raise_to_a_time_that_is_over"),
     Mutant("set_cap", "known.zone == zone", "true", "test_caps_of_a_scope_are_limited"),
     Mutant(
         "set_cap",
-        "refused = not_a_member",
-        "refused = nil local _ = not_a_member",
+        " or\n  not_a_member(account, string.match(scope, '^member/(.*)$') or '')",
+        "",
         "test_cap_of_a_member_needs_the_member",
     ),
     # Teams.
@@ -377,6 +381,6 @@ MUTANTS = [
         "test_armed_only_above_the_level",
     ),
     # Reading and sweeping.
-    Mutant("sweep", "account.read_only = ARGV[2] == '1'", "", "test_dry_sweep"),
+    Mutant("sweep", "account.read_only = dry_run", "", "test_dry_sweep"),
     Mutant("get_balance", "account.read_only = true", "", "test_a_lease_expires_at_its_very_time"),
 ]

@@ -10,7 +10,7 @@ MUTANTS = [
     Mutant("lib/funds", "- amount >= floor then", "- amount >= floor - 1 then", "test_deduct_is_exact_at_the_floor"),
     Mutant("lib/funds", "if allowance + account.balance", "if account.balance", "test_a_new_period_is_a_new_allowance"),
     Mutant("lib/funds", "activation < account.activation", "activation > account.activation", "test_deduct"),
-    Mutant("lib/funds", ">= limit then", "> limit then", "test_full_journal"),
+    Mutant("lib/admit", ">= journal_limit then", "> journal_limit then", "test_full_journal"),
     Mutant(
         "lib/funds",
         "math.max(0, account.balance - account.held - floor)",
@@ -85,7 +85,7 @@ MUTANTS = [
         "test_every_step_in_every_state",
         {"step": "reserve", "state": "expired"},
     ),
-    Mutant("reserve", "account.read_only = ARGV[16] == '1'", "", "test_dry_run"),
+    Mutant("reserve", "account.read_only = dry_run", "", "test_dry_run"),
     Mutant(
         "reserve",
         "math.min(account.due or lease.expires, lease.expires)",
@@ -104,7 +104,7 @@ MUTANTS = [
     ),
     # Extending.
     Mutant("extend", "lease.floor, 0, nil", "0, 0, nil", "test_extend"),
-    Mutant("extend", "not priced_alike(lease, ARGV[4], terms.plan)", "false", "test_settle_at_the_lease_s_prices"),
+    Mutant("extend", "not priced_alike(lease, version, terms.plan)", "false", "test_settle_at_the_lease_s_prices"),
     Mutant(
         "extend",
         "allowance = terms.allowance + allowance",
@@ -224,7 +224,7 @@ MUTANTS = [
         "test_late_settle_and_the_allowance",
         {"on_expiry": "release", "cost": 60, "balance": 50, "used": 60},
     ),
-    Mutant("settle", "return nil, expire_unheld_grants", "return nil", "test_soonest_expiry_first"),
+    Mutant("settle", "return expire_unheld_grants", "return nil", "test_soonest_expiry_first"),
     Mutant("settle", "  count_charge(account, scope_amounts)\n", "", "test_entries_say_what_was_counted"),
     Mutant("settle", "  count_spent(account, terms.member, charged)\n", "", "test_expiry_counts_for_the_member"),
     Mutant("settle", "  fire_low_levels(account, conditions.low_levels, before)\n", "", "test_settle_fires"),
@@ -232,13 +232,13 @@ MUTANTS = [
     # Renewing.
     Mutant(
         "renew",
-        "math.max(lease.expires, account.time + tonumber(ARGV[3]))",
-        "account.time + tonumber(ARGV[3])",
+        "math.max(lease.expires, account.time + lives_ms)",
+        "account.time + lives_ms",
         "test_renew",
     ),
     # Idempotency.
-    Mutant("lib/operation_record", "first ~= fingerprint", "false", "test_conflict"),
-    Mutant("lib/operation_record", "return 'replayed\\t' .. answer", "return nil", "test_journal_limit_counts_entries"),
+    Mutant("lib/once", "first ~= fingerprint", "false", "test_conflict"),
+    Mutant("lib/once", "return 'replayed\\t' .. answer", "local _ = nil", "test_journal_limit_counts_entries"),
     # Leases.
     Mutant(
         "lib/open_lease",
@@ -320,7 +320,7 @@ MUTANTS = [
         "lib/account", ".. entry_id\n      end", ".. '0-0'\n      end", "test_entries_carry_the_version_of_their_price"
     ),
     Mutant("lib/account", "append(account, opening, opening.fields)", "local _ = nil", "test_entry_of_the_opening"),
-    Mutant("create_partition", "if existing == ARGV[1] then", "if false then", "test_create"),
+    Mutant("create_partition", "if existing == namespace_id then", "if false then", "test_create"),
     Mutant("create_partition", "if existing then", "if false then", "test_created_by_many_at_once_is_one"),
     # Pricing.
     Mutant(

@@ -32,8 +32,7 @@ def opener(sources: dict[str, str]) -> OpenStore:
     def make(*, clock_offset_ms: int, journal_limit: int, partitions: int) -> CreditStore:
         store = copy.copy(first)
         store.namespace = Namespace("ducto", partitions)
-        store.operations.journal_limit = journal_limit
-        store.operations = Operations(store.namespace, scripts_at(clock_offset_ms))
+        store.operations = Operations(store.namespace, scripts_at(clock_offset_ms), journal_limit=journal_limit)
         return store
 
     return OpenStore(make)
