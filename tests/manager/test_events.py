@@ -1,6 +1,7 @@
 """Events in the process: what a manager tells of its own operations, and to whom."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
@@ -38,6 +39,7 @@ from ducto_redis.events.types import (
     Reserved,
     Settled,
 )
+from ducto_redis.manager.events import tells
 from tests.manager.clock import Clock
 
 DOCUMENT = {
@@ -336,6 +338,27 @@ def test_what_is_replayed_is_not_told_again(credits: CreditManager, told: list[C
         "settled",
         "refunded",
     ]
+
+
+def test_a_told_method_takes_its_arguments_as_it_is_written(credits: CreditManager, told: list[CreditEvent]) -> None:
+    """By position or by name, with the method's defaults; a wrong argument is a TypeError that names the method."""
+    credits.add_credits(account="u1", amount=500)
+    credits.deduct("u1", usage_or_amount=1, metadata={"request": "r1"})
+    assert [event.metadata for event in told] == [None, {"request": "r1"}]
+    assert said(told)[1] == Deducted(amount=Decimal(1), balance_after=Decimal(499))
+    assert inspect.signature(AsyncCreditManager.deduct).parameters["operation_type"].default == "default"
+    with pytest.raises(TypeError, match=r"deduct\(\) got an unexpected keyword argument 'amuont'"):
+        credits.deduct("u1", 1, amuont=1)  # type: ignore[call-arg]
+
+
+def test_a_method_that_cannot_be_told_is_refused() -> None:
+    """A method whose parameters have no names could not be told: it is an error where it is decorated."""
+
+    async def method(self: Any, *amounts: int) -> None:
+        """Never called."""
+
+    with pytest.raises(TypeError, match="cannot be told by name"):
+        tells("deduct")(method)
 
 
 def test_the_journal_tells_the_same(credits: CreditManager, told: list[CreditEvent], clock: Clock) -> None:
