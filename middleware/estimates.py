@@ -27,7 +27,7 @@ class Estimates:
     """Upper bounds for holds, and token counts for charges without a reported usage.
 
     Args:
-        default_max_tokens: output tokens that a request is held to need where it sets no limit itself.
+        default_max_tokens: output tokens to hold for a request that sets no limit.
         max_tokens_ceiling: output tokens that no model behind the application exceeds; a request that asks for more
             holds only this. None: what is asked for is held.
         count_tokens: a tokeniser. Without one, a hold assumes a token per UTF-8 byte, which is an upper bound, and a

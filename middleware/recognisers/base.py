@@ -108,26 +108,26 @@ class ResponseReader(ABC):
 
     @property
     def delivered_tokens(self) -> int:
-        """Output tokens that were delivered so far, as they are charged where nobody reports them."""
+        """Output tokens that were delivered so far, as they are charged without a report."""
         return 0
 
     @property
     def tokens_to_cover(self) -> int:
-        """Output tokens that the hold must cover by now, where it grows while the stream runs. Rather too many."""
+        """Output tokens that a growing hold must cover by now. Rather too many than too few."""
         return self.delivered_tokens
 
     @property
     def knows_usage(self) -> bool:
         """True once the response has reported all its usage, so that a cut from here on leaves nothing to guess.
 
-        Asked only where the model may reason unseen: what was delivered does not say then what was used.
+        Read only where the model may reason unseen: the delivered text does not tell the usage then.
         """
         return True
 
     def ending(self) -> bytes | None:
         """Return the bytes that end the stream here, as the API ends one at its limit on tokens.
 
-        It is sent after a whole event. None: the stream can only be cut.
+        They are sent after a whole event. None: the stream can only be cut.
         """
         return None
 
@@ -135,7 +135,7 @@ class ResponseReader(ABC):
     def charge(self, *, complete: bool) -> Charge | None:
         """Return the charge, or None for nothing, as for a response that turned out to be an error.
 
-        `complete` is False where the response did not come to its end: what was delivered is charged.
+        `complete` is False where the response did not come to its end: the delivered part is charged.
         """
 
 
@@ -189,7 +189,7 @@ class Recogniser(ABC):
 
         Args:
             body: the request's.
-            request: what was read from it.
+            request: the same, as `read_request` returned it.
             output_limit: the tokens of one response that the account can pay, where that is less than what the request
                 asked for; None leaves its limit alone.
         """

@@ -14,9 +14,8 @@ _DONE = b"data: [DONE]\n\n"
 class DeferringReader(UsageReader):
     """A reader for streams of server-sent events in which few events report anything.
 
-    What was delivered matters only where no report says what it costs. So events without any of `report_fields` are
-    kept as they were sent and parsed only if the stream ends without a report, was cut after one, or becomes too long
-    to be kept.
+    Delivered text matters only where no report covers it. So events without any of `report_fields` are kept as they
+    were sent, and parsed only if the stream ends without a report, is cut after one, or becomes too long to be kept.
     """
 
     _tier_reported = False
@@ -40,7 +39,7 @@ class DeferringReader(UsageReader):
         self._skipped_before_report = len(self._skipped)
 
     def take_tier(self, tier: object, *, reported: bool = True) -> None:
-        """Take the service tier that served the request, if it is one. `reported`: it stands beside the last report."""
+        """Take the service tier that served the request, if it is one. `reported`: it comes with the last report."""
         if isinstance(tier, str):
             if 1 <= len(tier.encode(errors="replace")) <= LONGEST_NAME:
                 self.service_tier = tier

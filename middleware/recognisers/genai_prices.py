@@ -74,12 +74,12 @@ class GenaiPrices(Recogniser):
 
     Args:
         provider: the provider's id in genai-prices, such as "mistral".
-        api_flavor: which of its APIs, such as "chat" or "embeddings".
+        api_flavor: the API of the provider, such as "chat" or "embeddings".
         path_end: the end of the paths that belong to it. Empty: only by `routes`.
-        model: the model that is priced where a request names none.
-        operation_type: what the work is called in leases and in the ledger.
-        measures: units of genai-prices that UsageMetrics has no field for, and how much of each a request is held to
-            need. Your pricing document declares measures of the same names.
+        model: the priced model of a request that names none.
+        operation_type: the name of the work in leases and in the ledger.
+        measures: units of genai-prices that UsageMetrics has no field for, and the amount of each to hold for a
+            request. Your pricing document declares measures of the same names.
 
     Raises:
         ConfigError: where genai-prices is not installed, or does not know the provider or its API, or where that

@@ -20,8 +20,8 @@ _decoder = msgspec.json.Decoder()
 class UsageReader(ResponseReader):
     """A reader for an API whose responses report their usage.
 
-    A subclass finds in documents and events what is reported and delivered, and hands it to `take_report` and
-    `deliver`. Reports are cumulative: the last one counts.
+    A subclass finds reports and delivered text in documents and events, and hands them to `take_report` and `deliver`.
+    Reports are cumulative: the last one counts.
     """
 
     reported: UsageMetrics | None = None

@@ -46,16 +46,16 @@ _decoder = msgspec.json.Decoder(_MessagesRequest)
 class AnthropicMessages(Recogniser):
     """`POST .../v1/messages`, and the same on Vertex AI (`...:rawPredict`, `...:streamRawPredict`).
 
-    The model that is priced is the one that the request names, in its body or its path.
+    The priced model is the one that the request names, in its body or its path.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
-        file_tokens: the most tokens that a document takes which is given by its id or address. One that lies in the
-            request is held at a token per byte.
-        server_tool_uses: how often a request may use a tool of the provider's own, such as web search, that sets no
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
+        file_tokens: the most tokens of a document given by its id or address. A document inside the request holds a
+            token per byte.
+        server_tool_uses: the uses to hold for of each of the provider's own tools, such as web search, that sets no
             `max_uses`.
-        server_tool_tokens: input tokens that are held for each such use, for what the tool brings in.
+        server_tool_tokens: input tokens that are held for the results of each such use.
     """
 
     operation_type = "chat"
@@ -87,7 +87,7 @@ class AnthropicMessages(Recogniser):
         return super().matches(path) or (_VERTEX.search(path) is not None and not path.endswith(_VERTEX_COUNTING))
 
     def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
-        """Return the worst case: all of the body as prompt, what tools bring in, and the most output."""
+        """Return the worst case: all of the body as prompt, the results of tools, and the most output."""
         body = decode_request(request.body, _decoder)
         if body.max_tokens is not None:
             check_limit(body.max_tokens, "max_tokens", least=0)

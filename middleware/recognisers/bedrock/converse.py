@@ -49,13 +49,12 @@ _decoder = msgspec.json.Decoder(_ConverseRequest)
 class BedrockConverse(Recogniser):
     """`POST .../model/{model}/converse` and `.../converse-stream`.
 
-    The model that is priced is the one in the path.
+    The priced model is the one in the path.
 
     Args:
-        default_model: the model that is priced on a path of `routes`, which names none.
-        image_tokens: the most tokens that one image may take.
-        file_tokens: the most tokens that a document or a film takes. A document that lies in the request is held at a
-            token per byte.
+        default_model: the priced model on a path of `routes`, which names none.
+        image_tokens: the most tokens of one image.
+        file_tokens: the most tokens of a document or a film. A document inside the request holds a token per byte.
     """
 
     operation_type = "chat"

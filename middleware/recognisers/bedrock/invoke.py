@@ -37,9 +37,8 @@ _TEXTS = ("generation", "outputText", "completion", "text", "outputs", "results"
 class BedrockInvoke(AnthropicMessages):
     """`POST .../model/{model}/invoke` and `.../invoke-with-response-stream`, as for Anthropic's models.
 
-    Bodies and responses of other models are read as far as they are alike: a limit named `max_tokens`, and the usage
-    where it is reported in the way of Converse, OpenAI, Meta or Titan. Else it is counted; of embeddings the input, and
-    pictures as such.
+    Other models are read as far as they are alike: a limit named `max_tokens`, and a usage that is reported as by
+    Converse, OpenAI, Meta or Titan. Any other is counted: for embeddings the input, and pictures by their number.
     """
 
     def matches(self, path: str) -> bool:

@@ -62,8 +62,8 @@ class _Cohere(Recogniser):
     """The base of the recognisers of Cohere's routes.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
     """
 
     def __init__(self, *, default_model: str | None = None, image_tokens: int = 5_000) -> None:
@@ -94,8 +94,8 @@ class CohereChat(_Cohere):
     """`POST .../v2/chat`, plain and streamed. It reads version 1 too, where `routes` names it.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
     """
 
     operation_type = "chat"
@@ -126,8 +126,8 @@ class CohereEmbed(_Cohere):
     """`POST .../v2/embed`, and `.../v1/embed`.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
     """
 
     operation_type = "embeddings"
@@ -150,8 +150,8 @@ class CohereRerank(_Cohere):
     """`POST .../v2/rerank`, and `.../v1/rerank`: priced by `search_queries`, which are Cohere's search units.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
     """
 
     operation_type = "rerank"

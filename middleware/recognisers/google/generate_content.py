@@ -48,15 +48,15 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 class Gemini(Recogniser):
     """`POST .../models/{model}:generateContent` and `...:streamGenerateContent`.
 
-    The model that is priced is the one in the path.
+    The priced model is the one in the path.
 
     Args:
-        default_model: the model that is priced on a path of `routes`, which names none.
-        image_tokens: the most tokens that one image may take.
-        file_tokens: the most tokens that a file takes which is given by its address, and cached content. Sound and film
-            that lie in the request are held at a token for 32 bytes, other files at a token per byte.
-        server_tool_uses: how often a request may use a tool of the provider's own, such as Google Search.
-        server_tool_tokens: input tokens that are held for each such use, for what the tool brings in.
+        default_model: the priced model on a path of `routes`, which names none.
+        image_tokens: the most tokens of one image.
+        file_tokens: the most tokens of a file given by its address, and of cached content. Inside the request, sound
+            and film hold a token per 32 bytes, other files a token per byte.
+        server_tool_uses: the uses to hold for of the provider's own tools, such as Google Search.
+        server_tool_tokens: input tokens that are held for the results of each such use.
     """
 
     operation_type = "chat"
@@ -87,7 +87,7 @@ class Gemini(Recogniser):
         return _GENERATE.search(path) is not None
 
     def read_request(self, request: ApiRequest, estimates: Estimates) -> MeteredRequest:
-        """Return the worst case: all of the body as prompt, what tools bring in, and the most output."""
+        """Return the worst case: all of the body as prompt, the results of tools, and the most output."""
         fields = decode_request(request.body, _object_decoder)
         named = _GENERATE.search(request.path)
         model = self._default_model if named is None else named[1]

@@ -40,8 +40,8 @@ class Ollama(Recogniser):
     """`POST .../api/chat` and `.../api/generate`.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
     """
 
     operation_type = "chat"
@@ -109,8 +109,8 @@ class OllamaEmbed(Ollama):
     """`POST .../api/embed`.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
     """
 
     operation_type = "embeddings"

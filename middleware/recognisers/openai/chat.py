@@ -58,21 +58,20 @@ _decoder = msgspec.json.Decoder(_ChatRequest)
 class OpenAIChat(Recogniser):
     """`POST .../chat/completions`.
 
-    The model that is priced is the one that the request names, whatever model answers.
+    The priced model is the one that the request names, not the one that responds.
 
     Args:
-        default_model: the model that is priced where a request names none, and its path neither.
-        image_tokens: the most tokens that one image may take. The default covers images of up to 2560x1440 for the
+        default_model: the priced model of a request that names none, in its body or its path.
+        image_tokens: the most tokens of one image. The default covers images of up to 2560x1440 for the
             models of OpenAI, Anthropic and Google but gpt-4o-mini, where an image counts up to 48,169.
-        file_tokens: the most tokens that a file takes which is given by its id or address. One that lies in the
-            request is held at a token per byte.
-        ask_for_usage: whether a streamed response is asked for its usage where the client did not:
-            `stream_options.include_usage` is added to the request, and the chunk that answers it is kept from the
-            client. To be turned off for providers that refuse the field.
-        rest_is_reasoning: whether a `total_tokens` above prompt and completion means reasoning that they leave out,
-            as from Gemini's endpoint of this shape. It is charged as output then.
-        reasoning_models: names, or patterns such as "o3*", of models that reason without showing it. What stands
-            before the last slash of a request's model does not count.
+        file_tokens: the most tokens of a file given by its id or address. A file inside the request holds a token per
+            byte.
+        ask_for_usage: adds `stream_options.include_usage` to a request for a stream that lacks it, and hides the chunk
+            with the usage from the client. Turn it off for providers that refuse the field.
+        rest_is_reasoning: charges a `total_tokens` above prompt and completion as reasoning that they leave out, as
+            from Gemini's endpoint of this shape.
+        reasoning_models: names, or patterns such as "o3*", of models that reason without showing it. A prefix up
+            to the last slash of a request's model does not count.
         searching_models: the same for models that search the web in every request.
     """
 

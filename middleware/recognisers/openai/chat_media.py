@@ -14,8 +14,8 @@ class ChatMedia(NamedTuple):
     Anything that does not look as the API documents it stays text, which holds a token per byte.
 
     Attributes:
-        image_tokens: the most tokens that one image may take.
-        file_tokens: the most tokens that a file takes which is given by its id or address.
+        image_tokens: the most tokens of one image.
+        file_tokens: the most tokens of a file given by its id or address.
     """
 
     image_tokens: int

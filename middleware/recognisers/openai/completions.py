@@ -48,7 +48,7 @@ class OpenAICompletions(Recogniser):
     """`POST .../completions`, which is not that of chats.
 
     Args:
-        default_model: the model that is priced where a request names none, and its path neither.
+        default_model: the priced model of a request that names none, in its body or its path.
         default_max_tokens: output tokens of one choice where a request sets no limit: the API's own default.
         ask_for_usage: as of `OpenAIChat`.
     """

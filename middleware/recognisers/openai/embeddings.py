@@ -39,7 +39,7 @@ class OpenAIEmbeddings(Recogniser):
     """`POST .../embeddings`.
 
     Args:
-        default_model: the model that is priced where a request names none, and its path neither.
+        default_model: the priced model of a request that names none, in its body or its path.
     """
 
     operation_type = "embedding"

@@ -54,10 +54,10 @@ class OpenAIImages(Recogniser):
     """`POST .../images/generations`, `.../images/edits` and `.../images/variations`, as JSON or as a form.
 
     Args:
-        default_model: the model that is priced where a request names none, and its path neither.
-        output_tokens: the most tokens that one picture takes which is made. The default covers every size and quality
-            of gpt-image-1 (6,240 with what is sent of it before it is ready), and the larger ones of its successors.
-        input_tokens: the most tokens that one picture takes which is given.
+        default_model: the priced model of a request that names none, in its body or its path.
+        output_tokens: the most tokens of one generated picture. The default covers every size and quality of
+            gpt-image-1 (6,240 with its previews), and the larger ones of its successors.
+        input_tokens: the most tokens of one picture in the request.
     """
 
     operation_type = "image"

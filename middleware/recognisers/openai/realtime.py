@@ -38,12 +38,12 @@ class OpenAIRealtime(SocketRecogniser):
     """`wss://.../realtime?model=...`: each response is charged when it is done, and each transcription of the input.
 
     Args:
-        default_model: the model that is priced where a connection names none.
-        transcription_model: the model that is priced for transcriptions of the input, where the session names none.
-        hold_input_tokens: input tokens that are held for the next response, all of them as sound. A session whose
-            context has grown larger holds that.
+        default_model: the priced model of a connection that names none.
+        transcription_model: the priced model of transcriptions of the input, unless the session names one.
+        hold_input_tokens: input tokens that are held for the next response, all of them as sound. A session with a
+            larger context holds that.
         hold_output_tokens: output tokens that are held for the next response, all of them as sound.
-        path_end: the end of the paths on which the API is spoken.
+        path_end: the end of the paths of the API.
     """
 
     operation_type = "realtime"
@@ -89,8 +89,8 @@ class OpenAIRealtime(SocketRecogniser):
 class RealtimeReader(SessionReader):
     """A reader of one Realtime session.
 
-    Usage is charged as `response.done` and completed transcriptions report it. What a response that was cut off used
-    has to be counted: what came of it, and as its input all that the session knows of its context.
+    Usage is charged as `response.done` and completed transcriptions report it. The usage of a response that was cut off
+    is counted: its delivered text, and as its input all of the session's known context.
     """
 
     def __init__(self, estimate: UsageMetrics, transcription_model: str, estimates: Estimates) -> None:

@@ -87,16 +87,16 @@ class OpenAIResponses(Recogniser):
     or `POST .../responses/{id}/cancel`.
 
     Args:
-        default_model: the model that is priced where a request names none.
-        image_tokens: the most tokens that one image may take.
-        file_tokens: the most tokens that a file takes which is given by its id or address.
-        context_tokens: what is held for the context that the provider has stored, where a request continues one
+        default_model: the priced model of a request that names none.
+        image_tokens: the most tokens of one image.
+        file_tokens: the most tokens of a file given by its id or address.
+        context_tokens: input tokens that are held for context stored by the provider, where a request continues one
             (`previous_response_id`, `conversation`, a stored `prompt`).
-        tool_calls: how many calls of the provider's own tools are held for where a request that allows some does not
-            set `max_tool_calls`.
+        tool_calls: the calls of the provider's own tools to hold for, where a request allows them and does not set
+            `max_tool_calls`.
         tool_tokens: input tokens that are held for the results of each such call.
-        reasoning_models: names, or patterns such as "o3*", of models that reason without showing it. What stands
-            before the last slash of a name, or is "openai.", does not count.
+        reasoning_models: names, or patterns such as "o3*", of models that reason without showing it. A prefix up
+            to the last slash of a name, or "openai.", does not count.
     """
 
     operation_type = "chat"

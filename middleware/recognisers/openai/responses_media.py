@@ -16,7 +16,7 @@ def media_finder(image_tokens: int, file_tokens: int) -> FindMedium:
 
     Args:
         image_tokens: the most tokens that one image takes.
-        file_tokens: the most tokens that a file takes which is given by its id or address.
+        file_tokens: the most tokens of a file given by its id or address.
     """
 
     def find(value: dict[str, Any]) -> Medium | None:

@@ -45,10 +45,10 @@ _event_decoder = msgspec.json.Decoder(_Event)
 class OpenAISpeech(Recogniser):
     """`POST .../audio/speech`.
 
-    Its characters are known before it runs. Its tokens only a stream of events reports.
+    Its characters are known before it runs. Only a stream of events reports its tokens.
 
     Args:
-        default_model: the model that is priced where a request names none, and its path neither.
+        default_model: the priced model of a request that names none, in its body or its path.
     """
 
     operation_type = "speech"

@@ -36,9 +36,9 @@ class OpenAITranscriptions(Recogniser):
     """`POST .../audio/transcriptions` and `.../audio/translations`.
 
     Args:
-        default_model: the model that is priced where a request names none, and its path neither.
-        bytes_per_second: the fewest bytes that a second of sound takes, by which its length is bounded. The default
-            is the least that MP3 allows. The length of a WAV file is read from it.
+        default_model: the priced model of a request that names none, in its body or its path.
+        bytes_per_second: the fewest bytes of a second of sound, which bound its length. The default is the least that
+            MP3 allows. The length of a WAV file is read from it.
     """
 
     operation_type = "transcription"

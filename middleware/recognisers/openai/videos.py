@@ -25,13 +25,13 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class OpenAIVideos(Recogniser):
-    """`POST .../videos`, and what is made of a film: `.../videos/edits`, `/extensions` and `/{id}/remix`.
+    """`POST .../videos`, and changes of a film: `.../videos/edits`, `/extensions` and `/{id}/remix`.
 
-    A job is charged when the provider takes it on, by the seconds that the response names. One that fails afterwards is
-    to be refunded.
+    A job is charged when the provider accepts it, by the seconds that the response names. Refund one that fails
+    afterwards.
 
     Args:
-        default_model: the model that is priced where a request names none, as those that change a film do.
+        default_model: the priced model of a request that names none, as one that changes a film.
         default_seconds: the length of a film where a request names none.
     """
 
