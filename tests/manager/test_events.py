@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from ducto_redis.events.types import (
     Reserved,
     Settled,
 )
+from ducto_redis.manager import events as events_module
 from ducto_redis.manager.events import tells
 from tests.manager.clock import Clock
 
@@ -349,6 +351,14 @@ def test_a_told_method_takes_its_arguments_as_it_is_written(credits: CreditManag
     assert inspect.signature(AsyncCreditManager.deduct).parameters["operation_type"].default == "default"
     with pytest.raises(TypeError, match=r"deduct\(\) got an unexpected keyword argument 'amuont'"):
         credits.deduct("u1", 1, amuont=1)  # type: ignore[call-arg]
+
+
+def test_a_told_method_is_seen_by_tracers() -> None:
+    """The frame that tells is in the manager's file, on the template's lines: no count of calls leaves it out."""
+    code = AsyncCreditManager.deduct.__code__
+    assert code.co_filename == events_module.__file__
+    lines = Path(code.co_filename).read_text().splitlines()
+    assert lines[code.co_firstlineno - 1] == "async def call({parameters}):"
 
 
 def test_a_method_that_cannot_be_told_is_refused() -> None:
