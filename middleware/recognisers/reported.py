@@ -7,7 +7,8 @@ from msgspec import structs
 from ducto_redis.metrics import UsageMetrics
 
 # No response has a billion tokens: such a number is a mistake, and charging it would empty an account.
-_MOST = 10**9
+MOST = 10**9
+"""The largest count that is believed."""
 
 _INPUT_PARTS = (
     "cache_read_tokens",
@@ -27,12 +28,12 @@ def count(value: object) -> int | None:
     """Return a reported number of tokens or calls; None for anything else. 12.0 is 12, "12" is not a number."""
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and 0 <= value <= _MOST else None
+    return value if type(value) is int and 0 <= value <= MOST else None
 
 
 def total(value: object) -> int:
     """Return a reported total. Raises InvalidReportError where it is missing, or is no count."""
-    found = value if type(value) is int and 0 <= value <= _MOST else count(value)
+    found = value if type(value) is int and 0 <= value <= MOST else count(value)
     if found is None:
         raise InvalidReportError("a total is missing, or is no count")
     return found
@@ -59,7 +60,7 @@ def take_parts(details: object, names: Mapping[str, str], parts: dict[str, int])
         if value is None:
             continue
         # Most values are plain integers: they need no call.
-        found = value if type(value) is int and 0 <= value <= _MOST else count(value)
+        found = value if type(value) is int and 0 <= value <= MOST else count(value)
         if found is None:
             whole = False
         elif found:

@@ -104,7 +104,7 @@ class OpenAIChat(Recogniser):
         """Return the worst case: all of the body as prompt, and the most output, for each of `n` choices."""
         body = decode_request(request.body, _decoder)
         model, tier, limit = body.model, body.service_tier, body.max_tokens
-        if limit is not None:
+        if limit is not None and not 1 <= limit <= MAX_COUNT:
             check_limit(limit, "max_tokens")
         if (other := body.max_completion_tokens) is not None:
             check_limit(other, "max_completion_tokens")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from ducto_redis.metrics import UsageMetrics
-from ducto_redis.middleware.recognisers.reported import InvalidReportError, count, take_parts, total, usage_of
+from ducto_redis.middleware.recognisers.reported import MOST, InvalidReportError, count, take_parts, total, usage_of
 
 _INPUT_PARTS = {
     "cached_tokens": "cache_read_tokens",
@@ -67,11 +67,17 @@ def read_usage(report: object, *, rest_is_reasoning: bool = False) -> tuple[Usag
     """
     if not isinstance(report, dict):
         raise InvalidReportError("the usage is not an object")
-    prompt, everything = total(report.get("prompt_tokens")), count(report.get("total_tokens"))
-    completion = report.get("completion_tokens")
-    if completion is None and everything is not None:  # some leave out a zero
-        completion = everything - prompt
-    completion = total(completion)
+    prompt, completion = report.get("prompt_tokens"), report.get("completion_tokens")
+    everything = report.get("total_tokens")
+    if not (
+        (type(prompt) is int and 0 <= prompt <= MOST)
+        and (type(completion) is int and 0 <= completion <= MOST)
+        and (type(everything) is int and 0 <= everything <= MOST)
+    ):
+        prompt, everything = total(prompt), count(everything)
+        if completion is None and everything is not None:  # some leave out a zero
+            completion = everything - prompt
+        completion = total(completion)
     parts: dict[str, int] = {}
     details = report.get("prompt_tokens_details")
     whole = take_parts(details, _INPUT_PARTS, parts)
@@ -86,6 +92,8 @@ def read_usage(report: object, *, rest_is_reasoning: bool = False) -> tuple[Usag
             completion += parts.get("reasoning_tokens", 0)
     if everything is not None and everything > prompt + completion:
         prompt, completion = _with_outside(prompt, completion, everything, parts, rest_is_reasoning)
+    if not parts:
+        return UsageMetrics(input_tokens=prompt, output_tokens=completion), whole
     usage, fits = usage_of(prompt, completion, parts)
     return usage, whole and fits
 
