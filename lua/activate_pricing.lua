@@ -10,6 +10,7 @@
 -- Reply: ok | replayed, version, activation, published (ms)
 -- Errors, in order: recovery_needed; not_found <latest version>
 
+local account_key = KEYS[1]
 local version, cause = ARGV[2], ARGV[3]
 
 -- include lib/loaded

@@ -85,4 +85,5 @@ local entry_id = commit(account, {
   operation = 'add_credits', key = operation_key, amount = amount, balance_change = account.balance - before,
   cause = cause,
 })
-return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(amount))
+return answer_once(account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
+  integer(account.held) .. '\t' .. integer(amount))

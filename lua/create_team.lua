@@ -18,8 +18,7 @@ local name, owner = ARGV[2], ARGV[3]
 local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
 local journal_limit, cause = tonumber(ARGV[7]), ARGV[8]
 
--- include lib/once
--- include lib/nothing_due
+-- include lib/change
 -- include lib/members
 
 if account.team then
@@ -31,4 +30,4 @@ set_extended(account, 'team', name)
 if owner ~= '' then
   save_member(account, {id = owner, role = 'owner', joined = integer(account.time), spent = 0})
 end
-return answer_once(commit(account, {operation = 'create_team', key = operation_key, cause = cause}))
+return commit_change('create_team')

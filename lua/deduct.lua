@@ -19,7 +19,7 @@
 --   windows>; frozen <why>; not_member <member>; again; cap <id, scope, window, limit, used, held, end (ms), needed>;
 --   insufficient <needed, balance, held, floor, next expiry (ms), allowance, its end (ms)>; journal_full <limit>
 
-local amount, floor = tonumber(ARGV[2]), tonumber(ARGV[3])
+local amount_text, amount, floor = ARGV[2], tonumber(ARGV[2]), tonumber(ARGV[3])
 local version, activation = ARGV[4], tonumber(ARGV[5])
 local operation_key, record_ms, fingerprint = ARGV[6], ARGV[7], ARGV[8]
 local journal_limit, cause, conditions_text = tonumber(ARGV[9]), ARGV[10], ARGV[11]
@@ -68,5 +68,5 @@ local entry_id = commit(account, {
   operation = 'deduct', key = operation_key, amount = amount, balance_change = allowance - amount, version = version,
   cause = cause, details = details,
 })
-return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(amount) .. '\t' .. integer(allowance) ..
-  '\t' .. details)
+return answer_once(account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
+  integer(account.held) .. '\t' .. amount_text .. '\t' .. integer(allowance) .. '\t' .. details)

@@ -10,6 +10,7 @@
 -- Errors, in order: {recovery_needed}; {stale, activation}; {terms, plan, assigned (ms), its time zone, now (ms),
 --   windows}
 
+local account_key = KEYS[1]
 local conditions_text = ARGV[2]
 
 -- include lib/opening

@@ -90,5 +90,5 @@ local entry_id = commit(account, {
   operation = 'extend', key = operation_key, amount = amount, version = version, cause = cause, details = details,
   lease_id = lease_id, lease = format_lease(lease),
 })
-return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(lease.amount) .. '\t' ..
-  integer(lease.terms.allowance) .. '\t' .. details)
+return answer_once(account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
+  integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.terms.allowance) .. '\t' .. details)

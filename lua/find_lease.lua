@@ -9,6 +9,7 @@
 --   an empty record, how (settled | released), and the answer to that
 -- Errors: {recovery_needed}
 
+local leases_key = KEYS[2]
 local lease_id = ARGV[2]
 
 -- include lib/account

@@ -17,8 +17,7 @@ local reason = ARGV[2]
 local operation_key, record_ms, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local cause, conditions_text = ARGV[6], ARGV[7]
 
--- include lib/once
--- include lib/nothing_due
+-- include lib/change
 -- include lib/plan_terms
 
 if account.created then
@@ -36,4 +35,4 @@ local operation = 'freeze'
 if reason == '' then
   operation = 'unfreeze'
 end
-return answer_once(commit(account, {operation = operation, key = operation_key, cause = cause}))
+return commit_change(operation)

@@ -33,4 +33,5 @@ end
 if refusal then
   return refusal
 end
-return 'ok\t' .. balance_and_held(account) .. '\t' .. integer(account.seq) .. '\t' .. integer(allowance)
+return 'ok\t' .. integer(account.balance) .. '\t' .. integer(account.held) .. '\t' .. integer(account.seq) .. '\t' ..
+  integer(allowance)

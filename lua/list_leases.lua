@@ -9,6 +9,7 @@
 -- Reply: {ok, now (ms), next cursor (0: the end), lease id, record, lease id, record, ...}
 -- Errors: {recovery_needed}
 
+local leases_key = KEYS[2]
 local cursor, count = ARGV[2], ARGV[3]
 
 -- include lib/account

@@ -13,6 +13,7 @@
 -- Reply: ok | replayed, epoch, entry id, version, activation, published (ms)
 -- Errors, in order: conflict; recovery_needed
 
+local account_key = KEYS[1]
 local document = ARGV[2]
 local operation_key, record_ms, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local cause = ARGV[6]
@@ -30,4 +31,5 @@ set_field(account, 'document/' .. version, document)
 set_field(account, 'published/' .. version, published)
 set_field(account, 'activation/' .. version, activation)
 local entry_id = commit(account, {operation = 'publish_pricing', key = operation_key, version = version, cause = cause})
-return answer_once(entry_id, version .. '\t' .. activation .. '\t' .. published)
+return answer_once(account.epoch .. '\t' .. entry_id .. '\t' .. version .. '\t' .. activation .. '\t' ..
+  published)

@@ -11,6 +11,7 @@
 --   document}
 -- Errors, in order: {recovery_needed}; {none}; {not_found, latest version}
 
+local account_key = KEYS[1]
 local wanted, known = ARGV[2], ARGV[3]
 
 -- include lib/account

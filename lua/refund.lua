@@ -19,6 +19,7 @@
 -- Errors, in order: conflict; recovery_needed; refund_exceeds <charged> <refunded>; journal_full <limit>; again;
 --   over_limit
 
+local account_key = KEYS[1]
 local transaction_id, charged, charge_details, charged_at = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local asked, expired_to_balance = tonumber(ARGV[6]), ARGV[7] == '1'
 local operation_key, record_ms, fingerprint = ARGV[8], ARGV[9], ARGV[10]
@@ -57,5 +58,6 @@ local entry_id = commit(account, {
   operation = 'refund', key = operation_key, amount = amount, balance_change = account.balance - before, cause = cause,
   details = take_details(account),
 })
-return answer_once(entry_id, balance_and_held(account) .. '\t' .. integer(amount) .. '\t' .. integer(to_allowance) ..
-  '\t' .. integer(lost) .. '\t' .. integer(refunded + amount))
+return answer_once(account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
+  integer(account.held) .. '\t' .. integer(amount) .. '\t' .. integer(to_allowance) .. '\t' ..
+  integer(lost) .. '\t' .. integer(refunded + amount))

@@ -45,5 +45,5 @@ local entry_id = commit(account, {
   lease_id = lease_id, lease = '',
 })
 expire_unheld_grants(account)
-return answer_and_close('released', '',
-  account.epoch .. '\t' .. entry_id .. '\t' .. balance_and_held(account) .. '\t' .. integer(released))
+return answer_and_close('released', '', account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
+  integer(account.held) .. '\t' .. integer(released))

@@ -31,4 +31,4 @@ local entry_id = commit(account, {
   operation = 'renew', key = operation_key, amount = lease.amount, version = lease.version, lease_id = lease_id,
   lease = format_lease(lease),
 })
-return answer_once(entry_id, integer(lease.expires))
+return answer_once(account.epoch .. '\t' .. entry_id .. '\t' .. integer(lease.expires))

@@ -29,6 +29,7 @@
 --   needed>; budget <parent, needed, left, held inside it, next expiry (ms)>; insufficient <needed, balance, held,
 --   floor, next expiry (ms), allowance, its end (ms)>; over_limit; journal_full <limit>
 
+local leases_key = KEYS[2]
 local lease_id, amount, floor = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local priced_under, activation = ARGV[5], tonumber(ARGV[6])
 local lives_ms, on_expiry, fingerprint = tonumber(ARGV[7]), ARGV[8], ARGV[9]
@@ -45,9 +46,9 @@ account.read_only = dry_run
 local time, due, version = now(), account.due, priced_under
 
 local function answer(status, entry_id, lease, details)
-  return status .. '\t' .. account.epoch .. '\t' .. entry_id .. '\t' .. balance_and_held(account) .. '\t' ..
-    integer(lease.amount) .. '\t' .. integer(lease.terms.allowance) .. '\t' .. details .. '\t' ..
-    integer(lease.expires) .. '\t' .. lease.version
+  return status .. '\t' .. account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) .. '\t' ..
+    integer(account.held) .. '\t' .. integer(lease.amount) .. '\t' .. integer(lease.terms.allowance) .. '\t' ..
+    details .. '\t' .. integer(lease.expires) .. '\t' .. lease.version
 end
 
 -- The answer for a lease of that id that was opened before, or nil.

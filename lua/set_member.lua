@@ -20,8 +20,7 @@ local id, role = ARGV[2], ARGV[3]
 local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
 local journal_limit, cause = tonumber(ARGV[7]), ARGV[8]
 
--- include lib/once
--- include lib/nothing_due
+-- include lib/change
 -- include lib/members
 
 if not account.team then
@@ -44,4 +43,4 @@ if not member or member.role == 'removed' then
 end
 member.role = role
 save_member(account, member)
-return answer_once(commit(account, {operation = 'set_member', key = operation_key, cause = cause}))
+return commit_change('set_member')

@@ -17,12 +17,12 @@
 -- Errors, in order: conflict; recovery_needed; due; stale <activation>; terms <plan, assigned (ms), its time zone, now
 --   (ms), windows>; journal_full <limit>
 
+local account_key = KEYS[1]
 local id, zone = ARGV[2], ARGV[3]
 local operation_key, record_ms, fingerprint = ARGV[4], ARGV[5], ARGV[6]
 local journal_limit, cause, conditions_text = tonumber(ARGV[7]), ARGV[8], ARGV[9]
 
--- include lib/once
--- include lib/nothing_due
+-- include lib/change
 -- include lib/plan_caps
 
 local conditions = parse_conditions(conditions_text)
@@ -55,4 +55,4 @@ for name, scope in pairs(account.scopes) do
   apply_plan_caps(account, scope, terms, caps_activation(account.plan, name))
 end
 save_scopes(account)
-return answer_once(commit(account, {operation = 'set_plan', key = operation_key, cause = cause}))
+return commit_change('set_plan')

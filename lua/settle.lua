@@ -17,6 +17,7 @@
 -- Errors, in order: conflict; closed released; recovery_needed; not_found; reprice <version, plan of the lease>; again;
 --   over_limit
 
+local leases_key = KEYS[2]
 local lease_id, cost, version = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local fingerprint, cause, conditions_text = ARGV[5], ARGV[6], ARGV[7]
 
@@ -148,6 +149,6 @@ local entry_id = commit(account, {
 if finish then
   finish(account)
 end
-return answer_and_close('settled', fingerprint, account.epoch .. '\t' .. entry_id .. '\t' ..
-  balance_and_held(account) .. '\t' .. integer(charged) .. '\t' .. integer(allowance) .. '\t' ..
-  details .. '\t' .. integer(cost - charged) .. '\t' .. late)
+return answer_and_close('settled', fingerprint, account.epoch .. '\t' .. entry_id .. '\t' .. integer(account.balance) ..
+  '\t' .. integer(account.held) .. '\t' .. integer(charged) .. '\t' .. integer(allowance) .. '\t' .. details .. '\t' ..
+  integer(cost - charged) .. '\t' .. late)

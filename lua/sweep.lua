@@ -8,6 +8,7 @@
 -- Reply: ok, leases that expired, grants that expired, micro-credits that went with them, 1 where more is due
 -- Errors: recovery_needed
 
+local due_key, account_id = KEYS[4], ARGV[1]
 local dry_run = ARGV[2] == '1'
 
 -- include lib/loaded

@@ -16,11 +16,11 @@ end
 -- Refuses one lease too many of an operation type. Those that have expired do not count, applied or not, nor those that
 -- are inside others.
 local function too_many_leases(account, operation_type, limit)
-  if not limit or redis.call('HLEN', leases_key) < limit then
+  if not limit or redis.call('HLEN', KEYS[2]) < limit then
     return nil
   end
   local running = 0
-  for _, record in ipairs(redis.call('HVALS', leases_key)) do
+  for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
     local lease = parse_lease(record)
     if lease.state == 'open' and lease.expires > account.time and lease.operation_type == operation_type and
       not lease.terms.parents then

@@ -78,7 +78,7 @@ local function load_scopes(account, scopes)
   end
   for first = 1, #fields, ITEMS_A_CALL do
     local last = math.min(#fields, first + ITEMS_A_CALL - 1)
-    for index, text in ipairs(redis.call('HMGET', account_key, unpack(fields, first, last))) do
+    for index, text in ipairs(redis.call('HMGET', KEYS[1], unpack(fields, first, last))) do
       load_scope(account, missing[first + index - 1], text or '')
     end
   end

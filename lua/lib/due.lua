@@ -78,7 +78,7 @@ local function apply_due(account, first)
     end
   end
 
-  local flat, known = redis.call('HGETALL', leases_key), {}
+  local flat, known = redis.call('HGETALL', KEYS[2]), {}
   account.leases = known
   for index = 1, #flat, 2 do
     local lease = parse_lease(flat[index + 1])

@@ -16,7 +16,7 @@ local function load_extended(account)
     account.plan, account.frozen, account.low, account.grants_text = NO_PLAN, '', '', ''
     return
   end
-  local raw = redis.call('HMGET', account_key, 'plan', 'period', 'grants', 'frozen', 'low', 'team')
+  local raw = redis.call('HMGET', KEYS[1], 'plan', 'period', 'grants', 'frozen', 'low', 'team')
   account.plan = parse_plan(raw[1] or '')
   account.period = parse_period(raw[2] or '')
   account.grants_text, account.frozen, account.low, account.team = raw[3] or '', raw[4] or '', raw[5] or '', raw[6]

@@ -24,7 +24,7 @@ local function load_grants(account)
     for index, number in ipairs(numbers) do
       names[index] = 'grant/' .. number
     end
-    for index, record in ipairs(redis.call('HMGET', account_key, unpack(names))) do
+    for index, record in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
       local remaining, expires, priority, type, amount, added = string.match(record, GRANT)
       grants[index] = {
         number = numbers[index], remaining = tonumber(remaining), expires = tonumber(expires),

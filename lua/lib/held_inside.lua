@@ -4,10 +4,10 @@
 -- What open leases inside a parent hold, micro-credits, and when the first of them expires, as text. Of an account with
 -- very many leases only the time before which none of all expires: a refusal must stay cheap.
 local function held_inside(account, parent)
-  if redis.call('HLEN', leases_key) > LEASES_LOOKED_AT then
+  if redis.call('HLEN', KEYS[2]) > LEASES_LOOKED_AT then
     return '0\t' .. integer(account.due)
   end
-  local held, first, flat, leases = 0, nil, redis.call('HGETALL', leases_key), account.leases or {}
+  local held, first, flat, leases = 0, nil, redis.call('HGETALL', KEYS[2]), account.leases or {}
   account.leases = leases
   for index = 1, #flat, 2 do
     local id = flat[index]

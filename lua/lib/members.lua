@@ -12,7 +12,7 @@ local function load_member(account, id)
   local members = account.members or {}
   account.members = members
   if not members[id] then
-    local record = account.extended and redis.call('HGET', account_key, 'member/' .. id)
+    local record = account.extended and redis.call('HGET', KEYS[1], 'member/' .. id)
     if not record then
       return nil
     end
@@ -32,7 +32,7 @@ end
 
 -- Whether a team would be without an owner if that one went.
 local function last_owner(account, id)
-  local flat = redis.call('HGETALL', account_key)
+  local flat = redis.call('HGETALL', KEYS[1])
   for index = 1, #flat, 2 do
     local member = string.match(flat[index], '^member/(.*)$')
     if member and member ~= id and string.match(flat[index + 1], '^owner\31') then

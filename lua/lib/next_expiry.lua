@@ -8,11 +8,11 @@ local function next_expiry(account)
   if account.held == 0 then
     return ''
   end
-  if redis.call('HLEN', leases_key) > LEASES_LOOKED_AT then
+  if redis.call('HLEN', KEYS[2]) > LEASES_LOOKED_AT then
     return integer(account.due)
   end
   local first
-  for _, record in ipairs(redis.call('HVALS', leases_key)) do
+  for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
     local lease = parse_lease(record)
     if lease.state == 'open' and (not first or lease.expires < first) then
       first = lease.expires

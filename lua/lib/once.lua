@@ -17,9 +17,7 @@ end
 -- include lib/loaded
 
 -- Remembers the answer, and returns the reply.
---   fields  of the answer behind epoch and entry id, nil for none
-local function answer_once(entry_id, fields)
-  local answer = account.epoch .. '\t' .. entry_id .. (fields and '\t' .. fields or '')
+local function answer_once(answer)
   redis.call('SET', operation_record, fingerprint .. '\t' .. answer, 'PX', record_ms)
   return 'ok\t' .. answer
 end

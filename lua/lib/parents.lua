@@ -20,7 +20,7 @@ local function find_lease(account, id)
   local leases = account.leases or {}
   account.leases = leases
   if leases[id] == nil then
-    local record = redis.call('HGET', leases_key, id)
+    local record = redis.call('HGET', KEYS[2], id)
     leases[id] = record and parse_lease(record) or false
   end
   return leases[id] or nil
