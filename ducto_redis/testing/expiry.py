@@ -22,6 +22,7 @@ from ducto_redis.testing.calls import (
     deduct,
     entry_of,
     extend,
+    key,
     micro,
     numbers_of,
     release,
@@ -57,6 +58,17 @@ async def open_many(store: CreditStore, *, on_expiry: str = "release", amount: i
 @pytest.mark.asyncio
 class ExpiryConformance(ConformanceTests):
     """Expiry, late closing, forgetting and sweeping."""
+
+    async def test_expiry_comes_before_a_change_of_the_account(self, open_store: OpenStore) -> None:
+        """A change of what the account is comes after all that has fallen due, however much that is."""
+        store = await open_store.journalled()
+        await add(store, MANY)
+        await open_many(store)
+        later = await open_store.journalled(clock_offset_ms=MINUTE_MS)
+        await later.create_team(ACCOUNT, "a team", "", key("team"), cause=b"")
+        made = operations(later)
+        assert made.count("expire") == MANY
+        assert made[-1] == "create_team"
 
     @pytest.mark.parametrize("touch", ["add", "deduct", "reserve", "settle", "release", "sweep"])
     async def test_expiry_is_applied_on_touch(self, open_store: OpenStore, touch: str) -> None:

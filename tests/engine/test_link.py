@@ -90,6 +90,18 @@ async def test_result() -> None:
     assert await Scripted(b"5").run(echo(5)) == 5
 
 
+async def test_the_sweep_of_an_operation_comes_first() -> None:
+    """What asks for a sweep is sent again after it, whatever the sweep replies, and each with its own script's text."""
+    operation, sweep = patient(5), echo(7)
+    operation.sweep = sweep
+    link = Scripted(b"again", hiredis.ReplyError("NOSCRIPT No matching script."), b"refused", b"again", b"7", b"5")
+    assert await link.run(operation) == 5
+    arguments = [command.split(b"\r\n")[-2] for command in link.sent]
+    assert arguments == [b"5", b"7", b"7", b"5", b"7", b"5"]
+    assert sweep.script.text in link.sent[2]
+    assert link.pauses == []
+
+
 async def test_unknown_script_is_sent_whole() -> None:
     """A server that does not know the script gets its text."""
     link = Scripted(hiredis.ReplyError("NOSCRIPT No matching script."), b"5")
