@@ -57,7 +57,7 @@ local function pay()
     return nil, 'reprice\t' .. lease.version .. '\t' .. terms.plan
   end
 
-  -- What pays first is its own: what it holds, or what its expiry charged already.
+  -- Its own pays first: its hold, or the charge of its expiry.
   local open = lease.state == 'open'
   local own = open and lease.amount or lease.charged
   local own_allowance = own > 0 and terms.allowance or 0

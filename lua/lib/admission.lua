@@ -5,7 +5,7 @@
 -- include lib/parents
 -- include lib/plan_caps
 
--- What stands before every reserve, deduct and extend, in this order, and the words of the refusals.
+-- The checks before every reserve, deduct and extend, in this order, and the words of the refusals.
 
 local function frozen(account)
   if account.frozen ~= '' then
@@ -32,7 +32,7 @@ local function too_many_leases(account, operation_type, limit)
   end
 end
 
--- What of an amount the allowance pays: all that it can. The rest comes from the balance.
+-- The part of an amount that the allowance pays: all that it can. The rest comes from the balance.
 local function from_allowance(account, conditions, amount)
   return conditions.skip_allowance and 0 or math.min(amount, allowance_left(account))
 end
@@ -47,7 +47,7 @@ local function short_of_parent(account, parent, amount, skip_allowance)
   end
 end
 
--- Whether the account may be charged, or hold, an amount: everything but the journal's limit. Returns nil, or the
+-- Checks that the account may be charged, or hold, an amount: all but the journal's limit. Returns nil, or the
 -- refusal.
 --   scope_amounts         see lib/caps
 --   operation_type  of a lease that is to be opened, or nil

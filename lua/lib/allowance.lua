@@ -27,7 +27,7 @@ local function save_period(account)
     integer(period.used) .. '\31' .. integer(period.held) or '')
 end
 
--- What is left of a period, whether it still runs or not.
+-- The unused part of a period, running or over.
 local function unused(period)
   return math.max(0, period.limit + period.rolled - period.used - period.held)
 end

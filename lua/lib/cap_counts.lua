@@ -1,9 +1,9 @@
 -- include lib/caps
 -- include lib/details
 
--- What charges and holds count towards in spend caps.
+-- The counting of charges and holds in spend caps.
 
--- What a charge of that amount by that member and those models counts towards: pairs of scope and amount.
+-- The scopes that a charge by a member and models counts in: pairs of scope and amount.
 local function amounts_by_scope(amount, member, models)
   local scope_amounts = {{scope = 'account', amount = amount}}
   if member ~= '' then
@@ -23,7 +23,7 @@ local function load_scopes_of(account, scope_amounts)
   load_scopes(account, scopes)
 end
 
--- What of an amount is not held already.
+-- The part of an amount that is not held already.
 --   covered  what is, by scope and cap id with \29 between; nil where nothing is
 local function uncovered(covered, scope, cap, amount)
   return covered and math.max(0, amount - (covered[scope .. '\29' .. cap.id] or 0)) or amount

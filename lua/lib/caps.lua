@@ -84,7 +84,7 @@ local function load_scopes(account, scopes)
   end
 end
 
--- Takes in the caps of all scopes that were not read yet, from the fields of the account's hash.
+-- Loads the caps of every scope not loaded yet, from the fields of the account's hash.
 local function load_all_scopes(account, flat)
   for index = 1, #flat, 2 do
     local scope = scope_of_field(flat[index])

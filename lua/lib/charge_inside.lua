@@ -1,10 +1,10 @@
 -- include lib/parents
 -- include lib/spending
 
--- What a lease that is inside others is charged: from its own hold and from that of its parent, never from the account
+-- The charge of a lease that is inside others: from its own hold and from that of its parent, never from the account
 -- beyond them.
 
--- What it may be charged beyond its own, micro-credits. Where one of those that it is inside of is not known any more,
+-- The most that it may be charged beyond its own, micro-credits. Where one of those that it is inside of is not known any more,
 -- what that one held has been given up for good.
 local function reach(account, lease)
   local most = math.huge
@@ -44,7 +44,7 @@ local function charge_holder(account, lease, holder, amount, own, own_allowance,
   return from_allowance, from_balance, held_allowance + held_balance
 end
 
--- What the holder held of a charge in spend caps, it holds there no more.
+-- Releases the holder's hold of a charge in spend caps.
 local function release_charged(account, holder, scope_amounts)
   release_hold(account, take_from_caps(account, holder, scope_amounts))
   save_parent(account, holder)

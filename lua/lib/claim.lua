@@ -3,7 +3,7 @@
 --   number   counts the owners
 --   expires  milliseconds
 
--- Whether the token is still the owner's. A claim that ran out is good until somebody else takes it.
+-- Tells whether the token is still the owner's. A claim that ran out is good until somebody else takes it.
 local function holds_claim(claim, token)
   return token ~= '' and redis.call('HGET', claim, 'token') == token
 end

@@ -11,7 +11,7 @@
 -- Applies what has fallen due on the account, in the order in which it fell due, so that it does not matter when
 -- somebody comes by; each with a journal entry of its own: a lease whose time is over no longer holds, an expired one
 -- is forgotten a day later, a grant expires. At most DUE_A_CALL leases, so that a script stays short; a script that
--- only reads takes in all of them.
+-- only reads applies all of them, in memory.
 --   first   the id of a lease that is among them wherever it comes, or nil
 -- Returns how many leases and grants expired, and the micro-credits that went. account.due stays in the past where more
 -- is due.

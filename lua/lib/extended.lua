@@ -2,7 +2,7 @@
 -- include lib/allowance
 -- include lib/plan
 
--- What only some accounts have, in fields of the account's hash that a plain account has none of and nobody reads:
+-- The fields of the account's hash that only some accounts have; nobody reads them for a plain one:
 --   plan     see lib/plan
 --   period   the allowance's running period, see lib/allowance
 --   grants, grant/<number>   see lib/grants

@@ -1,4 +1,4 @@
--- What the server knows of a consumer group of a stream, by name; nil where there is no such group.
+-- The server's record of a consumer group of a stream, by name; nil where there is no such group.
 local function find_group(journal, group)
   if redis.call('EXISTS', journal) == 0 then
     return nil

@@ -1,7 +1,7 @@
 -- include lib/next_expiry
 -- include lib/parents
 
--- What open leases inside a parent hold, micro-credits, and when the first of them expires, as text. Of an account with
+-- The hold of open leases inside a parent, micro-credits, and the first expiry among them, as text. Of an account with
 -- very many leases only the time before which none of all expires: a refusal must stay cheap.
 local function held_inside(account, parent)
   if redis.call('HLEN', KEYS[2]) > LEASES_LOOKED_AT then

@@ -3,14 +3,14 @@
 -- include lib/conditions
 -- include lib/lease
 
--- What an open lease takes from an account while it is open: a part of the balance, a part of the allowance, and its
+-- The holds of open leases on an account: a part of the balance, a part of the allowance, and its
 -- place in spend caps.
 
 local function balance_part(lease)
   return lease.amount - lease.terms.allowance
 end
 
--- Whether the allowance that a lease rests on, or was charged from, belongs to the account's present period.
+-- Tells whether the allowance that a lease rests on, or was charged from, belongs to the account's present period.
 local function of_this_period(account, lease)
   return account.period ~= nil and lease.terms.allowance > 0 and account.period.number == lease.terms.period
 end
@@ -45,7 +45,7 @@ local function parts_within(models, amount)
   return parts
 end
 
--- What each model's part of a lease's charge is. Without models of its own the charge is for those of the lease.
+-- Each model's part of a lease's charge. Without models of its own the charge is for those of the lease.
 local function charged_models(lease, models, charged)
   if not models[1] then
     models = parse_models(lease.terms.models)

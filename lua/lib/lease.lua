@@ -70,7 +70,7 @@ end
 -- Milliseconds that a closed lease is remembered.
 local CLOSED_LEASE_KEPT = 86400000
 
--- Whether a price of that version and plan is one that the lease was promised; '-1' asks for what it was.
+-- Tells whether the lease was promised a price of that version and plan; '-1' asks for its own.
 local function priced_alike(lease, version, plan)
   if version == '-1' then
     return false
@@ -78,7 +78,7 @@ local function priced_alike(lease, version, plan)
   return version == '0' or lease.version == '0' or (version == lease.version and plan == lease.terms.plan)
 end
 
--- When something happens to the lease by itself: an open one expires, an expired one is forgotten.
+-- The time at which something happens to the lease by itself: an open one expires, an expired one is forgotten.
 local function lease_due(lease)
   if lease.state == 'open' then
     return lease.expires

@@ -7,7 +7,7 @@
 --   spent   micro-credits that the member ever spent of the team's
 local MEMBER = '^(%a+)\31(%d+)\31(%d+)$'
 
--- Each is read once: what a script that only reads has counted is written nowhere.
+-- Cached for the run, so a script that only reads sees its own changes.
 local function load_member(account, id)
   local members = account.members or {}
   account.members = members
@@ -30,7 +30,7 @@ local function save_member(account, member)
   set_extended(account, 'member/' .. member.id, format_member(member))
 end
 
--- Whether a team would be without an owner if that one went.
+-- Tells whether a team would be without an owner if that one went.
 local function last_owner(account, id)
   local flat = redis.call('HGETALL', KEYS[1])
   for index = 1, #flat, 2 do

@@ -1,6 +1,6 @@
 -- include lib/lease
 
--- When the first open lease expires, as text, empty where none is open. Of an account with very many leases it is the
+-- The expiry of the first open lease, as text, empty where none is open. Of an account with very many leases it is the
 -- time before which none expires: a refusal must stay cheap.
 local LEASES_LOOKED_AT = 256
 

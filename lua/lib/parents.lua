@@ -12,10 +12,10 @@
 -- expired has given its hold up, but its record still says how much of it was left: that much may be charged late,
 -- wherever it went. One that was charged when it expired, or was closed, has nothing left.
 
--- How many leases one may be inside of.
+-- The most leases that one may be inside of.
 local DEPTH = 16
 
--- Each lease is read once: what a script that only reads has changed of it is written nowhere.
+-- Cached for the run, so a script that only reads sees its own changes.
 local function find_lease(account, id)
   local leases = account.leases or {}
   account.leases = leases
@@ -84,7 +84,7 @@ local function change_hold(account, parent, amount, allowance)
   save_parent(account, parent)
 end
 
--- What is recorded as held in spend caps, by scope and cap id with \29 between, from text and back.
+-- The recorded holds in spend caps, by scope and cap id with \29 between, from text and back.
 local function parse_held(text, held)
   local items = split(text, '\29')
   held = held or {}
@@ -108,7 +108,7 @@ local function format_held(held)
   return table.concat(items, '\29')
 end
 
--- What a lease holds in spend caps, of its own and inherited.
+-- The holds of a lease in spend caps, its own and inherited.
 local function held_in_caps(terms)
   return parse_held(terms.caps, parse_held(terms.inherited or ''))
 end
@@ -150,7 +150,7 @@ local function hold_inside(account, parent, scope_amounts, amount, skip_allowanc
   return allowance, caps, inherited
 end
 
--- What leases that have expired could still be charged for those inside of them changes, up to the first that is open.
+-- Changes the expired holds around a lease: the most that may still be charged late, up to the first open lease.
 local function change_expired_holds(account, lease, amount)
   for _, parent in ipairs(parents_of(account, lease)) do
     local its = parent.lease

@@ -31,7 +31,7 @@ local function note_plan(account, id)
   end
 end
 
--- Whether the plan has caps of its own for a scope: account, member/<member> or model/<model>.
+-- Tells whether the plan has caps of its own for a scope: account, member/<member> or model/<model>.
 local function plan_caps(plan, scope)
   if string.sub(scope, 1, 7) == 'member/' then
     scope = 'members'

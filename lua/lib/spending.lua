@@ -5,7 +5,7 @@
 -- include lib/holds
 -- include lib/members
 
--- Where a charge is paid from, and where it goes back to.
+-- The sources that a charge is paid from and goes back to.
 
 -- Takes from the allowance, and notes it.
 local function spend_allowance(account, amount)
@@ -125,7 +125,7 @@ local function give_back(account, sources, charged, passed_over, amount, to_bala
   return to_pool + restored, to_allowance, lost
 end
 
--- What of a part goes with an amount of the whole; all refunds together take it all.
+-- The share of a part that goes with an amount of the whole; all refunds together take it all.
 local function share_of(part, amount, whole)
   if part == whole or amount == whole then
     return math.min(part, amount)
@@ -168,7 +168,7 @@ local function uncount(account, sources, charged, refunded, amount, charged_at)
   end
 end
 
--- What the expiry of a lease charged goes back, before its settle charges what the work cost, or its release nothing.
+-- Returns the charge of a lease's expiry, before its settle charges the cost of the work, or its release nothing.
 local function return_charge(account, lease)
   local sources = parse_sources(lease.terms.paid, '\29')
   uncount(account, sources, lease.charged, 0, lease.charged, sources.at)
