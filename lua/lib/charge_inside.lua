@@ -4,8 +4,8 @@
 -- The charge of a lease that is inside others: from its own hold and from that of its parent, never from the account
 -- beyond them.
 
--- The most that it may be charged beyond its own, micro-credits. Where one of those that it is inside of is not known any
--- more, the hold of that one has been given up for good.
+-- The most that it may be charged beyond its own, micro-credits. Where one of those that it is inside of is not known
+-- any more, the hold of that one has been given up for good.
 local function reach(account, lease)
   local most = math.huge
   for _, parent in ipairs(parents_of(account, lease)) do
