@@ -4,15 +4,53 @@ import contextlib
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import is_hypothesis_test, settings
 
+from tests import searching  # registers the profiles
 from tests.clusters import Cluster
 from tests.sentinels import Sentinels
 from tests.servers import PostgresServer, Server, Watchdog, temporary_folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how far tests search, and announce the folders where the output is a person's."""
+    marks: str = config.option.markexpr
+    settings.load_profile("long" if "long" in marks and "not long" not in marks else "ordinary")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FolderNotes(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a long run search further in all that hypothesis drives."""
+    if searching.is_long_run():
+        for item in items:
+            if is_hypothesis_test(getattr(item, "obj", None)):
+                item.add_marker(pytest.mark.long)
+
+
+class FolderNotes:
+    """A line for each folder of tests as its first test begins, with the time since the start."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._began = time.monotonic()
+        self._seen: set[str] = set()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Write the line. With several processes the one that shows the results is told of every test, too."""
+        folder = "/".join(nodeid.partition("::")[0].split("/")[:2])
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if folder not in self._seen and terminal is not None:
+            self._seen.add(folder)
+            minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+            terminal.write_line(f"{minutes}:{seconds:02} {folder}")
 
 
 @pytest.fixture(autouse=True)

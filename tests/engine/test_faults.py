@@ -1,7 +1,6 @@
 """Links under load while their connections are cut, halved, stalled and delayed: every charge is made once."""
 
 import asyncio
-import os
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ from ducto_redis.errors import StoreUnavailableError
 from ducto_redis.run_sync import drive
 from ducto_redis.store import RedisStore
 from tests.engine.proxy import Proxy
+from tests.searching import chosen_seed
 
 TIMEOUT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 10 * TIMEOUT_SECONDS
@@ -90,7 +90,7 @@ class Charges:
 
 @pytest.fixture
 def seed() -> int:
-    seed = int(os.environ.get("DUCTO_FAULTS_SEED", random.randrange(2**32)))
+    seed = chosen_seed("DUCTO_FAULTS_SEED")
     print(f"DUCTO_FAULTS_SEED={seed}")
     return seed
 

@@ -1,7 +1,6 @@
 """The store does what the model says, whatever is asked of it in whatever order."""
 
 import os
-import random
 import uuid
 
 import pytest
@@ -11,9 +10,10 @@ from hypothesis.stateful import run_state_machine_as_test
 from ducto_redis.store import MemoryStore, RedisStore
 from tests.model.account_rules import SideBySide
 from tests.model.trees import Trees
+from tests.searching import chosen_seed
 
 GIVEN_SEED = os.environ.get("DUCTO_MODEL_SEED")
-SEED = int(GIVEN_SEED or random.randrange(2**32))
+SEED = chosen_seed("DUCTO_MODEL_SEED")
 
 
 def run(machine: type[SideBySide], *, examples: int, steps: int, share: int = 0) -> None:

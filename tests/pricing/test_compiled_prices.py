@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ducto_redis.errors import CreditError, InvalidIdError, InvalidUsageError, UnpricedModelError
@@ -19,6 +19,7 @@ from ducto_redis.pricing.formula import Formula
 from ducto_redis.pricing.rational import evaluate
 from ducto_redis.pricing.totals import BesidesModels, compile_total
 from ducto_redis.pricing.usage import check_usage, usage_flags, value_of
+from tests.searching import examples
 
 _RATES = st.sampled_from(["0.0025", "0.01", "3", "(0.15 / 1000000)", "0.0000005", "1 / 3", "0", "(1 / 7 / 1000)"])
 _MODEL_FORMULAS = st.one_of(
@@ -122,7 +123,7 @@ def _careful(engine: PricingEngine, usage: UsageMetrics) -> CostBreakdown:
 
 
 @given(_documents(), _RIGHT_USAGES | _RIGHT_USAGES | _ODD_USAGES, st.sampled_from([None, "pro"]))
-@settings(max_examples=400, deadline=None)
+@examples(150, long=4000)
 def test_compiled_prices_are_careful_ones(document: dict[str, Any], usage: UsageMetrics, plan: str | None) -> None:
     """For any document and usage the compiled total and breakdown, and their errors, are those of exact fractions."""
     engine = PricingEngine.from_dict(document)
@@ -149,7 +150,7 @@ def test_compiled_prices_are_careful_ones(document: dict[str, Any], usage: Usage
     st.lists(st.tuples(st.sampled_from(["web_search", "x", "y"]), st.integers(0, 9)), max_size=4),
     _FEW,
 )
-@settings(max_examples=100, deadline=None)
+@examples(50, long=1000)
 def test_the_sum_of_exact_formulas(inputs: int, cached: int, calls: list[tuple[str, int]], queries: int) -> None:
     """The compiled total is the sum of every formula, each evaluated with fractions, rounded once, half up."""
     formulas = {

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing import PricingDocument, PricingEngine
@@ -13,6 +13,7 @@ from ducto_redis.pricing.difference import SECTIONS, DocumentChange, compare_doc
 from ducto_redis.pricing.formula import Formula
 from ducto_redis.pricing.rates import Rate, compare_rates, linear_rates
 from tests.pricing.documents import documents
+from tests.searching import examples
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, DocumentChange]:
@@ -27,7 +28,7 @@ def one_model(formula: str) -> dict[str, Any]:
 
 
 @given(documents(), documents())
-@settings(max_examples=80, deadline=None)
+@examples(25, long=800)
 def test_equal_documents_have_no_difference_and_others_do(one: dict[str, Any], other: dict[str, Any]) -> None:
     """There is a difference exactly where documents differ, in the order of the sections, the same both ways."""
     before, after = PricingDocument.from_dict(one), PricingDocument.from_dict(other)

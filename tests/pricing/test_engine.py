@@ -4,7 +4,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ducto_redis.errors import (
@@ -19,6 +19,7 @@ from ducto_redis.metrics import ToolCall, UsageMetrics
 from ducto_redis.pricing import CostBreakdown, PricingEngine
 from ducto_redis.pricing.bounded_memo import MAX_REMEMBERED
 from ducto_redis.pricing.breakdown import PricedPart, rounded_parts, rounded_total
+from tests.searching import examples
 
 DOCUMENT: dict[str, object] = {
     "measures": ["gpu_seconds"],
@@ -142,7 +143,7 @@ def test_missing_millionths_go_where_most_was_lost() -> None:
 @given(
     st.lists(st.fractions(-1000, 1000, max_denominator=60), min_size=1, max_size=8),
 )
-@settings(max_examples=200, deadline=None)
+@examples(100, long=2000)
 def test_lines_add_up(values: list[Fraction]) -> None:
     """Rounded lines add up to the rounded total, and none is a micro-credit off its exact value."""
     parts: list[PricedPart] = [("model", "m", "", "", value.numerator, value.denominator) for value in values]
@@ -358,7 +359,7 @@ def test_names_from_clients_are_bounded() -> None:
         ]
     ),
 )
-@settings(max_examples=200, deadline=None)
+@examples(100, long=2000)
 def test_fast_way_agrees(tokens: tuple[int, int, int, int], formula: str) -> None:
     """The hot path and the breakdown give the same price for any usage."""
     document = {"models": {"m": formula}, "cache": {"discount": "-cache_read_tokens * 0.00001 / 3"}}

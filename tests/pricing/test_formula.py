@@ -5,7 +5,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ducto_redis.errors import ExpressionError
@@ -13,6 +13,7 @@ from ducto_redis.metrics import UsageMetrics
 from ducto_redis.pricing.formula import Formula
 from ducto_redis.pricing.rational import evaluate
 from ducto_redis.pricing.usage import value_of
+from tests.searching import examples
 
 USAGE = UsageMetrics(
     model="gpt-4o",
@@ -360,7 +361,7 @@ def python_value(text: str, names: dict[str, object]) -> Fraction | None:
     output_tokens=st.sampled_from([0, 1, 7, 1000]),
     pages=st.sampled_from([0, 1, 0.5, 2.25]),
 )
-@settings(max_examples=400, deadline=None)
+@examples(150, long=4000)
 def test_python_agrees(pair: Pair, input_tokens: int, output_tokens: int, pages: float) -> None:
     """Random formulas have the value that Python's own parser and evaluator give them."""
     ours, theirs = pair

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from genai_prices import calc_price
+from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, TieredPrices, Usage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +33,12 @@ CREDITS_PER_DOLLAR = Decimal(1_000)
 PRICES = list_prices((), MAKERS, NOW, deprecated=True)
 # Where hours of the day count, the list's own price depends on the clock.
 STEADY = [price for price in PRICES if "cheaper at some hours of the day" not in price.notes]
+
+LISTED = {
+    (provider.id, model.id): (provider, model)
+    for provider in data_snapshot.get_snapshot().providers
+    for model in provider.models
+}
 
 GENAI_NAMES = {
     "input_tokens": "input_tokens",
@@ -74,10 +80,11 @@ def test_charges_what_the_list_asks(price: ListPrice, counts: dict[str, int], ti
         counts = {**counts, "cache_read_audio_tokens": 0}
     engine = PricingEngine(PricingDocument.from_dict({"models": {"m": formula_of(price, CREDITS_PER_DOLLAR)}}))
     usage = structs.replace(UsageMetrics(model="m", service_tier=tier or None), **counts)
-    listed = calc_price(
+    # By its id: some models of the list are not found by their own names.
+    provider, model = LISTED[price.provider, price.model]
+    listed = model.calc_price(
         Usage(**{GENAI_NAMES[name]: count for name, count in counts.items()}),
-        price.model,
-        provider_id=price.provider,
+        provider,
         genai_request_timestamp=NOW,
         price_context={"service_tier": tier} if tier else None,
     )

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 
 from ducto_redis.pricing import PricingDocument
 from ducto_redis.pricing.writing import to_yaml
 from tests.pricing.documents import documents
+from tests.searching import examples
 
 
 @given(documents())
-@settings(max_examples=150, deadline=None)
+@examples(40, long=1500)
 def test_reads_back_as_the_same_document(values: dict[str, Any]) -> None:
     """Whatever names, texts and numbers a document holds, its YAML and its JSON read back as an equal document."""
     document = PricingDocument.from_dict(values)
