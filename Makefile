@@ -10,10 +10,16 @@ IS_SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	if $$python -c '$(IS_SUITABLE)' 2>/dev/null; then echo $$python; break; fi; done)
 
-.PHONY: demo test test-long bench bench-peers check format clean
+.PHONY: demo smoke test test-long bench bench-peers check format clean
 
 demo: $(VENV)/installed-for-demo
 	$(BIN)/ducto demo $(ARGS)
+
+# The few tests that show that it works, in the files that have them.
+SMOKE := tests/middleware/test_openai_client.py tests/journal/test_worker.py tests/cli/demo/test_demo.py
+
+smoke: $(VENV)/installed-for-development
+	$(BIN)/python -m pytest -m "smoke and not long" $(SMOKE) $(ARGS)
 
 # Two processes: each starts servers of its own, and a file's tests stay together.
 test: $(VENV)/installed-for-development

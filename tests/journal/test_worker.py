@@ -42,6 +42,7 @@ def some_life(engine: Engine, accounts: int = 5) -> None:
         engine.deduct(account, 3)
 
 
+@pytest.mark.smoke
 def test_the_ledger_becomes_what_redis_is(engine: Engine, store: CreditStore, ledger: Ledger) -> None:
     """Every account's state in SQL is exactly its keys in Redis, and every balance is proved."""
     some_life(engine)

@@ -10,6 +10,7 @@ import pytest
 from ducto_redis import AsyncCreditManager, CreditManager, MemoryStore, UsageMetrics
 from ducto_redis.engine.operation import PLAIN, Conditions
 from ducto_redis.errors import CapReachedError, InsufficientCreditsError, StalePricing, StoreError, TermsNeeded
+from ducto_redis.manager import pricing_book
 from ducto_redis.manager.arguments import fingerprint
 from ducto_redis.manager.repricing import AccountBook
 from ducto_redis.money import from_micro
@@ -76,8 +77,8 @@ async def test_a_busy_process_asks_once(ours: AsyncCreditManager, monkeypatch: p
         return await read_pricing(*args, **options)
 
     monkeypatch.setattr(ours.store, "read_pricing", counting)
-    ours.pricing._known_at -= 0.6
-    ours.pricing._asked_at -= 0.6
+    now = max(ours.pricing._known_at, ours.pricing._asked_at) + 0.6
+    monkeypatch.setattr(pricing_book, "monotonic", lambda: now)
     await asyncio.gather(*(ours.deduct("u1", USAGE) for _ in range(10)))
     assert asked == 1
 

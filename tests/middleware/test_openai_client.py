@@ -22,6 +22,8 @@ from tests.middleware.serving import serve
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 WHOLE = {"id": "1", "created": 1, "model": "m"}
 
+pytestmark = pytest.mark.smoke
+
 
 class Model:
     """A stand-in for a model, which counts its requests and never ends a stream that asks for `n` = 2."""

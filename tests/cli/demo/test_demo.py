@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="ducto-tests-", dir=tmp_path))
 
 
+@pytest.mark.smoke
 def test_demo(folder: Path, start_ducto: StartDucto) -> None:
     """The demo runs to its end, proves every balance, exits with 0, and leaves nothing behind.
 
