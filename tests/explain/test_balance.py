@@ -22,7 +22,8 @@ from tests.manager.clock import Clock
 
 DOCUMENT: dict[str, Any] = {
     "models": {"a": "input_tokens / 3", "b": "input_tokens * 2"},
-    "plans": {"pro": {"free_allowance": 5}},
+    # Its period begins with the assignment: a month of the calendar may end while a test moves the clock.
+    "plans": {"pro": {"free_allowance": 5, "anchor": "assignment"}},
     "signup_bonus": 3,
 }
 
