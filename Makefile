@@ -10,7 +10,11 @@ IS_SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	if $$python -c '$(IS_SUITABLE)' 2>/dev/null; then echo $$python; break; fi; done)
 
-.PHONY: demo smoke test test-long bench bench-peers check format clean
+# Where LOCKED=1, as in CI, what is installed is what requirements/locked.txt names, by its hashes.
+LOCKED ?=
+OLDEST := .venv-oldest
+
+.PHONY: demo smoke test test-long test-oldest bench bench-peers check format lock clean
 
 demo: $(VENV)/installed-for-demo
 	$(BIN)/ducto demo $(ARGS)
@@ -28,6 +32,14 @@ test: $(VENV)/installed-for-development
 test-long: $(VENV)/installed-for-development
 	$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)
 
+# The core of the tests, with the oldest version of each dependency.
+CORE := tests/pricing tests/engine tests/store tests/link tests/manager/test_charging.py tests/manager/test_blocking.py \
+	tests/middleware/test_metering.py tests/middleware/test_streams.py tests/middleware/test_stored_answers.py \
+	tests/middleware/test_websockets.py tests/ledger tests/journal/test_worker.py tests/cli
+
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile $(CORE) $(ARGS)
+
 bench: $(VENV)/installed-for-benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -44,8 +56,14 @@ format: $(VENV)/installed-for-development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# After a change of the dependencies in pyproject.toml.
+lock: $(VENV)/installed-for-development
+	$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group bench --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --upgrade -o requirements/locked.txt
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/pyvenv.cfg:
@@ -58,10 +76,21 @@ $(VENV)/installed-for-demo: pyproject.toml | $(VENV)/pyvenv.cfg
 	touch $@
 
 # pip reads dependency groups from 25.1 on.
-$(VENV)/installed-for-development: pyproject.toml | $(VENV)/pyvenv.cfg
+$(VENV)/installed-for-development: pyproject.toml requirements/locked.txt | $(VENV)/pyvenv.cfg
+ifdef LOCKED
+	$(PIP) install --require-hashes --requirement requirements/locked.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+else
 	$(PIP) install 'pip>=25.1'
 	$(PIP) install --editable '.[all]' --group dev
+endif
 	touch $(VENV)/installed-for-demo $@
+
+$(OLDEST)/installed: pyproject.toml requirements/oldest.txt
+	$(or $(PYTHON_OF_OLDEST),$(PYTHON)) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip --quiet install 'pip>=25.1'
+	$(OLDEST)/bin/python -m pip --quiet install --constraint requirements/oldest.txt --editable '.[all]' --group test
+	touch $@
 
 $(VENV)/installed-for-benchmarks: $(VENV)/installed-for-development
 	$(PIP) install --group bench

@@ -24,7 +24,8 @@ class SentinelClient(Redis):
     def close(self) -> None:
         super().close()
         pool: Any = self.connection_pool
-        pool.sentinel_manager.close()
+        for sentinel in pool.sentinel_manager.sentinels:
+            sentinel.close()
 
 
 def client_from_url(url: str) -> Redis:

@@ -87,10 +87,11 @@ class ClusterClient(Redis):
                 self._topology.lost(node)
                 raise
 
-        def is_retryable(error: Exception) -> bool:
-            return monotonic() < give_up and not isinstance(error, ClusterUnreachableError)
+        def check(error: Exception) -> None:
+            if monotonic() >= give_up or isinstance(error, ClusterUnreachableError):
+                raise error
 
-        return self._retry.call_with_retry(attempt, lambda _: None, is_retryable)
+        return self._retry.call_with_retry(attempt, check)
 
     def pipeline(self, transaction: bool = False, shard_hint: Any = None) -> "ClusterPipeline":
         """Commands to send together: those of one node in one round trip. They are no transaction."""

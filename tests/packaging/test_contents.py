@@ -18,7 +18,7 @@ LINKED_FOLDERS = ("lua", "middleware")
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """The files that belong to the package, by their path; symlinks are followed."""
+    """Return the files that belong to the package, by their path; symlinks are followed."""
     return {
         str(Path(parent, name).relative_to(folder)): Path(parent, name).read_bytes()
         for parent, folders, names in os.walk(folder, followlinks=True)
@@ -93,16 +93,32 @@ def test_wheel_without_symlinks(checkout_without_symlinks: Path, wheel: Path, tm
     assert wheel_contents(built) == wheel_contents(wheel)
 
 
-def test_editable_install_without_symlinks(checkout_without_symlinks: Path, tmp_path: Path) -> None:
-    """An editable install cannot do without the symlinks, and says so."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys, hatchling.build; hatchling.build.build_editable(sys.argv[1])", tmp_path],
-        cwd=checkout_without_symlinks,
+def build_editable(checkout: Path, target: Path) -> "subprocess.CompletedProcess[str]":
+    """Build what `pip install -e` installs, with the hatchling that is installed."""
+    return subprocess.run(
+        [sys.executable, "-c", "import sys, hatchling.build; hatchling.build.build_editable(sys.argv[1])", target],
+        cwd=checkout,
         capture_output=True,
         text=True,
     )
+
+
+def test_editable_install_without_symlinks(checkout_without_symlinks: Path, tmp_path: Path) -> None:
+    """An editable install of a checkout that lost its symlinks restores them."""
+    done = build_editable(checkout_without_symlinks, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in LINKED_FOLDERS:
+        assert (checkout_without_symlinks / "ducto_redis" / name).readlink() == Path("..", name)
+    assert files_below(checkout_without_symlinks / "ducto_redis") == files_below(PACKAGE)
+
+
+def test_editable_install_keeps_what_is_in_the_way(checkout_without_symlinks: Path, tmp_path: Path) -> None:
+    """An editable install overwrites no other file in the place of a symlink, and says what is wrong."""
+    (checkout_without_symlinks / "ducto_redis" / "lua").write_text("mine")
+    done = build_editable(checkout_without_symlinks, tmp_path)
     assert done.returncode != 0
     assert "clone the repository with git" in done.stderr
+    assert (checkout_without_symlinks / "ducto_redis" / "lua").read_text() == "mine"
 
 
 def test_bare_import_of_middleware_is_an_error() -> None:
