@@ -53,6 +53,15 @@ def encode_cause(cause: Cause) -> bytes:
     return b'{"usage":[%b]%b' % (written, others if others == b"}" else b"," + others)
 
 
+def encode_usages(usages: Sequence[UsageMetrics]) -> bytes:
+    """Return the JSON of a cause that is nothing but usage, as `encode_cause` does.
+
+    Raises:
+        TypeError, ValueError: if it holds a value that JSON cannot.
+    """
+    return b'{"usage":[%b]}' % b",".join([_encode_usage(usage) for usage in usages]) if usages else b""
+
+
 def decode_cause(text: str) -> Cause:
     """Read what `encode_cause` wrote. Own measures are as exact as they were written down.
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ducto_redis.engine.cause import Cause, encode_cause
+from ducto_redis.engine.cause import Cause, encode_cause, encode_usages
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id, new_id
 from ducto_redis.engine.operation import CALLERS_KEY, DEFAULT_PRIORITY, OperationKey
 from ducto_redis.errors import (
@@ -72,7 +72,10 @@ def fingerprint(*passed: Any, **optional: Any) -> str:
             its fingerprint when later versions have more of them.
     """
     if optional:
-        given = {name: value for name, value in optional.items() if value is not None and value is not False}
+        given = {}
+        for name, value in optional.items():
+            if value is not None and value is not False:
+                given[name] = value
         if given:
             passed = (*passed, given)
     return b2a_base64(blake2b(_encoder.encode(passed), digest_size=9).digest(), newline=False).decode()
@@ -148,9 +151,9 @@ def journal_cause(
     if isinstance(flags, str):
         raise InvalidUsageError(f"flags must be a sequence of texts, not one text: {flags!r:.40}")
     kind = None if operation_type == "default" else operation_type
-    if not (usages or flags or metadata) and type is kind is actor is reason is None:
-        return b""
     try:
+        if not (flags or metadata) and type is kind is actor is reason is None:
+            return encode_usages(usages)
         return encode_cause(Cause(usages, type, kind, flags, metadata or None, actor, reason))
     except (TypeError, ValueError) as error:
         raise InvalidUsageError(f"JSON cannot hold this usage and its flags: {error}") from None

@@ -48,7 +48,10 @@ class DeferredCharges(Leases):
             hold: credits to charge later if the usage turns out to have no price: nobody is there to hear then.
         """
         try:
-            return await self._settle_charge(charge)
+            try:
+                return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
+            except PRICING_ERRORS as error:
+                return await self._settle_hold(charge, error)
         except StoreError:
             self._settle_later(charge, hold)
             return None
@@ -89,17 +92,17 @@ class DeferredCharges(Leases):
                 return None  # it was unknown if it had been opened; it had not
         if not charge.lease:
             await self._open_empty(charge)
-        return await self._settle_charge(charge)
-
-    async def _settle_charge(self, charge: PendingCharge) -> SettleResult:
-        """Settle a lease for a charge. For usage without a price, charge the hold, if the charge names one."""
         try:
             return await self.settle(charge.account, charge.key, charge.usage or charge.credits, flags=charge.flags)
         except PRICING_ERRORS as error:
-            if not charge.hold:
-                raise
-            _log.error("lease %s is charged its whole hold, because its usage has no price: %s", charge.key, error)
-            return await self.settle(charge.account, charge.key, charge.hold, flags=(*charge.flags, "hold_charged"))
+            return await self._settle_hold(charge, error)
+
+    async def _settle_hold(self, charge: PendingCharge, error: CreditError) -> SettleResult:
+        """Charge the hold that a charge names, because its usage has no price. Raise the error if it names none."""
+        if not charge.hold:
+            raise error
+        _log.error("lease %s is charged its whole hold, because its usage has no price: %s", charge.key, error)
+        return await self.settle(charge.account, charge.key, charge.hold, flags=(*charge.flags, "hold_charged"))
 
     async def _open_empty(self, charge: PendingCharge) -> None:
         attempt = Attempt(charge.account, operation_type=charge.operation_type, member=charge.member)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from ducto_redis.engine.ids import new_id
+from ducto_redis.engine.ids import check_id, new_id
 from ducto_redis.engine.operation import LeaseTerms
 from ducto_redis.errors import (
     AccountFrozenError,
@@ -264,7 +264,7 @@ class Leases(ManagerBase):
         """
         if not self._usable:
             await self.open()
-        check_lease_id(lease_id)
+        check_id(lease_id, "a lease id")
         usages, amount = split(usage_or_amount, zero=True)
         cause = journal_cause(usages, flags=flags, metadata=metadata)
         passed = fingerprint("settle", usages or amount, skip_allowance=skip_allowance)

@@ -60,11 +60,13 @@ class Outbox:
     From `limit` on nothing new is admitted; as many charges again still fit, for work that runs already.
 
     Attributes:
+        full: True while nothing new may be admitted.
         given_up: the number of charges that were given up, each logged whole.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
+        self.full = limit <= 0
         self.given_up = 0
         self._charges: deque[PendingCharge] = deque()
         self._lock = Lock()
@@ -73,17 +75,13 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._charges)
 
-    @property
-    def full(self) -> bool:
-        """True while nothing new may be admitted."""
-        return len(self._charges) >= self.limit
-
     def put(self, charge: PendingCharge) -> None:
         """Add a charge. One that does not fit, or comes when the outbox is closed, is given up."""
         with self._lock:
             reason = self._closed
             if reason is None and len(self._charges) < self.limit * 2:
                 self._charges.append(charge)
+                self.full = len(self._charges) >= self.limit
                 return
         self._give_up(charge, reason or "the outbox is full")
 
@@ -117,6 +115,7 @@ class Outbox:
             self._closed = reason
             waiting = list(self._charges)
             self._charges.clear()
+            self.full = self.limit <= 0
         for charge in waiting:
             self._give_up(charge, reason)
 
@@ -129,6 +128,7 @@ class Outbox:
             if charge not in self._charges:
                 return False
             self._charges.remove(charge)
+            self.full = len(self._charges) >= self.limit
             return True
 
     def _give_up(self, charge: PendingCharge, reason: str) -> None:

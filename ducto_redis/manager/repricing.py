@@ -181,7 +181,9 @@ class Repricer:
         if active is None or not attempt.usages:
             price, priced_by = Price(attempt.amount), None
         else:
-            price, priced_by = await self._account_price(active, plan_id, attempt)
+            lease = attempt.lease
+            pricing = await self._version(lease.version) if lease is not None and lease.version else active
+            price, priced_by = _account_price(pricing, plan_id, attempt)
         conditions = PLAIN
         if known is not None or attempt.terms is not None or not self._is_plain(active, attempt):
             conditions = self._conditions(attempt, active, plan_id, price, priced_by, max_concurrent)
@@ -217,7 +219,8 @@ class Repricer:
             # A larger hold names the account's plan, so the engine could not see that the lease has another.
             price, priced_by = _LEASES_OWN, None
         else:
-            price, priced_by = await self._lease_price(active, plan_id, attempt)
+            pricing = await self._version(lease.version) if lease is not None and lease.version else active
+            price, priced_by = _lease_price(pricing, plan_id if lease is None else lease.plan, attempt)
         if plain:
             return price, PLAIN
         named = lease.plan if lease is not None and attempt.charges else plan_id
@@ -297,36 +300,6 @@ class Repricer:
         active = await (self._pricing.active() if attempt.usages else self._pricing.active_or_none())
         self._check_open()
         return active
-
-    async def _account_price(self, active: Pricing, plan_id: str, attempt: Attempt) -> tuple[Price, Pricing | None]:
-        """Return the price of an attempt's usages, and the pricing that it comes from; None if the engine knows it."""
-        lease = attempt.lease
-        if lease is not None and lease.version:
-            pricing = await self._version(lease.version)
-            return Price(pricing.total_micro(attempt.usages, lease.plan), pricing.version), pricing
-        try:
-            return Price(active.total_micro(attempt.usages, plan_id), active.version, active.activation), active
-        except PRICING_ERRORS:
-            if not attempt.parent or lease is not None:
-                raise
-            return _LEASES_OWN, None  # the parent's document may price it
-
-    async def _lease_price(self, active: Pricing, plan_id: str, attempt: Attempt) -> tuple[Price, Pricing | None]:
-        """Return what `_account_price` returns, for an attempt whose lease is open."""
-        pricing, lease = active, attempt.lease
-        if lease is not None:
-            plan_id = lease.plan
-            if lease.version:
-                pricing = await self._version(lease.version)
-        try:
-            total = pricing.total_micro(attempt.usages, plan_id)
-            if attempt.beyond:
-                total = max(0, total - pricing.total_micro(attempt.beyond, plan_id))
-            return Price(total, pricing.version), pricing
-        except PRICING_ERRORS:
-            if lease is not None:
-                raise
-            return _LEASES_OWN, None  # the active document prices it no more; the lease's own may
 
     async def _version(self, version: int) -> Pricing:
         pricing = await self._pricing.version(version)
@@ -424,3 +397,29 @@ class Repricer:
         if plan != known:
             self._accounts.learn(account, plan)
         return plan
+
+
+def _account_price(pricing: Pricing, plan_id: str, attempt: Attempt) -> tuple[Price, Pricing | None]:
+    """Return the price of usages under an account's plan, and its pricing; None if only the engine knows that yet."""
+    usages, lease = attempt.usages, attempt.lease
+    if lease is not None and lease.version:  # inside a lease with prices of its own
+        return Price(pricing.total_micro(usages, lease.plan), pricing.version), pricing
+    try:
+        return Price(pricing.total_micro(usages, plan_id), pricing.version, pricing.activation), pricing
+    except PRICING_ERRORS:
+        if not attempt.parent or lease is not None:
+            raise
+        return _LEASES_OWN, None  # the parent's document may price it
+
+
+def _lease_price(pricing: Pricing, plan_id: str, attempt: Attempt) -> tuple[Price, Pricing | None]:
+    """Return the price of usages under the plan of an open lease, and its pricing, as `_account_price` does."""
+    try:
+        total = pricing.total_micro(attempt.usages, plan_id)
+        if attempt.beyond:
+            total = max(0, total - pricing.total_micro(attempt.beyond, plan_id))
+        return Price(total, pricing.version), pricing
+    except PRICING_ERRORS:
+        if attempt.lease is not None:
+            raise
+        return _LEASES_OWN, None  # the active document prices it no more; the lease's own may
