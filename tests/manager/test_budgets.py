@@ -182,12 +182,12 @@ def test_explained(proved: CreditManager, with_ledger: bool) -> None:
     why = proved.explain(charged.transaction_id)
     assert why.lease is not None
     assert (why.lease.parent, why.lease.held, why.lease.charged, why.lease.returned) == ("run", 5, 7, 0)
-    assert "inside of lease run" in str(why)
+    assert "inside lease run" in str(why)
     why = proved.explain(ended.transaction_id)
     assert why.lease is not None
     assert (why.lease.parent, why.lease.held, why.lease.inside) == (None, 60, 17)
     assert (why.lease.charged, why.lease.returned, why.lease.state) == (3, 40, "settled")
-    assert "17 of them for leases inside of it" in str(why)
+    assert "17 of them for leases inside it" in str(why)
     balance = proved.explain_balance("u1")
     assert (balance.adds_up, [hold.lease_id for hold in balance.leases]) == (True, ["open"])
 
