@@ -28,6 +28,7 @@ from ducto_redis.middleware.recognisers import (
     SocketRecogniser,
 )
 from ducto_redis.middleware.request_meter import RequestMeter
+from ducto_redis.middleware.settings import Disconnects, Holds, IdempotencyKeys, MeteredRoutes, Upstream
 from ducto_redis.middleware.sse import ServerSentEvent
 from ducto_redis.middleware.stored_answers import StoredAnswers
 
@@ -36,11 +37,15 @@ __all__ = [
     "BadRequestError",
     "Charge",
     "CountTokens",
+    "Disconnects",
     "Estimates",
     "FreeRecogniser",
     "Headers",
+    "Holds",
+    "IdempotencyKeys",
     "LearnedHolds",
     "MeteredRequest",
+    "MeteredRoutes",
     "MeteringCounts",
     "MeteringMiddleware",
     "Recogniser",
@@ -51,6 +56,7 @@ __all__ = [
     "SessionReader",
     "SocketRecogniser",
     "StoredAnswers",
+    "Upstream",
     "meter_background",
     "meter_of",
     "refusal_for",

@@ -16,7 +16,6 @@ from ducto_redis.middleware.body import read_body, scope_for
 from ducto_redis.middleware.client import Client
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError, Refusal, refusal_for
-from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.grace import Grace
 from ducto_redis.middleware.holds.request_hold import HoldPolicy, RequestHold
 from ducto_redis.middleware.idempotency import Idempotency, KeyedRequest
@@ -30,7 +29,16 @@ from ducto_redis.middleware.recognisers import (
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.middleware.responder import Responder
 from ducto_redis.middleware.routing import METERED, MeteredPrefixes, Routes, unknown_route
-from ducto_redis.middleware.settings import MeteringOptions, Settings
+from ducto_redis.middleware.settings import (
+    Disconnects,
+    FlatSettings,
+    Holds,
+    IdempotencyKeys,
+    MeteredRoutes,
+    Upstream,
+    check_flat,
+    with_flat,
+)
 from ducto_redis.middleware.websockets import SocketMetering
 from ducto_redis.money import to_micro
 from ducto_redis.payer import Payer
@@ -53,10 +61,16 @@ class MeteringMiddleware:
         routes: paths of the application's own, such as "/chat" or "/bots/{bot}/chat", and the API that each speaks.
         recognisers: APIs that are recognised by their paths; by default all that are known here.
         sockets: the same for WebSockets.
-        options: settings, see `Settings`.
+        holds: what is held for a request, and what becomes of one that its account can't pay.
+        disconnects: what becomes of an answer whose client left.
+        idempotency: what becomes of requests that repeat an Idempotency-Key.
+        metered: which requests are metered, and up to which size.
+        upstream: how many tokens the models behind the application may give.
+        counts: where requests are counted that a metric should show.
+        flat: settings of these groups one by one, as they were given before there were groups.
 
     Raises:
-        ConfigError: where a setting is wrong. (InvalidAmountError: the grace.)
+        ConfigError: where a setting is wrong.
     """
 
     def __init__(
@@ -68,47 +82,60 @@ class MeteringMiddleware:
         routes: Mapping[str, Recogniser] | None = None,
         recognisers: Sequence[Recogniser] | None = None,
         sockets: Sequence[SocketRecogniser] | None = None,
-        **options: Unpack[MeteringOptions],
+        holds: Holds | None = None,
+        disconnects: Disconnects | None = None,
+        idempotency: IdempotencyKeys | str | None = None,
+        metered: MeteredRoutes | None = None,
+        upstream: Upstream | None = None,
+        counts: MeteringCounts | None = None,
+        **flat: Unpack[FlatSettings],
     ) -> None:
         if not isinstance(manager, AsyncCreditManager):
             raise ConfigError(f"the middleware needs an AsyncCreditManager, not {type(manager).__name__}")
         if not callable(account):
             raise ConfigError("account must be a function that takes the scope and says who pays")
+        if not isinstance(counts, MeteringCounts | None):
+            raise ConfigError(f"counts must be a MeteringCounts, not {counts!r}")
+        single: dict[str, object] = {**flat}
+        if isinstance(idempotency, str):
+            single["idempotency"], idempotency = idempotency, None
+        check_flat(single)
+        holds = with_flat(Holds, holds, single)
+        disconnects = with_flat(Disconnects, disconnects, single)
+        keys = with_flat(IdempotencyKeys, idempotency, single)
+        metered = with_flat(MeteredRoutes, metered, single)
+        estimates = with_flat(Upstream, upstream, single).estimates()
         self.app = app
         self._manager = manager
         self._account = account
-        settings = Settings(**options)
-        self._body_limit = settings.body_limit
-        self._hold_json_up_to = settings.hold_json_up_to
-        self._unknown_routes = settings.unknown_routes
-        self._ttl_seconds = settings.ttl_seconds
-        self._background_ttl_seconds = settings.background_ttl_seconds
-        self._drain_seconds = settings.drain_seconds
-        self._drains = settings.on_disconnect == "drain"
-        self._drains_hidden = settings.hidden_reasoning == "drain"
+        self._body_limit = metered.body_limit
+        self._hold_json_up_to = metered.hold_json_up_to
+        self._refuses_unknown = metered.unknown_routes == "refuse"
+        self._ttl_seconds = holds.ttl_seconds
+        self._background_ttl_seconds = holds.background_ttl_seconds
+        self._drain_seconds = disconnects.drain_seconds
+        self._drains = disconnects.on_disconnect == "drain"
+        self._drains_hidden = disconnects.hidden_reasoning == "drain"
         self._routes = Routes(routes or {}, DEFAULT_RECOGNISERS if recognisers is None else recognisers)
-        self._counts = MeteringCounts() if settings.counts is None else settings.counts
-        self._prefixes = MeteredPrefixes(settings.metered_prefixes, self._counts)
-        self._estimates = Estimates(settings.default_max_tokens, settings.max_tokens_ceiling, settings.count_tokens)
-        self._holds = HoldPolicy(manager, settings, self._estimates)
-        self._continuing = Continuing(manager, self._routes.recognisers, self._estimates)
+        self._counts = MeteringCounts() if counts is None else counts
+        self._prefixes = MeteredPrefixes(metered.prefixes, self._counts)
+        self._estimates = estimates
+        self._holds = HoldPolicy(manager, holds, estimates, counts)
+        self._continuing = Continuing(manager, self._routes.recognisers, estimates)
+        wait_seconds = keys.wait_seconds if keys.on_repeat == "wait" else 0
         self._idempotency = (
             None
-            if settings.idempotency == "off"
-            else Idempotency(
-                manager,
-                wait_seconds=settings.idempotency_wait_seconds if settings.idempotency == "wait" else 0,
-                stored_answers=settings.stored_answers,
-            )
+            if keys.on_repeat == "off"
+            else Idempotency(manager, wait_seconds=wait_seconds, stored_answers=keys.stored_answers)
         )
-        self._grace = None if settings.grace is None else Grace(to_micro(settings.grace), manager.outbox)
+        self._grace = None if holds.grace is None else Grace(to_micro(holds.grace), manager.outbox)
         self._sockets = SocketMetering(
             app,
             DEFAULT_SOCKETS if sockets is None else sockets,
             self._new_meter,
             self._prefixes,
-            refuses_unknown=settings.unknown_routes == "refuse",
-            estimates=self._estimates,
+            refuses_unknown=self._refuses_unknown,
+            estimates=estimates,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,7 +197,7 @@ class MeteringMiddleware:
         """Let a request pass that is not metered, unless its endpoint opens the meter itself."""
         asked = None if recogniser is not None else self._continuing.asks(request)
         is_unknown = recogniser is None and asked is None and request in self._prefixes
-        if is_unknown and self._unknown_routes == "refuse":
+        if is_unknown and self._refuses_unknown:
             self._prefixes.count(request, "refused")
             await _send_refusal(self._routes.nearest(request), unknown_route(request), send)
             return

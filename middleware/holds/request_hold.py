@@ -9,6 +9,7 @@ from ducto_redis.errors import CapReachedError, InsufficientCreditsError
 from ducto_redis.manager import AsyncCreditManager
 from ducto_redis.metrics import MAX_COUNT, UsageMetrics
 from ducto_redis.middleware.api_request import ApiRequest
+from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.holds.clamping import (
@@ -24,7 +25,7 @@ from ducto_redis.middleware.holds.learned import LearnedHolds, Learning
 from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
 from ducto_redis.middleware.request_meter import RequestMeter
 from ducto_redis.middleware.routing import without_ids
-from ducto_redis.middleware.settings import Settings
+from ducto_redis.middleware.settings import Holds
 from ducto_redis.payer import Payer
 from ducto_redis.results import ReleaseResult, SettleResult
 
@@ -39,17 +40,20 @@ class HoldPolicy:
 
     Args:
         manager: where accounts are charged.
-        settings: of the middleware.
+        holds: the settings.
         estimates: that requests are read with.
+        counts: counts how accurate holds are; None where nobody asks.
     """
 
-    def __init__(self, manager: AsyncCreditManager, settings: Settings, estimates: Estimates) -> None:
-        learned = settings.learned_holds
+    def __init__(
+        self, manager: AsyncCreditManager, holds: Holds, estimates: Estimates, counts: MeteringCounts | None
+    ) -> None:
+        learned = holds.learned
         self.manager = manager
         self.estimates = estimates
-        self.counts = settings.counts
-        self.step_tokens = settings.hold_step_tokens if settings.hold == "incremental" else 0
-        self.least_output = settings.min_output_tokens if settings.on_short == "clamp" else 0
+        self.counts = counts
+        self.step_tokens = holds.step_tokens if holds.strategy == "incremental" else 0
+        self.least_output = holds.min_output_tokens if holds.on_short == "clamp" else 0
         self.learning = Learning(LearnedHolds() if learned is True else learned, manager) if learned else None
 
 

@@ -9,7 +9,7 @@ import sys
 from starlette.types import Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware import Holds, MeteringMiddleware
 from ducto_redis.middleware.recognisers import OpenAIRealtime
 from tests.middleware.sockets import Connection, created, done, text_message
 
@@ -30,7 +30,7 @@ async def main(url: str, namespace: str) -> None:
             manager=manager,
             account=lambda scope: "u1",
             sockets=[OpenAIRealtime(hold_input_tokens=100, hold_output_tokens=10)],
-            ttl_seconds=1,
+            holds=Holds(ttl_seconds=1),
         )
         await Connection().run(app)
 

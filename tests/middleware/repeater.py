@@ -15,7 +15,7 @@ import redis.asyncio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware, StoredAnswers
+from ducto_redis.middleware import Holds, IdempotencyKeys, MeteringMiddleware, StoredAnswers
 from tests.middleware.asgi import DONE, Answer, chunk, completion, scope, usage_chunk
 
 KEYS = [f"key-{number}" for number in range(12)]
@@ -55,9 +55,8 @@ def metered(manager: AsyncCreditManager, app: ASGIApp) -> ASGIApp:
         app,
         manager=manager,
         account=lambda _: "u1",
-        idempotency="wait",
-        stored_answers=StoredAnswers([ANSWER_KEY]),
-        ttl_seconds=TTL_SECONDS,
+        idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=StoredAnswers([ANSWER_KEY])),
+        holds=Holds(ttl_seconds=TTL_SECONDS),
     )
 
 

@@ -10,12 +10,12 @@ import os
 import random
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware import Holds, MeteringMiddleware
 from tests.middleware.asgi import DONE, Answer, call, chunk, usage_chunk
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ async def race(url: str, namespace: str, streams: int, start: "Barrier") -> dict
             ended[how] += 1
 
     async with AsyncCreditManager.from_url(url, namespace=namespace, timeout_seconds=30) as manager:
-        options: Any = {"hold": "incremental", "hold_step_tokens": STEP_TOKENS}
-        app = MeteringMiddleware(talk, manager=manager, account=lambda scope: ACCOUNT, **options)
+        holds = Holds(strategy="incremental", step_tokens=STEP_TOKENS)
+        app = MeteringMiddleware(talk, manager=manager, account=lambda scope: ACCOUNT, holds=holds)
         await asyncio.to_thread(start.wait)
         await asyncio.gather(*(one(app) for _ in range(streams)))
     return dict(ended)

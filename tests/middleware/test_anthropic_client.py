@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware import Holds, MeteringMiddleware
 from tests.middleware.conftest import Accounts
 from tests.middleware.serving import serve
 
@@ -151,7 +151,7 @@ async def test_ended_in_time(manager: AsyncCreditManager, model: Model, accounts
     """A stream that its account can't pay to the end stops as one that reached its limit, and is charged so far."""
     await manager.add_credits("poor", 1)
     async with (
-        serving(manager, model, hold="incremental", hold_step_tokens=20) as url,
+        serving(manager, model, holds=Holds(strategy="incremental", step_tokens=20)) as url,
         anthropic.AsyncAnthropic(api_key="poor", base_url=url) as client,
         client.messages.stream(model="m", messages=MESSAGES, max_tokens=4000, metadata={"user_id": "long"}) as stream,
     ):
@@ -170,7 +170,7 @@ async def test_a_lowered_limit(manager: AsyncCreditManager, model: Model) -> Non
     """A request that its account can't pay whole gets a lower limit instead of a refusal, where that is chosen."""
     await manager.add_credits("poor", 1)
     async with (
-        serving(manager, model, on_short="clamp", min_output_tokens=10) as url,
+        serving(manager, model, holds=Holds(on_short="clamp", min_output_tokens=10)) as url,
         anthropic.AsyncAnthropic(api_key="poor", base_url=url) as client,
     ):
         await client.messages.create(model="m", messages=MESSAGES, max_tokens=4000)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.engine.cause import decode_cause
-from ducto_redis.middleware import Estimates, MeteredRequest, ResponseReader, meter_background
+from ducto_redis.middleware import Estimates, Holds, MeteredRequest, MeteredRoutes, ResponseReader, meter_background
 from ducto_redis.middleware.recognisers import OpenAIResponses
 from ducto_redis.middleware.recognisers.openai.responses_response import ResponsesReader
 from tests.middleware.asgi import answering, call, sending, streaming
@@ -36,15 +36,15 @@ async def started(metered: Wrap, accounts: Accounts) -> Accounts:
     return accounts
 
 
-async def start(metered: Wrap, document: dict[str, Any] = QUEUED, **options: Any) -> None:
-    answer = await call(metered(answering(document), **options), BACKGROUND, path=RESPONSES)
+async def start(wrap: Wrap, document: dict[str, Any] = QUEUED, **options: Any) -> None:
+    answer = await call(wrap(answering(document), **options), BACKGROUND, path=RESPONSES)
     assert answer.status == 200
     assert json.loads(answer.body) == document
 
 
-async def poll(metered: Wrap, document: dict[str, Any], *, cancel: bool = False, **options: Any) -> None:
+async def poll(wrap: Wrap, document: dict[str, Any], *, cancel: bool = False, **options: Any) -> None:
     path, method = (f"{ONE}/cancel", "POST") if cancel else (ONE, "GET")
-    answer = await call(metered(answering(document), **options), b"", path=path, method=method)
+    answer = await call(wrap(answering(document), **options), b"", path=path, method=method)
     assert json.loads(answer.body) == document
 
 
@@ -199,7 +199,7 @@ async def test_a_stream_to_its_end(metered: Wrap, accounts: Accounts) -> None:
 
 async def test_nobody_asks(metered: Wrap, accounts: Accounts) -> None:
     """A response that nobody sees finished is held for its own time to live, then expires like any other hold."""
-    await start(metered, background_ttl_seconds=0.001, ttl_seconds=0.001)
+    await start(metered, holds=Holds(background_ttl_seconds=0.001, ttl_seconds=0.001))
     await accounts.manager.sweep()
     assert await accounts.spent() == 0
     assert operations(accounts) == ["reserve", "expire"]
@@ -207,7 +207,7 @@ async def test_nobody_asks(metered: Wrap, accounts: Accounts) -> None:
 
 async def test_seen_after_it_expired(metered: Wrap, accounts: Accounts) -> None:
     """A response that is seen finished after its hold expired is charged all the same."""
-    await start(metered, background_ttl_seconds=0.001, ttl_seconds=0.001)
+    await start(metered, holds=Holds(background_ttl_seconds=0.001, ttl_seconds=0.001))
     await accounts.manager.sweep()
     await poll(metered, response())
     assert await accounts.spent() == COST
@@ -219,7 +219,7 @@ async def test_polls_of_other_responses_pass(metered: Wrap, manager: AsyncCredit
     def account(scope: Scope) -> str:
         raise AssertionError("asked")
 
-    options: dict[str, Any] = {"account": account, "metered_prefixes": ("/v1",)}
+    options: dict[str, Any] = {"account": account, "metered": MeteredRoutes(prefixes=("/v1",))}
     await poll(metered, response(), **options)
     await poll(metered, response(), cancel=True, **options)
     assert (await manager.get_balance("u1")).balance == FUNDS

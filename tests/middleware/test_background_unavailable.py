@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ducto_redis import AsyncCreditManager
 from ducto_redis.engine.cause import decode_cause
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.middleware import Charge, MeteringMiddleware, background, meter_background
+from ducto_redis.middleware import Charge, Holds, MeteringMiddleware, background, meter_background
 from tests.middleware.asgi import answering, call, until
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 from tests.middleware.responses import REQUEST, RESPONSES, response
@@ -125,7 +125,7 @@ async def test_let_pass(manager: AsyncCreditManager, server: Server) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answering(next(documents))(scope, receive, send)
 
-    metered = wrap(app, manager, on_unavailable="allow", grace="1.5")  # for one request at a time
+    metered = wrap(app, manager, holds=Holds(on_unavailable="allow", grace="1.5"))  # for one request at a time
     await call(metered, REQUEST, path=RESPONSES)  # a process that knows no prices yet refuses
     server.kill()
     for _ in range(2):

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringCounts, MeteringMiddleware
+from ducto_redis.middleware import Disconnects, MeteringCounts, MeteringMiddleware
 from tests.middleware.asgi import CHAT, CHAT_REQUEST, DONE, call, chunk, completion, sending, streaming, usage_chunk
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 from tests.middleware.serving import RawClient, serve
@@ -55,7 +55,11 @@ async def test_a_server_that_says_so(metered: Metered, accounts: Accounts, lost:
         if next(count) >= lost:
             raise OSError("the client has gone")
 
-    answer = await call(metered(streaming(*PIECES), on_disconnect="drain", counts=counts), REQUEST, on_send=fail)
+    answer = await call(
+        metered(streaming(*PIECES), disconnects=Disconnects(on_disconnect="drain"), counts=counts),
+        REQUEST,
+        on_send=fail,
+    )
     assert len(answer.messages) == lost
     assert next(count) == lost + 1, "the server was bothered again"
     assert await accounts.spent() == Decimal("0.21")
@@ -70,7 +74,7 @@ async def test_a_plain_answer_is_drained_too(metered: Metered, accounts: Account
     def gone(message: Message) -> None:
         raise OSError("the client has gone")
 
-    app = metered(sending(json.dumps(completion(10, 20)).encode()), on_disconnect="drain")
+    app = metered(sending(json.dumps(completion(10, 20)).encode()), disconnects=Disconnects(on_disconnect="drain"))
     assert (await call(app, on_send=gone)).messages == []
     assert await accounts.spent() == Decimal("0.21")
 
@@ -89,7 +93,9 @@ async def test_draining_is_bounded(metered: Metered, accounts: Accounts) -> None
         raise OSError("the client has gone")
 
     with pytest.raises(OSError, match="has gone"):
-        await call(metered(app, on_disconnect="drain", drain_seconds=0.05), REQUEST, on_send=gone)
+        await call(
+            metered(app, disconnects=Disconnects(on_disconnect="drain", drain_seconds=0.05)), REQUEST, on_send=gone
+        )
     assert await accounts.spent() > PROMPT + Decimal("0.05")
     assert flags(accounts) == ["interrupted", "usage_counted"]
 
@@ -104,7 +110,7 @@ async def test_an_application_that_waits_for_its_client_to_leave(metered: Metere
         assert (await receive())["type"] == "http.disconnect"
         assert (await receive())["type"] == "http.disconnect"
 
-    await call(metered(app, on_disconnect="drain", drain_seconds=0.05), REQUEST)
+    await call(metered(app, disconnects=Disconnects(on_disconnect="drain", drain_seconds=0.05)), REQUEST)
     assert await accounts.spent() == PROMPT + 5 * Decimal("0.01")
     assert flags(accounts) == ["interrupted", "usage_counted"]
 
@@ -123,7 +129,7 @@ async def test_after_the_answer_an_application_is_told_at_once(metered: Metered,
     async def no_body() -> Message:
         return {"type": "http.request"}
 
-    await call(metered(app, on_disconnect="drain", drain_seconds=3600), REQUEST)
+    await call(metered(app, disconnects=Disconnects(on_disconnect="drain", drain_seconds=3600)), REQUEST)
     assert await accounts.spent() == Decimal("0.21")
 
 
@@ -136,7 +142,7 @@ async def test_a_client_that_leaves_after_its_answer(metered: Metered, status: i
         await sending(b"{}", status=status, content_type=content_type)(scope, receive, send)
         assert (await receive())["type"] == "http.disconnect"
 
-    await call(metered(app, on_disconnect="drain", drain_seconds=3600), REQUEST)
+    await call(metered(app, disconnects=Disconnects(on_disconnect="drain", drain_seconds=3600)), REQUEST)
 
 
 async def test_asking_whether_the_client_has_left(metered: Metered, accounts: Accounts) -> None:
@@ -154,7 +160,7 @@ async def test_asking_whether_the_client_has_left(metered: Metered, accounts: Ac
             yield piece
 
     for on_disconnect in ("drain", "cut"):
-        await call(metered(app, on_disconnect=on_disconnect), REQUEST)
+        await call(metered(app, disconnects=Disconnects(on_disconnect=on_disconnect)), REQUEST)
     assert said == [[False, False], [True, True]]
     assert await accounts.spent() == Decimal("0.42")
 
@@ -165,7 +171,7 @@ async def test_an_application_that_fails_while_it_is_drained(metered: Metered, a
     def gone(message: Message) -> None:
         raise OSError("the client has gone")
 
-    app = metered(streaming(chunk("x" * 20), error=ZeroDivisionError()), on_disconnect="drain")
+    app = metered(streaming(chunk("x" * 20), error=ZeroDivisionError()), disconnects=Disconnects(on_disconnect="drain"))
     with pytest.raises(ZeroDivisionError):
         await call(app, REQUEST, on_send=gone)
     assert await accounts.spent() == PROMPT + 5 * Decimal("0.01")
@@ -178,7 +184,7 @@ async def test_an_application_that_fails_while_it_is_drained(metered: Metered, a
 
     before = await accounts.spent()
     with pytest.raises(ZeroDivisionError):
-        await call(metered(failing, on_disconnect="drain"))
+        await call(metered(failing, disconnects=Disconnects(on_disconnect="drain")))
     assert await accounts.spent() == before
 
 
@@ -283,7 +289,9 @@ async def test_drained_behind_a_real_server(server_manager: AsyncCreditManager, 
     """A client that leaves, before, during or without reading: its application runs to the end, and all is charged."""
     pytest.importorskip(http)
     endpoint = Endpoint()
-    accounts = await run(server_manager, endpoint, getattr(endpoint, name), http=http, on_disconnect="drain")
+    accounts = await run(
+        server_manager, endpoint, getattr(endpoint, name), http=http, disconnects=Disconnects(on_disconnect="drain")
+    )
     assert endpoint.done.is_set()
     assert await accounts.spent() == Decimal("0.21")
     if name in ("stream", "compressed"):
@@ -293,7 +301,7 @@ async def test_drained_behind_a_real_server(server_manager: AsyncCreditManager, 
 async def test_cut_behind_a_real_server(server_manager: AsyncCreditManager) -> None:
     """Without draining the application is cancelled, and what it delivered is charged."""
     endpoint = Endpoint()
-    accounts = await run(server_manager, endpoint, endpoint.stream, on_disconnect="cut")
+    accounts = await run(server_manager, endpoint, endpoint.stream, disconnects=Disconnects(on_disconnect="cut"))
     assert await accounts.spent() == PROMPT + 5 * Decimal("0.01")
     assert flags(accounts) == ["interrupted", "usage_counted"]
 
@@ -314,6 +322,8 @@ async def test_a_client_that_leaves_right_after_the_last_chunk(server_manager: A
     charged = []
     for on_disconnect in ("cut", "drain"):
         endpoint = Ending()
-        accounts = await run(server_manager, endpoint, endpoint.ending, on_disconnect=on_disconnect)
+        accounts = await run(
+            server_manager, endpoint, endpoint.ending, disconnects=Disconnects(on_disconnect=on_disconnect)
+        )
         charged.append(await accounts.spent())
     assert charged == [Decimal("0.21"), Decimal("0.42")]

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware import Holds, MeteringMiddleware
 from tests.middleware.conftest import Accounts
 from tests.middleware.serving import serve
 
@@ -139,7 +139,7 @@ async def test_ended_in_time(manager: AsyncCreditManager, model: Model, accounts
     await manager.add_credits("poor", 1)
     config = types.GenerateContentConfig(max_output_tokens=4000)
     async with (
-        serving(manager, model, hold="incremental", hold_step_tokens=20) as url,
+        serving(manager, model, holds=Holds(strategy="incremental", step_tokens=20)) as url,
         connect(url, "poor").aio as client,
     ):
         parts = [

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ducto_redis.middleware import Estimates, MeteredRequest
+from ducto_redis.middleware import Disconnects, Estimates, MeteredRequest
 from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import CHAT_REQUEST, DONE, call, chunk, event, sending, streaming, usage_chunk
@@ -57,7 +57,9 @@ async def test_it_is_drained(metered: Metered, accounts: Accounts) -> None:
 
 async def test_the_hold_is_charged(metered: Metered, accounts: Accounts) -> None:
     """With hidden_reasoning="hold" the answer is cut, and the hold charged: it bounds what the model reasoned."""
-    app = metered(streaming(chunk("x" * 20)), recognisers=[Reasoning()], hidden_reasoning="hold")
+    app = metered(
+        streaming(chunk("x" * 20)), recognisers=[Reasoning()], disconnects=Disconnects(hidden_reasoning="hold")
+    )
     with pytest.raises(OSError, match="has gone"):
         await call(app, REQUEST, on_send=losing_the_client(1))
     assert await accounts.spent() == HELD
@@ -72,7 +74,7 @@ async def test_where_draining_does_not_help(metered: Metered, accounts: Accounts
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         await receive()
 
-    await call(metered(app, recognisers=[Reasoning()], drain_seconds=0.05), REQUEST)
+    await call(metered(app, recognisers=[Reasoning()], disconnects=Disconnects(drain_seconds=0.05)), REQUEST)
     assert await accounts.spent() == HELD
     assert flags(accounts) == ["interrupted", "hold_charged"]
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, Payer
 from ducto_redis.errors import ConfigError, CreditError, LeaseClosedError, StoreUnavailableError
-from ducto_redis.middleware import Estimates, MeteredRequest, MeteringMiddleware, StoredAnswers
+from ducto_redis.middleware import Estimates, Holds, IdempotencyKeys, MeteredRequest, MeteringMiddleware, StoredAnswers
 from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.manager.clock import Clock
@@ -49,7 +49,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 async def test_a_repeat_is_not_run_and_not_charged(metered: Metered, accounts: Accounts, mode: str) -> None:
     """After the first has ended a repeat is refused, with the transaction that charged it, and tried no more."""
     model = Model(answering(completion(10, 20)))
-    app = metered(model, idempotency=mode)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat=mode))
     assert (await ask(app, "k1")).status == 200
     repeat = await ask(app, "k1")
     assert refused(repeat) == (409, "already_charged", "false")
@@ -62,7 +62,9 @@ async def test_a_repeat_is_not_run_and_not_charged(metered: Metered, accounts: A
 async def test_requests_without_a_key_are_not_repeats(metered: Metered, accounts: Accounts) -> None:
     """The same request twice, without a key, is two requests; and so it is with keys that are not looked at."""
     model = Model(answering(completion(10, 20)))
-    assert [(await ask(metered(model, idempotency="wait"), None)).status for _ in range(2)] == [200, 200]
+    assert [
+        (await ask(metered(model, idempotency=IdempotencyKeys(on_repeat="wait")), None)).status for _ in range(2)
+    ] == [200, 200]
     assert [(await ask(metered(model), "k1")).status for _ in range(2)] == [200, 200]
     assert model.runs == 4
     assert await accounts.spent() == 4 * COST
@@ -71,7 +73,7 @@ async def test_requests_without_a_key_are_not_repeats(metered: Metered, accounts
 async def test_conflict_while_the_first_runs(metered: Metered, accounts: Accounts) -> None:
     """With "conflict" a repeat is refused while the first runs, to be tried again a second later."""
     model = Model(answering(completion(10, 20)), open=False)
-    app = metered(model, idempotency="conflict")
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="conflict"))
     first = Asking(app, "k1")
     await until(model.has_run)
     repeat = await ask(app, "k1")
@@ -95,7 +97,7 @@ async def test_repeats_wait_for_the_answer(
 ) -> None:
     """With "wait" repeats wait for the first, and get its answer byte for byte; so do those that come later."""
     model = Model(answers, open=False)
-    app = metered(model, idempotency="wait", stored_answers=stored)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored))
     asking = [Asking(app, "k1") for _ in range(5)]
     await until(model.has_run)
     model.gate.set()
@@ -114,7 +116,7 @@ async def test_repeats_wait_for_the_answer(
 async def test_without_a_stored_answer_those_who_waited_are_refused(metered: Metered, accounts: Accounts) -> None:
     """Where answers are not stored, waiting ends with the refusal of a repeat."""
     model = Model(answering(completion(10, 20)), open=False)
-    app = metered(model, idempotency="wait")
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait"))
     asking = [Asking(app, "k1") for _ in range(3)]
     await until(model.has_run)
     model.gate.set()
@@ -126,7 +128,7 @@ async def test_without_a_stored_answer_those_who_waited_are_refused(metered: Met
 async def test_waiting_is_bounded(metered: Metered) -> None:
     """A repeat waits so long, then it is refused and may be tried again."""
     model = Model(answering(completion(10, 20)), open=False)
-    app = metered(model, idempotency="wait", idempotency_wait_seconds=0.05)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait", wait_seconds=0.05))
     first = Asking(app, "k1")
     await until(model.has_run)
     assert refused(await ask(app, "k1")) == (409, "idempotency_conflict", "true")
@@ -137,7 +139,7 @@ async def test_waiting_is_bounded(metered: Metered) -> None:
 async def test_a_client_that_leaves_waits_no_longer(metered: Metered, accounts: Accounts) -> None:
     """Whoever leaves while it waits is let go, and the first goes on."""
     model = Model(answering(completion(10, 20)), open=False)
-    app = metered(model, idempotency="wait")
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait"))
     first = Asking(app, "k1")
     await until(model.has_run)
     repeat = Asking(app, "k1")
@@ -158,7 +160,7 @@ async def test_the_application_hears_that_a_client_left_after_it_waited(metered:
         told.set()
 
     model = Model([answering({}, 500), watching], open=False)
-    app = metered(model, idempotency="wait")
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait"))
     first = Asking(app, "k1")
     await until(model.has_run)
     repeat = Asking(app, "k1")
@@ -185,7 +187,7 @@ async def test_the_same_key_for_another_request(
 ) -> None:
     """The same key with another body, query or path is a conflict at once, also while the first runs."""
     model = Model(answering(completion(10, 20)), open=not running)
-    app = metered(model, idempotency="wait", stored_answers=stored)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored))
     first = Asking(app, "k1")
     if running:
         await until(model.has_run)
@@ -214,7 +216,9 @@ async def test_forms_that_are_sent_again(metered: Metered, accounts: Accounts, f
         def application_body(self, body: bytes, *_: Any) -> bytes:
             return body
 
-    app = metered(Model(answering(completion(10, 20))), idempotency="conflict", recognisers=[Form()])
+    app = metered(
+        Model(answering(completion(10, 20))), idempotency=IdempotencyKeys(on_repeat="conflict"), recognisers=[Form()]
+    )
     assert (await send_form("first", "same")).status == 200
     assert refused(await send_form("second", "same"))[1] == "already_charged"
     assert refused(await send_form("third", "other"))[1] == "idempotency_conflict"
@@ -234,7 +238,10 @@ async def test_keys_belong_to_accounts_and_members(
     bodies = []
     for payer in payers:
         app = MeteringMiddleware(
-            model, manager=manager, account=lambda _, payer=payer: payer, idempotency="wait", stored_answers=stored
+            model,
+            manager=manager,
+            account=lambda _, payer=payer: payer,
+            idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored),
         )
         first, repeat = await ask(app, "k1"), await ask(app, "k1")
         assert first.body == repeat.body
@@ -248,7 +255,7 @@ async def test_what_failed_may_run_again(
 ) -> None:
     """A run that cost nothing leaves the key to the next; every failure is its own, none is stored."""
     model = Model([fails, fails, fails, answering(completion(10, 20)), fails])
-    app = metered(model, idempotency="conflict", stored_answers=stored)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="conflict", stored_answers=stored))
     statuses = [(await ask(app, "k1")).status for _ in range(5)]
     assert statuses[3:] == [200, 200]
     assert all(status >= 300 for status in statuses[:3])
@@ -262,7 +269,7 @@ async def test_an_application_that_raises_may_run_again(metered: Metered, accoun
         raise RuntimeError("failed")
 
     model = Model([raising, answering(completion(10, 20))])
-    app = metered(model, idempotency="wait")
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait"))
     with pytest.raises(RuntimeError):
         await ask(app, "k1")
     assert (await ask(app, "k1")).status == 200
@@ -274,7 +281,7 @@ async def test_of_those_who_waited_for_a_failure_one_runs(
 ) -> None:
     """Where the first fails, exactly one of those who waited runs at a time, and the others get its answer."""
     model = Model([answering({}, 500), answering({}, 503), answering(completion(10, 20))], open=False)
-    app = metered(model, idempotency="wait", stored_answers=stored)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored))
     asking = [Asking(app, "k1") for _ in range(6)]
     await until(model.has_run)
     model.gate.set()
@@ -287,7 +294,7 @@ async def test_of_those_who_waited_for_a_failure_one_runs(
 async def test_what_is_no_key(metered: Metered, accounts: Accounts, key: str) -> None:
     """A key that is empty, too long, or not printable ASCII is refused before anything is held."""
     model = Model(answering(completion(10, 20)))
-    answer = await ask(metered(model, idempotency="wait"), key)
+    answer = await ask(metered(model, idempotency=IdempotencyKeys(on_repeat="wait")), key)
     assert refused(answer) == (400, "invalid_idempotency_key", "false")
     assert (model.runs, await accounts.spent()) == (0, 0)
 
@@ -295,7 +302,7 @@ async def test_what_is_no_key(metered: Metered, accounts: Accounts, key: str) ->
 async def test_two_keys(metered: Metered) -> None:
     """A request that carries the header twice is refused."""
     headers = [(b"idempotency-key", b"a"), (b"idempotency-key", b"b")]
-    app = metered(Model(answering(completion(10, 20))), idempotency="wait")
+    app = metered(Model(answering(completion(10, 20))), idempotency=IdempotencyKeys(on_repeat="wait"))
 
     async def twice(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "headers": headers}, receive, send)
@@ -306,7 +313,7 @@ async def test_two_keys(metered: Metered) -> None:
 @pytest.mark.parametrize("key", ["k", "x" * 255, '"' * 255, '"quoted \\"', "~ !{}:*?[]\\"])
 async def test_keys_of_all_kinds(metered: Metered, accounts: Accounts, key: str) -> None:
     """Whatever the key is, the lease names it, and no two keys are the same."""
-    app = metered(Model(answering(completion(10, 20))), idempotency="conflict")
+    app = metered(Model(answering(completion(10, 20))), idempotency=IdempotencyKeys(on_repeat="conflict"))
     assert [(await ask(app, key)).status, (await ask(app, key)).status, (await ask(app, "other")).status] == [
         200,
         409,
@@ -320,7 +327,7 @@ async def test_keys_of_all_kinds(metered: Metered, accounts: Accounts, key: str)
 
 async def test_refusals_use_no_key_up(metered: Metered, manager: AsyncCreditManager, accounts: Accounts) -> None:
     """A request that was refused for want of credits may be made again with its key."""
-    app = metered(Model(answering(completion(10, 20))), idempotency="conflict")
+    app = metered(Model(answering(completion(10, 20))), idempotency=IdempotencyKeys(on_repeat="conflict"))
     dear = {**CHAT_REQUEST, "max_tokens": 20_000}
     assert (await ask(app, "k1", dear)).status == 402
     await manager.add_credits("u1", 1000)
@@ -336,7 +343,10 @@ async def test_killed_processes(stored: StoredAnswers) -> None:
         await manager.add_credits("u1", FUNDS)
         model = Model(answering(completion(10, 20)), open=False)
         app = MeteringMiddleware(
-            model, manager=manager, account=lambda _: "u1", idempotency="conflict", stored_answers=stored
+            model,
+            manager=manager,
+            account=lambda _: "u1",
+            idempotency=IdempotencyKeys(on_repeat="conflict", stored_answers=stored),
         )
         killed = []
         for attempt in range(3):  # they hang for ever, and nobody renews their leases
@@ -361,7 +371,7 @@ async def test_killed_processes(stored: StoredAnswers) -> None:
 async def test_the_engine_away(manager: AsyncCreditManager, metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request with a key is never let pass unpaid: without the engine nobody can say that it does not run already."""
     model = Model(answering(completion(10, 20)))
-    app = metered(model, idempotency="wait", on_unavailable="allow", grace=100)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait"), holds=Holds(on_unavailable="allow", grace=100))
     assert (await ask(app, "k0")).status == 200
 
     async def away(*_: Any, **__: Any) -> Any:
@@ -387,7 +397,7 @@ async def test_another_lease_that_is_closed(
 
     model = Model(answering(completion(10, 20)))
     monkeypatch.setattr(manager.store, "reserve", closed)
-    answer = await ask(metered(model, idempotency="wait"), "k1")
+    answer = await ask(metered(model, idempotency=IdempotencyKeys(on_repeat="wait")), "k1")
     assert (answer.status, answer.error["code"], model.runs) == (409, "lease_closed", 0)
 
 
@@ -433,7 +443,7 @@ async def test_a_repeat_that_is_given_up_leaves_the_first_alone(
 ) -> None:
     """A repeat that does not hear what became of its lease never closes that of the first."""
     model = Model(answering(completion(10, 20)), open=False)
-    app = metered(model, idempotency="wait")
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait"))
     first = Asking(app, "k1")
     await until(model.has_run)
     await WithoutReply(manager, monkeypatch, cancels=cancels).ask(app)
@@ -449,7 +459,7 @@ async def test_what_was_opened_for_a_request_that_is_given_up_is_released(
 ) -> None:
     """A lease whose reply never came is released if it is this request's own, so that the key is free at once."""
     model = Model(answering(completion(10, 20)))
-    app = metered(model, idempotency="conflict")
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="conflict"))
     await WithoutReply(manager, monkeypatch, cancels=cancels).ask(app)
     assert await accounts.spent() == 0
     assert (await ask(app, "k1")).status == 200
@@ -459,15 +469,15 @@ async def test_what_was_opened_for_a_request_that_is_given_up_is_released(
 @pytest.mark.parametrize(
     "options",
     [
-        {"idempotency": "always"},
-        {"idempotency": "wait", "idempotency_wait_seconds": 0},
-        {"idempotency": "wait", "stored_answers": ANSWER_KEYS},
+        {"on_repeat": "always"},
+        {"on_repeat": "wait", "wait_seconds": 0},
+        {"on_repeat": "wait", "stored_answers": ANSWER_KEYS},
         {"stored_answers": StoredAnswers(ANSWER_KEYS)},
     ],
 )
-async def test_settings_that_are_wrong(metered: Metered, options: dict[str, Any]) -> None:
+def test_settings_that_are_wrong(options: dict[str, Any]) -> None:
     """Settings that make no sense are refused, without a word of the keys."""
     with pytest.raises(ConfigError) as error:
-        metered(Model(answering({})), **options)
+        IdempotencyKeys(**options)
     assert "kkk" not in str(error.value)
     assert base64.b64encode(ANSWER_KEYS[0]).decode() not in str(error.value)

@@ -14,12 +14,16 @@ from ducto_redis import AsyncCreditManager, CreditManager, Payer, UsageMetrics
 from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.middleware import (
     Charge,
+    Disconnects,
     Estimates,
+    Holds,
     MeteredRequest,
+    MeteredRoutes,
     MeteringMiddleware,
     RequestMeter,
     ResponseReader,
     ServerSentEvent,
+    Upstream,
 )
 from ducto_redis.middleware.recognisers import OpenAIChat
 from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
@@ -94,7 +98,7 @@ async def test_402_names_the_lease_to_wait_for(metered: Metered, manager: AsyncC
 )
 async def test_bad_requests(metered: Metered, accounts: Accounts, request_body: bytes, status: int, code: str) -> None:
     """What is no request of the API is refused in the API's shape; nothing is held."""
-    answer = await call(metered(answering(completion()), body_limit=5000), request_body)
+    answer = await call(metered(answering(completion()), metered=MeteredRoutes(body_limit=5000)), request_body)
     assert (answer.status, answer.error["code"]) == (status, code)
     assert answer.headers["x-should-retry"] == "false"
     assert answer.error["type"] == "invalid_request_error"
@@ -121,7 +125,7 @@ async def test_a_body_that_comes_in_pieces(metered: Metered, accounts: Accounts)
         {"type": "http.disconnect"},
         {"type": "http.disconnect"},
     ]
-    too_large = await call(metered(app, body_limit=len(body) - 1), messages=pieces)
+    too_large = await call(metered(app, metered=MeteredRoutes(body_limit=len(body) - 1)), messages=pieces)
     assert too_large.error["code"] == "request_too_large"
 
 
@@ -135,7 +139,9 @@ async def test_a_client_that_leaves_while_it_sends(metered: Metered, accounts: A
 
 async def test_a_declared_length_over_the_limit_is_refused_unread(metered: Metered) -> None:
     """A request that announces too large a body is refused before it is sent."""
-    answer = await call(metered(answering({}), body_limit=10), messages=[], headers={"content-length": "11"})
+    answer = await call(
+        metered(answering({}), metered=MeteredRoutes(body_limit=10)), messages=[], headers={"content-length": "11"}
+    )
     assert answer.error["code"] == "request_too_large"
 
 
@@ -519,28 +525,45 @@ async def test_the_endpoint_adds_to_the_charge(metered: Metered, accounts: Accou
     assert await accounts.spent() == Decimal("3.21")
 
 
-async def test_settings_are_checked(manager: AsyncCreditManager) -> None:
-    """A wrong setting is an error when the middleware is made, not in the first request."""
+def test_settings_are_checked() -> None:
+    """A wrong setting is an error when its group is made."""
+    wrong: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+        (Holds, {"strategy": "half"}),
+        (Holds, {"step_tokens": 0}),
+        (Holds, {"min_output_tokens": 1.5}),
+        (Holds, {"on_short": "lower"}),
+        (Holds, {"learned": "yes"}),
+        (Holds, {"on_unavailable": "panic"}),
+        (Holds, {"on_unavailable": "allow"}),
+        (Holds, {"grace": 5}),
+        (Holds, {"ttl_seconds": 0}),
+        (Holds, {"background_ttl_seconds": 0}),
+        (Disconnects, {"on_disconnect": "wait"}),
+        (Disconnects, {"hidden_reasoning": "cut"}),
+        (Disconnects, {"drain_seconds": 0}),
+        (Disconnects, {"drain_seconds": float("inf")}),
+        (Disconnects, {"drain_seconds": "60"}),
+        (MeteredRoutes, {"body_limit": -1}),
+        (MeteredRoutes, {"hold_json_up_to": 1.5}),
+        (MeteredRoutes, {"unknown_routes": "allow"}),
+        (MeteredRoutes, {"prefixes": "/v1"}),
+        (MeteredRoutes, {"prefixes": ["v1"]}),
+        (Upstream, {"default_max_tokens": 0}),
+        (Upstream, {"max_tokens_ceiling": True}),
+    ]
+    for group, settings in wrong:
+        with pytest.raises(ConfigError):
+            group(**settings)
+
+
+async def test_arguments_are_checked(manager: AsyncCreditManager) -> None:
+    """A wrong argument is an error when the middleware is made, not in the first request."""
     wrong: list[dict[str, Any]] = [
         {"manager": CreditManager.from_url("memory://")},
         {"account": "u1"},
-        {"on_unavailable": "panic"},
-        {"on_unavailable": "allow"},
-        {"grace": 5},
-        {"body_limit": -1},
-        {"hold_json_up_to": 1.5},
-        {"default_max_tokens": 0},
-        {"max_tokens_ceiling": True},
-        {"ttl_seconds": 0},
-        {"on_disconnect": "wait"},
-        {"hidden_reasoning": "cut"},
-        {"drain_seconds": 0},
-        {"drain_seconds": float("inf")},
-        {"drain_seconds": "60"},
-        {"unknown_routes": "allow"},
-        {"metered_prefixes": "/v1"},
-        {"metered_prefixes": ["v1"]},
         {"counts": {}},
+        {"holds": "incremental"},
+        {"upstream": Holds()},
         {"routes": {"chat": OpenAIChat()}},
         {"routes": {"/chat": OpenAIChat}},
         {"recognisers": [OpenAIChat]},
@@ -551,3 +574,23 @@ async def test_settings_are_checked(manager: AsyncCreditManager) -> None:
     for options in ({"image_tokens": -1}, {"file_tokens": 1.5}):
         with pytest.raises(ConfigError):
             OpenAIChat(**options)
+
+
+async def test_single_settings(metered: Metered) -> None:
+    """Settings given one by one, as before there were groups, work for one release and say where they are."""
+    with pytest.warns(
+        DeprecationWarning, match=r"MeteringMiddleware\(body_limit=\) .* metered=MeteredRoutes\(body_limit=\)"
+    ):
+        app = metered(answering(completion()), body_limit=10)
+    assert (await call(app)).error["code"] == "request_too_large"
+    with pytest.warns(DeprecationWarning, match=r"idempotency=IdempotencyKeys\(on_repeat=\)"):
+        app = metered(answering(completion()), idempotency="conflict")
+    headers = {"idempotency-key": "k1"}
+    assert [(await call(app, headers=headers)).status for _ in range(2)] == [200, 409]
+    with (
+        pytest.warns(DeprecationWarning, match=r"holds=Holds\((grace|on_unavailable)=\)"),
+        pytest.raises(ConfigError, match="grace"),
+    ):
+        metered(answering({}), on_unavailable="allow")
+    with pytest.raises(TypeError, match="'on_disconnects'"):
+        metered(answering({}), on_disconnects="cut")

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware, meter_background
+from ducto_redis.middleware import Holds, MeteredRoutes, MeteringMiddleware, meter_background
 from tests.middleware.asgi import until
 from tests.middleware.conftest import Accounts
 from tests.middleware.responses import Events, message, response
@@ -93,9 +93,8 @@ async def client(manager: AsyncCreditManager, model: Model) -> AsyncIterator[ope
         MeteringMiddleware,
         manager=manager,
         account=account,
-        metered_prefixes=("/v1",),
-        hold="incremental",
-        hold_step_tokens=20,
+        metered=MeteredRoutes(prefixes=("/v1",)),
+        holds=Holds(strategy="incremental", step_tokens=20),
     )
     async with (
         serve(app) as port,

@@ -17,7 +17,7 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware, StoredAnswers
+from ducto_redis.middleware import IdempotencyKeys, MeteringMiddleware, StoredAnswers
 from tests.middleware.asgi import CHAT, CHAT_REQUEST, DONE, answering, chunk, completion, streaming, until, usage_chunk
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 from tests.middleware.repeater import KEYS, ask, metered
@@ -119,7 +119,9 @@ async def test_the_engine_goes_away_while_the_first_runs(start_valkey: Callable[
             server.kill()
             await answering(completion(10, 20))(scope, receive, send)
 
-        wrapped = MeteringMiddleware(app, manager=manager, account=lambda _: "u1", idempotency="wait")
+        wrapped = MeteringMiddleware(
+            app, manager=manager, account=lambda _: "u1", idempotency=IdempotencyKeys(on_repeat="wait")
+        )
         assert (await ask(wrapped, "k1")).status == 200
         assert (await ask(wrapped, "k1")).status == 503
         server.start()
@@ -196,8 +198,7 @@ async def client(manager: AsyncCreditManager) -> AsyncIterator[Client]:
         Starlette(routes=[Mount("/", app=app)]),
         manager=manager,
         account=lambda _: "u1",
-        idempotency="conflict",
-        stored_answers=StoredAnswers([b"k" * 32], ttl_seconds=60),
+        idempotency=IdempotencyKeys(on_repeat="conflict", stored_answers=StoredAnswers([b"k" * 32], ttl_seconds=60)),
     )
     async with serve(wrapped) as port:
         client = Client(f"http://127.0.0.1:{port}/v1")

@@ -5,13 +5,12 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Message
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import StoredAnswers
+from ducto_redis.middleware import Disconnects, Holds, IdempotencyKeys, StoredAnswers
 from tests.middleware.asgi import CHAT_REQUEST, DONE, answering, call, chunk, completion, streaming, until, usage_chunk
 from tests.middleware.asking import ANSWER_KEYS, COST, Asking, Model, ask, refused
 from tests.middleware.conftest import Accounts
@@ -29,7 +28,7 @@ async def test_a_run_that_was_cut_short_is_charged_and_not_run_again(
 ) -> None:
     """An answer that did not come to its end was charged for what it delivered: it is not given again, nor run."""
     model = Model(streaming(chunk("abcdefgh"), error=RuntimeError("the model went away")))
-    app = metered(model, idempotency="wait", stored_answers=stored)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored))
     with pytest.raises(RuntimeError):
         await ask(app, "k1")
     assert refused(await ask(app, "k1")) == (409, "already_charged", "false")
@@ -43,7 +42,11 @@ async def test_a_drained_answer_is_there_for_the_client_that_left(
     """A client that lost its connection gets, by a repeat, the answer that went on without it."""
     pieces = [chunk("a"), chunk("b"), usage_chunk(10, 20), DONE]
     model = Model(streaming(*pieces), open=False)
-    app = metered(model, idempotency="wait", stored_answers=stored, on_disconnect="drain")
+    app = metered(
+        model,
+        idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored),
+        disconnects=Disconnects(on_disconnect="drain"),
+    )
     first = Asking(app, "k1")
     await until(model.has_run)
 
@@ -65,8 +68,11 @@ async def test_a_stream_that_was_stopped(metered: Metered, manager: AsyncCreditM
     body = {**CHAT_REQUEST, "stream": True}
     await manager.add_credits("poor", Decimal(len(json.dumps(body))) / 1000 + Decimal("0.15"))
     model = Model(streaming(*[chunk(f"{number:3d}") for number in range(50)], usage_chunk(9, 50), DONE))
-    options: dict[str, Any] = {"hold": "incremental", "hold_step_tokens": 10, "stored_answers": stored}
-    app = metered(model, idempotency="wait", **options)
+    app = metered(
+        model,
+        idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored),
+        holds=Holds(strategy="incremental", step_tokens=10),
+    )
     first, repeat = [await ask(app, "k1", body, headers={"x-account": "poor"}) for _ in range(2)]
     assert b'"finish_reason":"length"' in first.body.replace(b" ", b"")
     assert first.body == repeat.body
@@ -81,7 +87,7 @@ async def test_a_client_that_leaves_with_the_last_message(
     """A client that was gone when the end of its answer was sent gets all of it by a repeat."""
     pieces = [chunk("a"), usage_chunk(10, 20), DONE]
     model = Model(streaming(*pieces))
-    app = metered(model, idempotency="wait", stored_answers=stored)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored))
 
     def gone(message: Message) -> None:
         if message["type"] == "http.response.body" and not message["more_body"]:
@@ -102,8 +108,7 @@ async def test_nothing_is_kept_of_what_failed(
     """Of an answer that cost nothing, nothing is kept, whatever its status."""
     app = metered(
         Model([answering({}, 500), answering({"error": {"message": "overloaded"}})]),
-        idempotency="wait",
-        stored_answers=stored,
+        idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored),
     )
     for key in ("k1", "k2"):
         await ask(app, key)
@@ -113,7 +118,9 @@ async def test_nothing_is_kept_of_what_failed(
 async def test_too_large_to_be_stored(metered: Metered, accounts: Accounts) -> None:
     """An answer over the limit is given whole, and not stored."""
     model = Model(answering(completion(10, 20, text="x" * 2000)))
-    app = metered(model, idempotency="wait", stored_answers=StoredAnswers(ANSWER_KEYS, max_bytes=2000))
+    app = metered(
+        model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=StoredAnswers(ANSWER_KEYS, max_bytes=2000))
+    )
     assert len((await ask(app, "k1")).body) > 2000
     assert refused(await ask(app, "k1")) == (409, "already_charged", "false")
     assert await accounts.spent() == COST
@@ -125,7 +132,7 @@ async def test_keys_of_answers_change(metered: Metered, accounts: Accounts, capl
     new = b"n" * 32
 
     def app_with(*keys: bytes) -> ASGIApp:
-        return metered(model, idempotency="wait", stored_answers=StoredAnswers(keys))
+        return metered(model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=StoredAnswers(keys)))
 
     first = await ask(app_with(*ANSWER_KEYS), "k1")
     assert (await ask(app_with(new, *ANSWER_KEYS), "k1")).body == first.body
@@ -146,7 +153,8 @@ async def test_what_is_stored(
     """In Redis stands nothing of prompt, answer and key that could be read, and for a bounded time."""
     secret_body = {**CHAT_REQUEST, "messages": [{"role": "user", "content": "a secret question"}]}
     app = metered(
-        Model(answering(completion(10, 20, text="a secret answer"))), idempotency="wait", stored_answers=stored
+        Model(answering(completion(10, 20, text="a secret answer"))),
+        idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored),
     )
     await ask(app, "k1", secret_body)
     redis = manager.store.redis()
@@ -163,7 +171,9 @@ async def test_a_stored_answer_belongs_to_its_place(
 ) -> None:
     """An answer that somebody put in another's place in Redis is not given."""
     await manager.add_credits("u2", 10)
-    app = metered(Model(answering(completion(10, 20))), idempotency="wait", stored_answers=stored)
+    app = metered(
+        Model(answering(completion(10, 20))), idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored)
+    )
     redis = manager.store.redis()
     await ask(app, "k1")
     (first,) = redis.scan_iter("*ducto/answer/*")
@@ -182,12 +192,12 @@ async def test_a_response_in_the_background(
     """Work that goes on after its answer: a repeat gets the answer that started it, and starts nothing."""
     queued = {"id": "resp_1", "object": "response", "status": "queued", "background": True, "model": "m"}
     model = Model(answering(queued))
-    app = metered(model, idempotency="wait", stored_answers=stored)
+    app = metered(model, idempotency=IdempotencyKeys(on_repeat="wait", stored_answers=stored))
     body = {"model": "m", "input": "hello", "max_output_tokens": 10, "background": True}
     first = await ask(app, "k1", body, path="/v1/responses")
     assert await accounts.held() > 0
     repeat = await ask(app, "k1", body, path="/v1/responses")
     assert (repeat.status, repeat.body) == (first.status, first.body)
     assert model.runs == 1
-    bare = metered(model, idempotency="wait")
+    bare = metered(model, idempotency=IdempotencyKeys(on_repeat="wait"))
     assert refused(await ask(bare, "k1", body, path="/v1/responses")) == (409, "already_charged", "false")

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ducto_redis import UsageMetrics
-from ducto_redis.middleware import MeteringCounts
+from ducto_redis.middleware import MeteredRoutes, MeteringCounts
 from ducto_redis.middleware.api_request import api_request
 from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS, AnthropicMessages, OpenAIChat, Recogniser
 from ducto_redis.middleware.recognisers.free import FreeRecogniser
@@ -76,7 +76,7 @@ async def test_free_routes_pass_untouched(metered: Metered, accounts: Accounts) 
         seen.append(await receive())
         await answering({"input_tokens": 5})(scope, receive, send)
 
-    wrapped = metered(app, recognisers=[Free(), OpenAIChat()], metered_prefixes=["/v1"], counts=counts)
+    wrapped = metered(app, recognisers=[Free(), OpenAIChat()], metered=MeteredRoutes(prefixes=["/v1"]), counts=counts)
     answer = await call(wrapped, b"no JSON", path="/v1/count", headers={"x-account": "nobody"})
     assert (answer.status, answer.credits) == (200, {})
     assert seen[0]["body"] == b"no JSON"
@@ -93,7 +93,7 @@ async def test_unknown_routes_are_refused(
         raise AssertionError("the application ran")
 
     counts = MeteringCounts()
-    wrapped = metered(app, metered_prefixes=("/v1/", "/api"), counts=counts)
+    wrapped = metered(app, metered=MeteredRoutes(prefixes=("/v1/", "/api")), counts=counts)
     paths = ["/v1/threads/thread_abc123/runs", "/v1/threads/7/runs", "/v1", "/api/generate/2024-01-01"]
     for path in paths:
         answer = await call(wrapped, CHAT_REQUEST, path=path)
@@ -126,7 +126,9 @@ async def test_unknown_routes_are_refused(
 async def test_what_costs_nothing_passes(metered: Metered, method: str, path: str) -> None:
     """GET, HEAD, OPTIONS and DELETE pass under a metered prefix; so does everything beside it."""
     counts = MeteringCounts()
-    answer = await call(metered(answering({}), metered_prefixes=("/v1",), counts=counts), path=path, method=method)
+    answer = await call(
+        metered(answering({}), metered=MeteredRoutes(prefixes=("/v1",)), counts=counts), path=path, method=method
+    )
     assert answer.status == 200
     assert counts.unknown_routes == {}
 
@@ -134,7 +136,7 @@ async def test_what_costs_nothing_passes(metered: Metered, method: str, path: st
 async def test_unknown_routes_may_pass(metered: Metered, caplog: pytest.LogCaptureFixture) -> None:
     """With unknown_routes="pass" they pass, and are logged and counted just so."""
     counts = MeteringCounts()
-    wrapped = metered(answering({}), metered_prefixes=("/v1",), unknown_routes="pass", counts=counts)
+    wrapped = metered(answering({}), metered=MeteredRoutes(prefixes=("/v1",), unknown_routes="pass"), counts=counts)
     for _ in range(3):
         assert (await call(wrapped, path="/v1/new")).status == 200
     assert counts.unknown_routes == {"POST /v1/new": 3}
@@ -153,16 +155,20 @@ async def test_an_endpoint_that_meters_itself_is_not_unknown(metered: Metered, a
         await answering({})(scope, receive, send)
 
     counts = MeteringCounts()
-    await call(metered(app, metered_prefixes=("/v1",), unknown_routes="pass", counts=counts), path="/v1/render")
+    await call(
+        metered(app, metered=MeteredRoutes(prefixes=("/v1",), unknown_routes="pass"), counts=counts), path="/v1/render"
+    )
     routes = {"/v1/render": FreeRecogniser()}
-    await call(metered(app, metered_prefixes=("/v1",), routes=routes, counts=counts), path="/v1/render")
+    await call(metered(app, metered=MeteredRoutes(prefixes=("/v1",)), routes=routes, counts=counts), path="/v1/render")
     assert counts.unknown_routes == {}
     assert await accounts.spent() == Decimal(1)
 
 
 async def test_the_shape_of_the_nearest_api(metered: Metered) -> None:
     """A refusal has the shape of the API whose paths the unknown one is like."""
-    wrapped = metered(answering({}), metered_prefixes=("/v1",), recognisers=[OpenAIChat(), AnthropicMessages()])
+    wrapped = metered(
+        answering({}), metered=MeteredRoutes(prefixes=("/v1",)), recognisers=[OpenAIChat(), AnthropicMessages()]
+    )
     like_anthropic = await call(wrapped, path="/v1/messages/batches")
     assert b'"type":"error"' in like_anthropic.body
     assert like_anthropic.error["type"] == "not_found_error"
@@ -173,7 +179,7 @@ async def test_the_shape_of_the_nearest_api(metered: Metered) -> None:
 async def test_what_is_counted_is_bounded(metered: Metered) -> None:
     """Made-up paths fill no memory: from the 1,000th on they count as one."""
     counts = MeteringCounts()
-    wrapped = metered(answering({}), metered_prefixes=("/v1",), unknown_routes="pass", counts=counts)
+    wrapped = metered(answering({}), metered=MeteredRoutes(prefixes=("/v1",), unknown_routes="pass"), counts=counts)
     for number in range(1010):
         word = "".join(chr(ord("a") + int(digit)) for digit in f"{number:04}")
         await call(wrapped, path=f"/v1/{word}")
@@ -190,7 +196,7 @@ async def test_nothing_is_unknown_without_prefixes(metered: Metered) -> None:
 
 async def test_prefixes_count_from_the_root_of_a_mounted_application(metered: Metered) -> None:
     """What nobody knows is not free only because the server, or an outer application, puts a path before it."""
-    app = metered(answering({}), metered_prefixes=("/v1",))
+    app = metered(answering({}), metered=MeteredRoutes(prefixes=("/v1",)))
     assert (await call(app, path="/api/v1/unknown", root_path="/api")).status == 404
     assert (await call(app, path="/v1/unknown", root_path="/api/")).status == 404
     assert (await call(app, path="/apiv1/v1/unknown", root_path="/api")).status == 200
@@ -216,5 +222,5 @@ async def test_whatever_reaches_the_api_is_metered(
 
 async def test_dots_lead_out_of_no_prefix(metered: Metered) -> None:
     """A path that only looks as if it lay elsewhere is under its prefix."""
-    app = metered(answering({}), metered_prefixes=("/v1",))
+    app = metered(answering({}), metered=MeteredRoutes(prefixes=("/v1",)))
     assert (await call(app, path="/x/../v1/unknown")).status == 404

@@ -15,7 +15,7 @@ from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
-from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware import Holds, MeteringMiddleware
 from tests.middleware.asgi import DONE, chunk, completion, usage_chunk
 from tests.middleware.serving import serve
 from tests.middleware.test_anthropic_client import HEAD, MESSAGES, delta
@@ -124,7 +124,9 @@ async def service(manager: AsyncCreditManager) -> AsyncIterator[Service]:
     """The service, behind a real uvicorn; holds of streams grow by ten tokens."""
     service = Service()
 
-    app = MeteringMiddleware(service, manager=manager, account=key_of, hold="incremental", hold_step_tokens=10)
+    app = MeteringMiddleware(
+        service, manager=manager, account=key_of, holds=Holds(strategy="incremental", step_tokens=10)
+    )
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
         service.asked += scope["type"] == "http"

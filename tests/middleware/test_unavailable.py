@@ -12,7 +12,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, MemoryStore, Payer
-from ducto_redis.middleware import MeteringMiddleware
+from ducto_redis.middleware import Holds, MeteringMiddleware
 from tests.middleware.asgi import CHAT_REQUEST, answering, call, chunk, completion, streaming, until, usage_chunk
 from tests.middleware.conftest import FUNDS, PRICING, Accounts
 from tests.servers import Server
@@ -67,8 +67,7 @@ async def test_a_run_s_request_is_never_let_pass(manager: AsyncCreditManager, se
         answering(completion(10, 20)),
         manager=manager,
         account=lambda scope: Payer("u1", **paid_by),
-        on_unavailable="allow",
-        grace=20,
+        holds=Holds(on_unavailable="allow", grace=20),
     )
     await manager.reserve("u1", 50, lease_id="run")
     assert (await call(app)).status == 200
@@ -94,7 +93,9 @@ async def test_an_answer_is_given_all_the_same(manager: AsyncCreditManager, serv
 
 async def test_the_grace(manager: AsyncCreditManager, server: Server) -> None:
     """Requests pass unpaid as long as their worst cases fit into the grace, then they are refused."""
-    app = wrap(answering(completion(10, 20)), manager, on_unavailable="allow", grace=2 * HELD + Decimal("0.5"))
+    app = wrap(
+        answering(completion(10, 20)), manager, holds=Holds(on_unavailable="allow", grace=2 * HELD + Decimal("0.5"))
+    )
     await call(app)
     server.kill()
     statuses = []
@@ -117,7 +118,7 @@ async def test_a_request_that_cost_nothing_gives_its_grace_back(manager: AsyncCr
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answering(completion(10, 20), next(statuses))(scope, receive, send)
 
-    wrapped = wrap(app, manager, on_unavailable="allow", grace=HELD)
+    wrapped = wrap(app, manager, holds=Holds(on_unavailable="allow", grace=HELD))
     server.kill()
     assert [(await call(wrapped)).status for _ in range(4)] == [500, 500, 200, 503]
     server.start()
@@ -126,7 +127,7 @@ async def test_a_request_that_cost_nothing_gives_its_grace_back(manager: AsyncCr
 
 async def test_a_stream_under_grace(manager: AsyncCreditManager, server: Server) -> None:
     """A stream is let pass as well; the journal says that it was unpaid."""
-    app = wrap(streaming(chunk("a"), usage_chunk(10, 20)), manager, on_unavailable="allow", grace=5)
+    app = wrap(streaming(chunk("a"), usage_chunk(10, 20)), manager, holds=Holds(on_unavailable="allow", grace=5))
     await call(app)  # the price is known from here on
     server.kill()
     assert (await call(app)).status == 200
@@ -139,7 +140,7 @@ async def test_the_grace_asks_no_engine_for_prices(
     manager: AsyncCreditManager, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prices that are to be looked up again are known well enough while the engine is away."""
-    app = wrap(answering(completion(10, 20)), manager, on_unavailable="allow", grace=5)
+    app = wrap(answering(completion(10, 20)), manager, holds=Holds(on_unavailable="allow", grace=5))
     await call(app)
     monkeypatch.setattr("ducto_redis.manager.pricing_book._FRESH_SECONDS", 0)
     server.kill()
@@ -158,7 +159,7 @@ async def test_the_grace_holds_over_several_outages(manager: AsyncCreditManager,
             await goes_on.wait()
         await answering(completion(10, 20))(scope, receive, send)
 
-    app = wrap(choose, manager, on_unavailable="allow", grace=HELD)
+    app = wrap(choose, manager, holds=Holds(on_unavailable="allow", grace=HELD))
 
     async def answers() -> bool:
         return (await call(app)).status == 200
@@ -185,7 +186,7 @@ async def test_a_hold_that_came_to_be_all_the_same(server: Server) -> None:
     async with AsyncCreditManager.from_url(url, timeout_seconds=0.5, on_lease_expiry="charge") as manager:
         await manager.publish_pricing(PRICING)
         await manager.add_credits("u1", FUNDS)
-        app = wrap(answering({}, 500), manager, on_unavailable="allow", grace=5)
+        app = wrap(answering({}, 500), manager, holds=Holds(on_unavailable="allow", grace=5))
         await call(app)
         os.kill(server.pid, signal.SIGSTOP)
         try:
@@ -221,7 +222,7 @@ async def test_a_full_outbox_lets_nothing_pass(server: Server) -> None:
     async with AsyncCreditManager.from_url(server.url, timeout_seconds=0.5, outbox_limit=1) as manager:
         await manager.publish_pricing(PRICING)
         await manager.add_credits("u1", FUNDS)
-        app = wrap(answering(completion(10, 20)), manager, on_unavailable="allow", grace=50)
+        app = wrap(answering(completion(10, 20)), manager, holds=Holds(on_unavailable="allow", grace=50))
         await call(app)
         server.kill()
         assert [(await call(app)).status for _ in range(2)] == [200, 503]
@@ -256,5 +257,5 @@ async def test_a_request_that_is_cancelled_while_it_waits(manager: AsyncCreditMa
 async def test_without_prices_nothing_passes() -> None:
     """Without a pricing document there is nothing to charge by: 503, with a grace too."""
     async with AsyncCreditManager(MemoryStore()) as manager:
-        answer = await call(wrap(answering({}), manager, on_unavailable="allow", grace=5))
+        answer = await call(wrap(answering({}), manager, holds=Holds(on_unavailable="allow", grace=5)))
         assert (answer.status, answer.error["code"]) == (503, "pricing_not_loaded")

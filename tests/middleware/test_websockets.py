@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ducto_redis import AsyncCreditManager, MemoryStore, Payer, UsageMetrics
 from ducto_redis.engine.cause import Cause, decode_cause
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware import ApiRequest, MeteringCounts, MeteringMiddleware
+from ducto_redis.middleware import ApiRequest, MeteredRoutes, MeteringCounts, MeteringMiddleware
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers import OpenAIRealtime
 from ducto_redis.middleware.recognisers.base import Charge
@@ -364,7 +364,7 @@ async def test_however_its_path_is_written(wrap: Wrap, accounts: Accounts) -> No
 async def test_under_a_metered_prefix(wrap: Wrap, choice: str) -> None:
     """Under a metered prefix, one that no recogniser knows is refused, or let pass and counted."""
     counts = MeteringCounts()
-    app = wrap(saying(), metered_prefixes=("/v1",), unknown_routes=choice, counts=counts)
+    app = wrap(saying(), metered=MeteredRoutes(prefixes=("/v1",), unknown_routes=choice), counts=counts)
     connection = await Connection().run(app, handshake("/v1/live"))
     assert connection.types[0] == ("http.response.start" if choice == "refuse" else "accept")
     assert counts.unknown_routes == {"WEBSOCKET /v1/live": 1}

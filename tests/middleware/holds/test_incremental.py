@@ -13,7 +13,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, UsageMetrics
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.middleware import Charge, Estimates, MeteredRequest, MeteringMiddleware, ResponseReader
+from ducto_redis.middleware import (
+    Charge,
+    Estimates,
+    Holds,
+    MeteredRequest,
+    MeteringMiddleware,
+    ResponseReader,
+    Upstream,
+)
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.recognisers import OpenAIChat
 from ducto_redis.middleware.recognisers.openai.chat_response import ChatResponseReader
@@ -75,8 +83,8 @@ def texts(answer: Answer) -> list[str]:
 
 @pytest.fixture
 async def incremental(metered: Metered) -> Metered:
-    def wrap(app: ASGIApp, **options: Any) -> ASGIApp:
-        return metered(app, **{"hold": "incremental", "hold_step_tokens": STEP, **options})
+    def wrap(app: ASGIApp, *, holds: dict[str, Any] | None = None, **options: Any) -> ASGIApp:
+        return metered(app, holds=Holds(strategy="incremental", step_tokens=STEP, **(holds or {})), **options)
 
     return wrap
 
@@ -288,7 +296,7 @@ async def test_what_goes_on_unpaid_takes_of_the_grace(
         await (talker if scope["path"] == CHAT else answering({}, 500))(scope, receive, send)
 
     talker = Talker(before=look)
-    app = incremental(endpoint, on_unavailable="allow", grace=PROMPT + Decimal("1.05"))
+    app = incremental(endpoint, holds={"on_unavailable": "allow", "grace": PROMPT + Decimal("1.05")})
     monkeypatch.setattr(store, "extend", partial(away, extend))
     monkeypatch.setattr(store, "reserve", partial(away, reserve))
     assert texts(await talk(app)) == WORDS
@@ -314,7 +322,7 @@ async def test_the_grace_of_a_stream_without_a_price(
             await send({"type": "http.response.body", "body": chunk(word), "more_body": True})
         await send({"type": "http.response.body", "body": usage_chunk(9, 7) + DONE, "more_body": False})
 
-    metered = incremental(endpoint, on_unavailable="allow", grace=2)
+    metered = incremental(endpoint, holds={"on_unavailable": "allow", "grace": 2})
     with monkeypatch.context() as patched:
         patched.setattr(manager.store, "extend", away)
         assert texts(await talk(metered)) == WORDS[:27]
@@ -365,7 +373,9 @@ async def test_a_tokeniser_reads_each_piece_once(metered: Metered, manager: Asyn
         return 2
 
     app = metered(
-        Talker(), hold="incremental", hold_step_tokens=STEP, count_tokens=count_tokens, max_tokens_ceiling=200
+        Talker(),
+        holds=Holds(strategy="incremental", step_tokens=STEP),
+        upstream=Upstream(count_tokens=count_tokens, max_tokens_ceiling=200),
     )
     await manager.add_credits("poor", Decimal("0.302"))
     answer = await talk(app, "poor")
@@ -391,7 +401,7 @@ async def test_a_report_in_the_stream_is_believed(incremental: Metered, poor: st
 async def test_a_clamped_stream_does_not_grow(incremental: Metered, manager: AsyncCreditManager) -> None:
     """Where not even a first step can be paid, a stream is lowered to what can, and all of that is held."""
     await manager.add_credits("short", PROMPT + Decimal("0.05"))
-    answer = await talk(incremental(Talker(WORDS[:5]), on_short="clamp", min_output_tokens=2), "short")
+    answer = await talk(incremental(Talker(WORDS[:5]), holds={"on_short": "clamp", "min_output_tokens": 2}), "short")
     assert (answer.status, answer.headers["x-credits-max-tokens"]) == (200, "5")
     assert texts(answer) == WORDS[:5]
 
@@ -446,7 +456,7 @@ async def test_what_is_let_pass_unpaid_counts_whole(
     async def away(*args: Any, **options: Any) -> Any:
         raise StoreUnavailableError("away")
 
-    app = incremental(Talker(WORDS[:50]), on_unavailable="allow", grace=grace)
+    app = incremental(Talker(WORDS[:50]), holds={"on_unavailable": "allow", "grace": grace})
     assert (await talk(app)).status == 200  # the prices are known from here on
     monkeypatch.setattr(manager.store, "reserve", away)
     answer = await talk(app)
@@ -467,7 +477,10 @@ async def test_a_server_that_dies_under_a_stream(start_valkey: Callable[..., Ser
                 server.kill()
 
         app = MeteringMiddleware(
-            Talker(before=kill), manager=manager, account=lambda scope: "u1", hold="incremental", hold_step_tokens=STEP
+            Talker(before=kill),
+            manager=manager,
+            account=lambda scope: "u1",
+            holds=Holds(strategy="incremental", step_tokens=STEP),
         )
         assert texts(await talk(app)) == WORDS
         server.start()
@@ -487,7 +500,7 @@ async def test_a_request_without_a_limit(
 ) -> None:
     """It grows beyond what is held by default where nothing is set, up to what no model exceeds."""
     unlimited = {name: value for name, value in REQUEST.items() if name != "max_tokens"}
-    app = incremental(Talker(), default_max_tokens=20, max_tokens_ceiling=ceiling)
+    app = incremental(Talker(), upstream=Upstream(default_max_tokens=20, max_tokens_ceiling=ceiling))
     assert texts(await call(app, unlimited)) == WORDS
     assert await accounts.settled() == Decimal("0.009") + 2
     extended = [entry.amount for entry in accounts.journal() if entry.operation == "extend"]

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager
 from ducto_redis.errors import ConfigError, StoreUnavailableError
+from ducto_redis.middleware import Holds
 from ducto_redis.middleware.holds.learned import Histogram, LearnedHolds, Learning
 from tests.middleware.asgi import CHAT, CHAT_REQUEST, answering, call, chunk, completion, streaming, until
 from tests.middleware.conftest import Accounts
@@ -179,7 +180,7 @@ def reserved(accounts: Accounts) -> list[Decimal]:
 
 async def test_requests_hold_what_was_learned(metered: Callable[..., ASGIApp], accounts: Accounts) -> None:
     """After enough answers of 20 tokens of 100, requests hold little more, and are charged what they use."""
-    app = metered(answering(completion(10, 20)), learned_holds=LearnedHolds(answers=10))
+    app = metered(answering(completion(10, 20)), holds=Holds(learned=LearnedHolds(answers=10)))
     for _ in range(12):
         await call(app)
     prompt = Decimal(len(json.dumps(CHAT_REQUEST))) / 1000
@@ -198,7 +199,7 @@ async def test_an_answer_above_its_hold(
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await answering(completion(10, used))(scope, receive, send)
 
-    app = metered(endpoint, learned_holds=LearnedHolds(answers=10, quantile=0.5), account=lambda scope: "u2")
+    app = metered(endpoint, holds=Holds(learned=LearnedHolds(answers=10, quantile=0.5)), account=lambda scope: "u2")
     await manager.add_credits("u2", 5)
     for _ in range(10):
         await call(app)
@@ -220,7 +221,7 @@ async def test_only_whole_answers_that_report_teach(metered: Callable[..., ASGIA
         answering({"choices": [{"message": {"content": "hi"}}]}),
         answering({"error": {"message": "no"}}, 500),
     ):
-        app = metered(endpoint, learned_holds=LearnedHolds(answers=1))
+        app = metered(endpoint, holds=Holds(learned=LearnedHolds(answers=1)))
         for _ in range(3):
             await call(app)
     assert len(set(reserved(accounts))) == 1
@@ -238,7 +239,7 @@ async def test_no_request_waits_for_what_is_shared(
         return await keep(*args, **options)
 
     monkeypatch.setattr(manager.store, "keep_value", count)
-    app = metered(answering(completion(10, 20)), learned_holds=LearnedHolds(answers=10, share_seconds=0.3))
+    app = metered(answering(completion(10, 20)), holds=Holds(learned=LearnedHolds(answers=10, share_seconds=0.3)))
     for _ in range(5):
         await call(app)
     assert calls == 0

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto_redis import AsyncCreditManager, Payer, UsageMetrics
 from ducto_redis.errors import ConfigError
-from ducto_redis.middleware import ApiRequest, MeteredRequest
+from ducto_redis.middleware import ApiRequest, Holds, MeteredRequest, Upstream
 from ducto_redis.middleware.counts import MeteringCounts
 from ducto_redis.middleware.recognisers import OpenAIChat
 from tests.middleware.asgi import CHAT_REQUEST, Answer, answering, call, chunk, completion, streaming, usage_chunk
@@ -147,7 +147,7 @@ async def test_what_has_no_output_has_no_limit(metered: Metered) -> None:
 async def test_clamped(metered: Metered, model: Model, accounts: Accounts) -> None:
     """The application gets the largest limit that can be paid, exactly that is held, and the answer says so."""
     counts = MeteringCounts()
-    app = metered(model, on_short="clamp", counts=counts)
+    app = metered(model, holds=Holds(on_short="clamp"), counts=counts)
     answer = await call(app, body())
     assert answer.status == 200
     assert answer.headers["x-credits-max-tokens"] == "9991"
@@ -160,7 +160,7 @@ async def test_clamped(metered: Metered, model: Model, accounts: Accounts) -> No
 
 async def test_what_can_be_paid_is_not_lowered(metered: Metered, model: Model) -> None:
     """Where there is enough, nothing is changed, and nothing said."""
-    answer = await call(metered(model, on_short="clamp"), body(50))
+    answer = await call(metered(model, holds=Holds(on_short="clamp")), body(50))
     assert "x-credits-max-tokens" not in answer.headers
     assert model.bodies == [body(50)]
 
@@ -168,7 +168,7 @@ async def test_what_can_be_paid_is_not_lowered(metered: Metered, model: Model) -
 async def test_a_clamped_stream(metered: Metered, accounts: Accounts) -> None:
     """Streams are lowered alike, and one without a limit of its own gets one."""
     model = Model(streaming(chunk("a"), usage_chunk(10, 20)))
-    app = metered(model, on_short="clamp", default_max_tokens=50_000)
+    app = metered(model, holds=Holds(on_short="clamp"), upstream=Upstream(default_max_tokens=50_000))
     answer = await call(app, body(None, stream=True))
     limit = int(answer.headers["x-credits-max-tokens"])
     assert 9980 < limit < 9999
@@ -179,15 +179,21 @@ async def test_a_clamped_stream(metered: Metered, accounts: Accounts) -> None:
 
 async def test_several_answers_are_clamped(metered: Metered, model: Model) -> None:
     """Each of n answers gets its share."""
-    assert (await call(metered(model, on_short="clamp"), body(n=4))).headers["x-credits-max-tokens"] == "2497"
+    assert (await call(metered(model, holds=Holds(on_short="clamp")), body(n=4))).headers[
+        "x-credits-max-tokens"
+    ] == "2497"
 
 
 async def test_too_little_is_refused(metered: Metered, model: Model, manager: AsyncCreditManager) -> None:
     """With less than the least output it is refused, and the refusal names what there is."""
     await manager.add_credits("poor", "0.29")
-    refused = await call(metered(model, on_short="clamp", min_output_tokens=21), body(), **as_account("poor"))
+    refused = await call(
+        metered(model, holds=Holds(on_short="clamp", min_output_tokens=21)), body(), **as_account("poor")
+    )
     assert (refused.status, refused.error["max_tokens"]) == (402, "20")
-    answer = await call(metered(model, on_short="clamp", min_output_tokens=20), body(), **as_account("poor"))
+    answer = await call(
+        metered(model, holds=Holds(on_short="clamp", min_output_tokens=20)), body(), **as_account("poor")
+    )
     assert (answer.status, answer.headers["x-credits-max-tokens"]) == (200, "20")
 
 
@@ -196,7 +202,7 @@ async def test_a_clamp_passes_caps(metered: Metered, model: Model, manager: Asyn
     await manager.add_credits("capped", 2)
     await manager.set_spend_cap("capped", 5, window="day")
     await manager.set_spend_cap("capped", 3, window="month", model="m")
-    answer = await call(metered(model, on_short="clamp"), body(), **as_account("capped"))
+    answer = await call(metered(model, holds=Holds(on_short="clamp")), body(), **as_account("capped"))
     assert answer.headers["x-credits-max-tokens"] == "191"
 
 
@@ -214,10 +220,10 @@ async def test_whoever_comes_between(metered: Metered, model: Model, manager: As
 
     manager.store.reserve = others_first  # type: ignore[method-assign]
     times = 3
-    answer = await call(metered(model, on_short="clamp"), body())
+    answer = await call(metered(model, holds=Holds(on_short="clamp")), body())
     assert (answer.status, answer.headers["x-credits-max-tokens"]) == (200, "9691")
     times = 1000
-    refused = await call(metered(model, on_short="clamp"), body())
+    refused = await call(metered(model, holds=Holds(on_short="clamp")), body())
     assert refused.status == 402
     assert taken < 15
 
@@ -229,7 +235,7 @@ async def test_a_recogniser_that_lowers_nothing(metered: Metered, model: Model) 
         def application_body(self, body: bytes, request: MeteredRequest, output_limit: int | None) -> bytes:
             return body
 
-    refused = await call(metered(model, on_short="clamp", recognisers=[Stubborn()]), body())
+    refused = await call(metered(model, holds=Holds(on_short="clamp"), recognisers=[Stubborn()]), body())
     assert (refused.status, model.bodies) == (402, [])
     assert refused.error["max_tokens"] == "9991"
 
@@ -265,16 +271,16 @@ async def test_an_explanation_that_fails_changes_no_refusal(
     "options",
     [
         {"on_short": "lower"},
-        {"hold": "little"},
-        {"hold_step_tokens": 0},
+        {"strategy": "little"},
+        {"step_tokens": 0},
         {"min_output_tokens": 1.5},
-        {"learned_holds": 0.99},
+        {"learned": 0.99},
     ],
 )
-def test_wrong_settings(options: dict[str, Any], metered: Metered) -> None:
-    """Settings that are none are told when the middleware is made."""
+def test_wrong_settings(options: dict[str, Any]) -> None:
+    """Settings that are none are told when they are made."""
     with pytest.raises(ConfigError, match=next(iter(options))):
-        metered(answering(completion()), **options)
+        Holds(**options)
 
 
 async def test_the_accuracy_of_holds(metered: Metered) -> None:
@@ -305,7 +311,7 @@ async def test_lowered_requests_that_race(metered: Metered, manager: AsyncCredit
         await answering(completion(10, limit))(scope, receive, send)
 
     await manager.add_credits("racers", 5)
-    app = metered(all_of_it, on_short="clamp", min_output_tokens=2)
+    app = metered(all_of_it, holds=Holds(on_short="clamp", min_output_tokens=2))
     answers = await asyncio.gather(*(call(app, body(150), **as_account("racers")) for _ in range(15)))
     lowered = [
         int(answer.headers["x-credits-max-tokens"]) for answer in answers if "x-credits-max-tokens" in answer.headers

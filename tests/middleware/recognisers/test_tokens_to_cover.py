@@ -12,7 +12,7 @@ from ducto_redis.middleware.reading import BodyReading
 from ducto_redis.middleware.recognisers import DEFAULT_RECOGNISERS
 from ducto_redis.middleware.recognisers.usage_reader import UsageReader
 from ducto_redis.middleware.routing import Routes
-from ducto_redis.middleware.settings import Settings
+from ducto_redis.middleware.settings import Holds
 
 FOLDER = Path(__file__).parents[1] / "recordings"
 STREAMS = sorted(FOLDER.glob("*_stream_200.json"))
@@ -116,4 +116,4 @@ def test_recorded_streams(path: Path) -> None:
     charge = reading.charge(complete=True)
     assert isinstance(charge, Charge)
     before_report = max([tokens for tokens in seen if tokens != seen[-1]], default=0)
-    assert charge.usage.output_tokens - before_report <= Settings().hold_step_tokens
+    assert charge.usage.output_tokens - before_report <= Holds().step_tokens
