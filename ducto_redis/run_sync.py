@@ -1,4 +1,4 @@
-"""Running coroutines without an event loop."""
+"""A runner of coroutines without an event loop."""
 
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from ducto_redis.errors import ConfigError
 T = TypeVar("T")
 
 
-def drive(work: Coroutine[Any, Any, T]) -> T:
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never suspends. Raises ConfigError where it does."""
     try:
         work.send(None)

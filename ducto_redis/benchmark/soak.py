@@ -32,7 +32,7 @@ from ducto_redis.benchmark.works import ESTIMATE, USAGE
 from ducto_redis.errors import CreditError
 from ducto_redis.ledger import Ledger, VerifyReport
 from ducto_redis.manager import AsyncCreditManager
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.redis import RedisStore
 
 RATE = 300
@@ -177,7 +177,7 @@ def soak(
         try:
             verified = ledger.verify(namespace, store=store)
         finally:
-            drive(store.close())
+            run_sync(store.close())
         return SoakResult(load.periods, load.drifts(), dict(load.calls), dict(load.errors), verified)
 
 

@@ -15,7 +15,7 @@ from ducto_redis.cli.output import example, print_line
 from ducto_redis.cli.times import parse_time
 from ducto_redis.errors import PricingNotLoadedError, StoreError
 from ducto_redis.pricing import PricingEngine
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.windows import check_time_zone
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _declared_measures() -> tuple[str, ...]:
         return ()
     try:
         with open_store() as store:
-            return PricingEngine.from_json(drive(store.read_pricing()).asked.document).document.measures
+            return PricingEngine.from_json(run_sync(store.read_pricing()).asked.document).document.measures
     except (PricingNotLoadedError, StoreError):
         return ()
 

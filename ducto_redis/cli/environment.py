@@ -15,7 +15,7 @@ from ducto_redis.engine.keys import DEFAULT_PARTITIONS
 from ducto_redis.errors import ConfigError
 from ducto_redis.manager import CreditManager
 from ducto_redis.manager.ledger_access import ledger_for
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import JournalledStore
 from ducto_redis.store.contract import NamespaceState
 from ducto_redis.store.urls import store_from_url
@@ -71,7 +71,7 @@ def open_store() -> Iterator[JournalledStore]:
     try:
         yield store
     finally:
-        drive(store.close())
+        run_sync(store.close())
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def open_manager(*, create: bool = False) -> Iterator[CreditManager]:
     """
     manager = CreditManager.from_url(redis_url(), ledger_url(), namespace=namespace(), partitions=partitions())
     try:
-        missing = drive(manager.store.read_namespace()) is NamespaceState.MISSING
+        missing = run_sync(manager.store.read_namespace()) is NamespaceState.MISSING
         if missing and not create:
             raise ConfigError(
                 f"there is no namespace {namespace()!r} there: check {REDIS_URL} and {NAMESPACE}. An application, "

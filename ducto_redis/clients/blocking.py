@@ -15,7 +15,7 @@ from ducto_redis.middleware.background import find_work
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.recognisers import Recogniser
 from ducto_redis.payer import Payer
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 
 
 class BlockingClient:
@@ -72,7 +72,7 @@ class BlockingClient:
                 meter.close()
             else:
                 meter.leave_open()
-                drive(metered.leave_open(self._manager.core, self._metering.background_ttl_seconds))
+                run_sync(metered.leave_open(self._manager.core, self._metering.background_ttl_seconds))
 
         response = self._response(answer, metered, conclude, whole=not stream)
         if not stream:
@@ -85,7 +85,7 @@ class BlockingClient:
         self, recogniser: Recogniser, work_id: str, request: Any, *, stream: bool, **options: Any
     ) -> Any:
         try:
-            work = drive(find_work(self._manager.core, work_id))
+            work = run_sync(find_work(self._manager.core, work_id))
         except CreditError as error:
             logger.warning("the engine can't say whether %r is to be charged: %s", work_id, error)
             work = None
@@ -96,7 +96,7 @@ class BlockingClient:
         about_work = AnswerAboutWork(reader, work, answer)
 
         def conclude(complete: bool) -> None:
-            drive(about_work.conclude(self._manager.core, complete=complete))
+            run_sync(about_work.conclude(self._manager.core, complete=complete))
 
         return self._response(answer, about_work, conclude, whole=not stream)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ducto_redis.display import counted
 from ducto_redis.doctor.findings import Finding
 from ducto_redis.errors import CreditError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import JournalledStore
 from ducto_redis.store.contract import NamespaceState
 
@@ -38,7 +38,7 @@ def examine_ledger(ledger: "Ledger | None", store: JournalledStore | None) -> It
 
 def _head(ledger: "Ledger", store: JournalledStore, empty: bool) -> Finding:
     try:
-        state = drive(store.read_namespace())
+        state = run_sync(store.read_namespace())
     except CreditError as error:
         return Finding("ledger and engine", "warning", f"not compared: {error}", "repair the namespace first")
     if state is NamespaceState.MISSING:

@@ -11,7 +11,7 @@ from ducto_redis.errors import CreditError, PricingNotLoadedError
 from ducto_redis.journal.dead_letters import DeadLetters
 from ducto_redis.journal.group import LEDGER_GROUP, Group
 from ducto_redis.pricing import PricingEngine
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import JournalledStore
 
 _LAG_IN_ORDER = 10_000
@@ -125,7 +125,7 @@ def _letters(store: JournalledStore, group: Group) -> Iterator[Finding]:
 
 def _pricing(store: JournalledStore) -> Finding:
     try:
-        state = drive(store.read_pricing())
+        state = run_sync(store.read_pricing())
     except PricingNotLoadedError:
         return Finding("pricing", "warning", "no document is active", "publish one: ducto pricing set FILE")
     try:

@@ -7,7 +7,7 @@ from typing import Protocol
 from ducto_redis.errors import StoreUnavailableError
 from ducto_redis.journal.group import JournalStore
 from ducto_redis.results import SweepResult
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Sweeper:
         errors = {}
         for partition in partitions:
             try:
-                self.leases_expired += drive(self._store.sweep_partition(partition)).leases_expired
+                self.leases_expired += run_sync(self._store.sweep_partition(partition)).leases_expired
             except StoreUnavailableError:
                 raise
             except Exception as error:
@@ -61,4 +61,4 @@ class Sweeper:
     def close(self) -> None:
         """Let go of its connection."""
         if self._is_ours:
-            drive(self._store.close())
+            run_sync(self._store.close())

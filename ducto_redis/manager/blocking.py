@@ -21,7 +21,7 @@ from ducto_redis.manager.outbox import PendingCharge, PendingWork
 from ducto_redis.manager.values import keep_by_old_name
 from ducto_redis.pricing import PricingEngine
 from ducto_redis.results import BilledResult
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.contract import CreditStore
 from ducto_redis.store.urls import store_from_url
 
@@ -36,7 +36,7 @@ def _blocking(
     method: Callable[Concatenate[ManagerCore, P], Coroutine[Any, Any, T]],
 ) -> "Callable[Concatenate[CreditManager, P], T]":
     def call(self: "CreditManager", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return drive(method(self.core, *args, **kwargs))
+        return run_sync(method(self.core, *args, **kwargs))
 
     call.__name__ = method.__name__
     call.__qualname__ = f"CreditManager.{method.__name__}"
@@ -192,7 +192,7 @@ class CreditManager:
     def close(self) -> None:
         """Send the charges that wait in the outbox, and close the connections."""
         self._background.stop()
-        drive(self.core.close())
+        run_sync(self.core.close())
 
     def __enter__(self) -> "CreditManager":
         self.open()
@@ -261,9 +261,9 @@ class CreditManager:
         try:
             result, consumed = do_work()
         except BaseException:
-            drive(self.core.release_or_later(account, lease.lease_id))
+            run_sync(self.core.release_or_later(account, lease.lease_id))
             raise
-        return BilledResult(result, drive(self.core.settle_or_later(charge_for(account, lease.lease_id, consumed))))
+        return BilledResult(result, run_sync(self.core.settle_or_later(charge_for(account, lease.lease_id, consumed))))
 
     def later(self, seconds: float, function: Callable[[], None], *, before_stop: bool = False) -> Planned:
         """Call `function` in the manager's own thread after that many seconds."""
@@ -277,7 +277,7 @@ class CreditManager:
     def _flush_now(self) -> None:
         self._flush = None  # a charge that comes from here on may be too late for this flush
         try:
-            drive(self.core.outbox.flush(self.core.send_charge))
+            run_sync(self.core.outbox.flush(self.core.send_charge))
         finally:
             if len(self.core.outbox):
                 self.flush_later()
@@ -303,4 +303,4 @@ class _Core(ManagerCore):
     def _in_background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         outer = self._outer()
         if outer is not None:
-            outer.later(0, lambda: drive(work()), before_stop=True)
+            outer.later(0, lambda: run_sync(work()), before_stop=True)

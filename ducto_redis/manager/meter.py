@@ -19,7 +19,7 @@ from ducto_redis.manager.outbox import PendingCharge
 from ducto_redis.manager.tasks import TaskManager
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.results import ZERO, ReleaseResult, ReserveResult, SettleResult
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 
 DEFAULT_TTL_SECONDS = 120.0
 
@@ -270,9 +270,9 @@ class Meter(MeterCore):
     def open(self) -> ReserveResult:
         """Reserve the estimate; the lease is renewed until the meter closes. Raises the errors of `reserve`."""
         if self.lease is None:
-            drive(self.open_core())
+            run_sync(self.open_core())
             self._renewal = self._manager.later(self.ttl / 2, self._renew)
-        return drive(self.open_core())
+        return run_sync(self.open_core())
 
     def close(self) -> SettleResult | ReleaseResult | None:
         """Settle the usage recorded, or release the lease if there is none.
@@ -285,7 +285,7 @@ class Meter(MeterCore):
         """
         if self._renewal is not None:
             self._renewal.cancel()
-        return drive(self.close_core())
+        return run_sync(self.close_core())
 
     def leave_open(self) -> None:
         """Close the meter and leave its lease open, for another to settle or release once the work ends."""
@@ -295,7 +295,7 @@ class Meter(MeterCore):
 
     def extend(self, estimate: UsageMetrics, *, beyond: UsageMetrics, key: str | None = None) -> None:
         """Hold more while the work runs, see `extend_core`. Raises the errors of `manager.extend`."""
-        drive(self.extend_core(estimate, beyond=beyond, key=key))
+        run_sync(self.extend_core(estimate, beyond=beyond, key=key))
 
     def __enter__(self) -> "Meter":
         self.open()
@@ -307,6 +307,6 @@ class Meter(MeterCore):
         self.close()
 
     def _renew(self) -> None:
-        seconds = drive(self.renew_core())
+        seconds = run_sync(self.renew_core())
         if seconds is not None and not self._closed:
             self._renewal = self._manager.later(seconds, self._renew)

@@ -31,7 +31,7 @@ from ducto_redis.engine.cluster import Cluster
 from ducto_redis.engine.connecting import ConnectionLostError
 from ducto_redis.engine.keys import slot_of_key
 from ducto_redis.engine.topology import ConnectionSettings, Node
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 
 Command = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -181,7 +181,7 @@ class ClusterClient(Redis):
     def _discover(self) -> None:
         with self._lock:
             try:
-                drive(self._topology.discover(self._tell))
+                run_sync(self._topology.discover(self._tell))
             except ConnectionLostError as error:
                 raise ClusterUnreachableError(str(error)) from error
 

@@ -16,7 +16,7 @@ from ducto_redis.engine.async_link import AsyncLink
 from ducto_redis.engine.blocking_link import BlockingLink
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from tests.engine.echo import echo
 from tests.engine.proxy import Proxy
 from tests.servers import Server
@@ -174,12 +174,12 @@ def test_a_server_that_takes_nothing_from_threads(start_valkey: Callable[..., Se
     """The same with threads; one whose time is over leaves, also in the middle of writing."""
     server = start_valkey()
     link = BlockingLink(read_topology(server.url), timeout_seconds=PLENTY)
-    drive(link.run(echo(0)))
+    run_sync(link.run(echo(0)))
 
     def ask(value: int) -> object:
         began = time.monotonic()
         try:
-            return drive(link.run(echo(value, size=LARGE), timeout_seconds=0.2 if value % 2 else PLENTY))
+            return run_sync(link.run(echo(value, size=LARGE), timeout_seconds=0.2 if value % 2 else PLENTY))
         except StoreUnavailableError:
             return time.monotonic() - began < PLENTY / 2
 
@@ -188,4 +188,4 @@ def test_a_server_that_takes_nothing_from_threads(start_valkey: Callable[..., Se
             calls = [threads.submit(ask, value) for value in range(32)]
             assert all(call.result() is True for call in calls[1::2])
         assert [call.result() for call in calls[::2]] == list(range(0, 32, 2))
-    drive(link.close())
+    run_sync(link.close())

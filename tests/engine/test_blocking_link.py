@@ -13,7 +13,7 @@ import pytest
 from ducto_redis.engine.blocking_link import BlockingLink
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 from ducto_redis.testing import assert_fold
 from ducto_redis.testing.calls import add, deduct, numbers_of
@@ -28,22 +28,22 @@ THREADS = 32
 def link(proxy: Proxy) -> Iterator[BlockingLink]:
     """A link through the proxy, connected."""
     link = BlockingLink(read_topology(proxy.url), timeout_seconds=PLENTY)
-    drive(link.run(echo(0)))
+    run_sync(link.run(echo(0)))
     yield link
-    drive(link.close())
+    run_sync(link.close())
 
 
 @pytest.fixture
 def store(proxy: Proxy, namespace: str) -> Iterator[RedisStore]:
     """A blocking store through the proxy, connected, its namespace created."""
     store = RedisStore(proxy.url, namespace=namespace, partitions=1, blocking=True, timeout_seconds=PLENTY)
-    drive(store.create_namespace())
+    run_sync(store.create_namespace())
     yield store
-    drive(store.close())
+    run_sync(store.close())
 
 
 def ask(link: BlockingLink, value: int, timeout_seconds: float = PLENTY) -> int:
-    return drive(link.run(echo(value), timeout_seconds=timeout_seconds))
+    return run_sync(link.run(echo(value), timeout_seconds=timeout_seconds))
 
 
 def in_threads(work: Callable[[int], object], count: int = THREADS) -> list[object]:
@@ -114,8 +114,8 @@ class Interrupted(BaseException):
 
 def test_interrupted_leader_loses_nobody_s_reply(store: RedisStore, proxy: Proxy) -> None:
     """The thread that reads for the others is interrupted; they get their own replies, and are charged once each."""
-    drive(add(store, 1001))
-    drive(deduct(store, 1, "so that the script is known"))
+    run_sync(add(store, 1001))
+    run_sync(deduct(store, 1, "so that the script is known"))
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted
@@ -134,7 +134,7 @@ def test_interrupted_leader_loses_nobody_s_reply(store: RedisStore, proxy: Proxy
 
         releasing = threading.Thread(target=release)
         releasing.start()
-        followers.extend(in_threads(lambda number: drive(deduct(store, 1, f"follower {number}")).replayed, 8))
+        followers.extend(in_threads(lambda number: run_sync(deduct(store, 1, f"follower {number}")).replayed, 8))
         releasing.join()
 
     interrupted = threading.Event()
@@ -142,14 +142,14 @@ def test_interrupted_leader_loses_nobody_s_reply(store: RedisStore, proxy: Proxy
     following.start()
     try:
         with pytest.raises(Interrupted):
-            drive(deduct(store, 1, "leader"))
+            run_sync(deduct(store, 1, "leader"))
     finally:
         interrupted.set()
         following.join()
         signal.signal(signal.SIGUSR1, before)
     assert all(isinstance(replayed, bool) for replayed in followers)
-    assert drive(deduct(store, 1, "leader")).replayed
-    assert drive(numbers_of(store)) == (991, 0, 991)
+    assert run_sync(deduct(store, 1, "leader")).replayed
+    assert run_sync(numbers_of(store)) == (991, 0, 991)
     assert_fold(store)
 
 
@@ -158,21 +158,21 @@ def test_interrupted_leader_loses_nobody_s_reply(store: RedisStore, proxy: Proxy
 )
 def test_charged_once_though_the_reply_was_lost(store: RedisStore, proxy: Proxy, failure: str) -> None:
     """An operation that took effect and whose connection was lost is asked for again, and takes effect once."""
-    drive(add(store, 101))
-    drive(deduct(store, 1, "so that the script is known"))
+    run_sync(add(store, 101))
+    run_sync(deduct(store, 1, "so that the script is known"))
     getattr(proxy, failure)()
-    assert drive(deduct(store, 10)).replayed
-    assert drive(numbers_of(store)) == (90, 0, 90)
+    assert run_sync(deduct(store, 10)).replayed
+    assert run_sync(numbers_of(store)) == (90, 0, 90)
     assert proxy.connections == 2
 
 
 def test_everything_in_flight_is_done_once(store: RedisStore, proxy: Proxy) -> None:
     """A connection that is cut under many threads costs none of them, and doubles none."""
-    drive(add(store, 1000))
+    run_sync(add(store, 1000))
     proxy.cut_before_next_reply()
-    results = in_threads(lambda number: drive(deduct(store, 1, f"charge {number}")).amount)
+    results = in_threads(lambda number: run_sync(deduct(store, 1, f"charge {number}")).amount)
     assert not [result for result in results if isinstance(result, Exception)]
-    assert drive(numbers_of(store)) == (1000 - THREADS, 0, 1000 - THREADS)
+    assert run_sync(numbers_of(store)) == (1000 - THREADS, 0, 1000 - THREADS)
     assert_fold(store)
 
 
@@ -187,7 +187,7 @@ def test_silent_connection_is_replaced(proxy: Proxy) -> None:
     proxy.cut()
     proxy.silence_next_connection()
     assert in_threads(lambda number: ask(link, number, timeout_seconds=2.0)) == list(range(THREADS))
-    drive(link.close())
+    run_sync(link.close())
 
 
 def test_forked_child_makes_its_own_connection(link: BlockingLink, proxy: Proxy) -> None:
@@ -216,27 +216,27 @@ def test_nobody_listens() -> None:
     link = BlockingLink(read_topology("redis://127.0.0.1:1/0"), timeout_seconds=0.2)
     results = in_threads(lambda number: ask(link, number, 0.2), 8)
     assert all(isinstance(result, StoreUnavailableError) for result in results)
-    drive(link.close())
+    run_sync(link.close())
 
 
 def test_closed_link_connects_again(link: BlockingLink, proxy: Proxy) -> None:
     """A link that was closed is connected again when it is used again."""
-    drive(link.close())
+    run_sync(link.close())
     assert ask(link, 1) == 1
     assert proxy.connections == 2
 
 
 def test_scripts_are_flushed_under_traffic(store: RedisStore) -> None:
     """A server that forgets its scripts again and again gets them again; every charge is made, once."""
-    drive(add(store, 1000))
+    run_sync(add(store, 1000))
 
     def work(thread: int) -> None:
         for number in range(10):
             if thread == 0:
                 store.redis().script_flush()
             else:
-                drive(deduct(store, 1, f"charge {thread}.{number}"))
+                run_sync(deduct(store, 1, f"charge {thread}.{number}"))
 
     assert in_threads(work, 11) == [None] * 11
-    assert drive(numbers_of(store)) == (900, 0, 900)
+    assert run_sync(numbers_of(store)) == (900, 0, 900)
     assert_fold(store)

@@ -10,7 +10,7 @@ from ducto_redis.engine.connecting import ConnectionLostError, TimedOutError
 from ducto_redis.engine.keys import SLOTS
 from ducto_redis.engine.topology import ConnectionSettings, Node
 from ducto_redis.engine.urls import read_topology
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from tests import clusters
 
 A, B, C = Node("10.0.0.1", 1), Node("10.0.0.2", 2), Node("10.0.0.3", 3)
@@ -41,7 +41,7 @@ class Nodes:
 
 def discovered(nodes: Nodes, *seeds: Node) -> Cluster:
     cluster = Cluster(seeds, ConnectionSettings())
-    drive(cluster.discover(nodes.ask))
+    run_sync(cluster.discover(nodes.ask))
     return cluster
 
 
@@ -127,7 +127,7 @@ def test_lost() -> None:
     cluster.moved(0, A)
     cluster.lost(A)
     assert cluster.node_of(0) is None
-    drive(cluster.discover(nodes.ask))
+    run_sync(cluster.discover(nodes.ask))
     assert cluster.node_of(0) == A
 
 
@@ -138,7 +138,7 @@ def test_a_lost_node_is_asked_last() -> None:
     for _ in range(20):
         cluster.lost(A)
         nodes.asked.clear()
-        drive(cluster.discover(nodes.ask))
+        run_sync(cluster.discover(nodes.ask))
         assert nodes.asked[0] != A
 
 
@@ -148,7 +148,7 @@ def test_seeds_that_are_gone_are_not_needed() -> None:
     cluster = discovered(nodes, A)
     nodes.replies.pop(A)
     cluster.lost(A)
-    drive(cluster.discover(nodes.ask))
+    run_sync(cluster.discover(nodes.ask))
     assert cluster.node_of(8192) == B
 
 
@@ -161,7 +161,7 @@ def test_a_real_cluster(cluster: clusters.Cluster) -> None:
         async def ask(node: Node, command: tuple[str, ...]) -> Any:
             return cluster.node_at(node.port).ask(*command)
 
-        drive(topology.discover(ask))
+        run_sync(topology.discover(ask))
         assert {node.port for node in topology.nodes} == {node.port for node in cluster.nodes}
         assert {node.port for node in topology.primaries} == {node.port for node in cluster.primaries()}
         for slot in (0, 5460, 5461, SLOTS - 1):

@@ -13,7 +13,7 @@ import pytest
 from ducto_redis import AsyncCreditManager, CreditManager
 from ducto_redis.engine.entry import decode_entry
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 from tests.engine.proxy import Proxy
 from tests.searching import chosen_seed
@@ -163,6 +163,6 @@ def test_threads(proxy: Proxy, valkey_url: str, namespace: str, seconds: float, 
 def fill(url: str, namespace: str) -> None:
     """Create the namespace, and give the account its credits."""
     store = RedisStore(url, namespace=namespace, partitions=1, blocking=True)
-    drive(store.create_namespace())
+    run_sync(store.create_namespace())
     with CreditManager(store) as manager:
         manager.add_credits("u1", CREDITS, durability="fast")

@@ -8,7 +8,7 @@ from hiredis import ReplyError
 from ducto_redis.engine.connecting import ConnectionLostError, TimedOutError
 from ducto_redis.engine.sentinel import Sentinel
 from ducto_redis.engine.topology import ConnectionSettings, Node
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 
 S1, S2, S3 = Node("s1", 1), Node("s2", 2), Node("s3", 3)
 OLD, NEW = Node("old", 6379), Node("new", 6380)
@@ -42,7 +42,7 @@ def test_the_primary() -> None:
     """Before anybody was asked there is none; then it holds every slot."""
     sentinel = service()
     assert sentinel.node_of(0) is None
-    drive(sentinel.discover(Servers({S1: OLD, OLD: PRIMARY}).ask))
+    run_sync(sentinel.discover(Servers({S1: OLD, OLD: PRIMARY}).ask))
     assert [sentinel.node_of(slot) for slot in (0, 16383)] == [OLD, OLD]
 
 
@@ -63,10 +63,10 @@ def test_a_sentinel_that_cannot_say_is_passed_over(bad: dict[Node, Any]) -> None
     """One that does not answer, does not watch the service, or names what is no primary: the next is asked."""
     sentinel = service()
     servers = Servers({S2: NEW, NEW: PRIMARY} | bad)
-    drive(sentinel.discover(servers.ask))
+    run_sync(sentinel.discover(servers.ask))
     assert sentinel.node_of(0) == NEW
     servers.asked.clear()
-    drive(sentinel.discover(servers.ask))
+    run_sync(sentinel.discover(servers.ask))
     assert servers.asked == [S2, NEW]  # the one that knew is asked first
 
 
@@ -75,7 +75,7 @@ def test_nobody_can_say() -> None:
     sentinel = service()
     servers = Servers({S1: OLD, OLD: REPLICA, S2: None})
     with pytest.raises(ConnectionLostError) as caught:
-        drive(sentinel.discover(servers.ask))
+        run_sync(sentinel.discover(servers.ask))
     for reason in ("s1:1 names old:6379, which is no primary", "s2:2 watches no service 'credits'", "s3:3: refused"):
         assert reason in str(caught.value)
     assert sentinel.node_of(0) is None
@@ -84,7 +84,7 @@ def test_nobody_can_say() -> None:
 def test_lost() -> None:
     """A lost primary is believed no longer; of any other server nothing was believed."""
     sentinel = service()
-    drive(sentinel.discover(Servers({S1: OLD, OLD: PRIMARY}).ask))
+    run_sync(sentinel.discover(Servers({S1: OLD, OLD: PRIMARY}).ask))
     sentinel.lost(NEW)
     sentinel.lost(S1)
     assert sentinel.node_of(0) == OLD

@@ -12,7 +12,7 @@ from ducto_redis.events.facts import Facts
 from ducto_redis.events.from_entry import facts_of
 from ducto_redis.events.from_result import FACTS
 from ducto_redis.events.telling import TOLD
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from tests.manager.clock import Clock
 
 DOCUMENT = {
@@ -40,7 +40,7 @@ def credits(clock: Clock) -> Iterator[CreditManager]:
 
 def entry_of(credits: CreditManager, transaction_id: str) -> JournalEntry:
     partition, _, entry_id = transaction_id.split("-", 2)
-    entry = drive(credits.store.read_entry(int(partition), entry_id))
+    entry = run_sync(credits.store.read_entry(int(partition), entry_id))
     assert entry is not None
     return entry
 

@@ -17,7 +17,7 @@ from typing import Self
 
 from ducto_redis import AsyncCreditManager, CreditManager
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 from ducto_redis.store.cluster_client import ClusterClient
 from ducto_redis.testing.inspection import assert_fold, read_journal
@@ -97,7 +97,7 @@ class Load(ABC):
     def close(self) -> None:
         """Lets go of all connections."""
         for store in self._stores:
-            drive(store.close())
+            run_sync(store.close())
 
     def wait_for_charges(self, count: int) -> None:
         """Waits until so many more were acknowledged."""

@@ -10,7 +10,7 @@ from ducto_redis.engine.keys import SLOTS, slot_of, tag_of
 from ducto_redis.errors import RecoveryNeededError, StoreUnavailableError
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.testing.inspection import keys_of, read_journal
 from tests.clusters import Cluster, ClusterNode
 from tests.failover.conftest import StartLoad
@@ -233,4 +233,4 @@ def test_a_node_that_lost_its_memory(cluster: Cluster, start_load: StartLoad, na
             else:
                 manager.deduct(account, 1)
     with pytest.raises(RecoveryNeededError, match=f"partition {', '.join(map(str, gone))} "):
-        drive(store.read_namespace())
+        run_sync(store.read_namespace())

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from ducto_redis.ledger import Ledger
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.contract import CreditStore
 from ducto_redis.store.memory import MemoryStore
 from ducto_redis.store.redis import RedisStore
-from tests.journal.engine import Engine, drive
+from tests.journal.engine import Engine
 
 PARTITIONS = 4
 
@@ -18,7 +19,7 @@ def valkey_store(valkey_url: str, namespace: str) -> Iterator[CreditStore]:
     """A namespace on a real Valkey."""
     store = RedisStore(valkey_url, namespace=namespace, partitions=PARTITIONS, blocking=True)
     yield store
-    drive(store.close())
+    run_sync(store.close())
 
 
 @pytest.fixture(params=["memory", "valkey"])

@@ -1,24 +1,10 @@
 """Changes to accounts, made through a blocking store, without a manager."""
 
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
 from ducto_redis.engine.operation import PLAIN, LeaseTerms, NewGrant, OperationKey, Price
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.contract import CreditStore
 
-R = TypeVar("R")
-
 KEPT_MS = 3_600_000
-
-
-def drive(coroutine: Coroutine[Any, Any, R]) -> R:
-    """The result of a coroutine of a blocking store, which never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as finished:
-        result: R = finished.value
-        return result
-    raise AssertionError("a blocking store suspended")
 
 
 class Engine:
@@ -29,17 +15,19 @@ class Engine:
         self._keys = 0
 
     def create(self) -> None:
-        drive(self.store.create_namespace())
+        run_sync(self.store.create_namespace())
 
     def add(self, account: str, amount: int = 1, key: str = "") -> None:
         self._keys += 1
         operation_key = OperationKey(f"key/{key or self._keys}", KEPT_MS, "f")
-        drive(self.store.add_credits(account, NewGrant(amount, "purchase"), operation_key, conditions=PLAIN, cause=b""))
+        run_sync(
+            self.store.add_credits(account, NewGrant(amount, "purchase"), operation_key, conditions=PLAIN, cause=b"")
+        )
 
     def deduct(self, account: str, amount: int = 1) -> None:
         self._keys += 1
         operation_key = OperationKey(f"key/{self._keys}", KEPT_MS, "f")
-        drive(self.store.deduct(account, Price(amount), operation_key, floor=0, conditions=PLAIN, cause=b""))
+        run_sync(self.store.deduct(account, Price(amount), operation_key, floor=0, conditions=PLAIN, cause=b""))
 
     def reserve(self, account: str, lease_id: str, amount: int, *, ttl_ms: int = 600_000) -> None:
         terms = LeaseTerms(
@@ -51,10 +39,10 @@ class Engine:
             metadata=b"",
             fingerprint="f",
         )
-        drive(self.store.reserve(account, lease_id, Price(amount), terms, conditions=PLAIN, cause=b""))
+        run_sync(self.store.reserve(account, lease_id, Price(amount), terms, conditions=PLAIN, cause=b""))
 
     def settle(self, account: str, lease_id: str, amount: int) -> None:
-        drive(self.store.settle(account, lease_id, Price(amount), conditions=PLAIN, fingerprint="f", cause=b""))
+        run_sync(self.store.settle(account, lease_id, Price(amount), conditions=PLAIN, fingerprint="f", cause=b""))
 
     def accounts_of(self, partition: int, count: int = 1) -> list[str]:
         """Names of accounts that belong to a partition."""

@@ -248,8 +248,8 @@ def test_a_coroutine_handler_needs_a_thread_without_a_loop(engine: Engine, store
 
 def test_a_consumer_outlives_the_server(start_valkey: Callable[..., Server], namespace: str) -> None:
     """While the server is away the consumer says so and tries again; then it goes on, and has missed nothing."""
+    from ducto_redis.run_sync import run_sync
     from ducto_redis.store.redis import RedisStore
-    from tests.journal.engine import drive
 
     server = start_valkey(appendonly="yes", appendfsync="always")
     store = RedisStore(server.url, namespace=namespace, partitions=2, blocking=True)
@@ -277,5 +277,5 @@ def test_a_consumer_outlives_the_server(start_valkey: Callable[..., Server], nam
     finally:
         consumer.stop()
         thread.join(30)
-        drive(store.close())
+        run_sync(store.close())
     assert not thread.is_alive()

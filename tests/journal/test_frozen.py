@@ -10,8 +10,9 @@ import pytest
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.ledger import writer as writer_module
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.redis import RedisStore
-from tests.journal.engine import Engine, drive
+from tests.journal.engine import Engine
 from tests.journal.test_worker import until
 
 CLAIM_SECONDS = 0.5
@@ -88,4 +89,4 @@ def test_a_frozen_worker_does_no_harm(
         report = ledger.verify(store=store)
         assert (report.failures, report.entries, report.compared) == ((), 30 * ACCOUNTS, ACCOUNTS)
         assert other.health().dead_letters == 0
-    drive(store.close())
+    run_sync(store.close())

@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.redis import RedisStore
 from tests.journal.engine import Engine as Accounts
-from tests.journal.engine import drive
 from tests.ledger.entries import engine_of
 
 KILLS = 10
@@ -41,7 +41,7 @@ def load(url: str, namespace: str, stop: threading.Event, operations: list[int])
         operations[0] += 3
         number += 1
         time.sleep(0.0005)
-    drive(store.close())
+    run_sync(store.close())
 
 
 def test_workers_that_are_killed_lose_and_double_nothing(valkey_url: str, namespace: str, ledger_url: str) -> None:
@@ -91,7 +91,7 @@ def test_workers_that_are_killed_lose_and_double_nothing(valkey_url: str, namesp
         assert (report.compared, report.balance) == (ACCOUNTS, operations[0] // 3 * 5)
         assert last.health().dead_letters == 0
     database.dispose()
-    drive(store.close())
+    run_sync(store.close())
 
 
 def _entries(engine: Engine) -> int:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.redis import RedisStore
-from tests.journal.engine import Engine, drive
+from tests.journal.engine import Engine
 from tests.servers import Server
 
 
@@ -38,7 +39,7 @@ def test_an_older_backup_is_restored(
     engine.add("other", 3, key="another-order")
     worker = LedgerWorker(store, ledger)
     worker.run_until_idle()
-    drive(store.close())
+    run_sync(store.close())
 
     assert (worker.health().lag, worker.health().dead_letters) == (0, 0)
     assert [failure.account for failure in ledger.verify().failures] == ["other"]

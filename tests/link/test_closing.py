@@ -22,7 +22,7 @@ from ducto_redis.engine.scripts import Script
 from ducto_redis.engine.topology import Node
 from ducto_redis.engine.urls import read_topology
 from ducto_redis.errors import StoreUnavailableError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 
 SECONDS = 5.0
 
@@ -33,7 +33,7 @@ def packed(*command: str) -> bytes:
 
 
 def echo(link: BlockingLink, text: str) -> Any:
-    return drive(link.exchange(node_of(link), packed("ECHO", text), time.monotonic() + SECONDS))
+    return run_sync(link.exchange(node_of(link), packed("ECHO", text), time.monotonic() + SECONDS))
 
 
 def node_of(link: Link) -> Node:
@@ -71,11 +71,11 @@ def test_closed_while_it_connects(valkey_url: str, monkeypatch: pytest.MonkeyPat
     with ThreadPoolExecutor() as threads:
         first = threads.submit(echo, link, "first")
         connecting.wait()
-        drive(link.close())
+        run_sync(link.close())
         go_on.set()
         assert isinstance(first.exception(), ConnectionLostError)
     assert [echo(link, "second"), echo(link, "third")] == [b"second", b"third"]
-    drive(link.close())
+    run_sync(link.close())
 
 
 def operation() -> Operation[Any]:
@@ -90,10 +90,10 @@ def test_closed_while_threads_wait(silent: socket.socket) -> None:
     connection = shared._connection
     assert connection is not None
     with ThreadPoolExecutor(4) as threads:
-        calls = [threads.submit(drive, link.run(operation())) for _ in range(4)]
+        calls = [threads.submit(run_sync, link.run(operation())) for _ in range(4)]
         while len(connection.in_flight) + len(shared._unsent) < 4:
             time.sleep(0)
-        drive(link.close())
+        run_sync(link.close())
         for call in calls:
             error = call.exception()
             assert isinstance(error, StoreUnavailableError)
@@ -133,7 +133,7 @@ def test_an_interrupted_leader_leaves_the_lead(valkey_url: str, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         echo(link, "interrupted")
     assert [echo(link, "one"), echo(link, "two")] == [b"one", b"two"]
-    drive(link.close())
+    run_sync(link.close())
 
 
 def test_ctrl_c_while_it_waits_for_a_reply(valkey_url: str, silent: socket.socket) -> None:
@@ -159,7 +159,7 @@ def test_ctrl_c_while_it_waits_for_a_reply(valkey_url: str, silent: socket.socke
             echo(link, "interrupted")
         interrupted.result()
         assert behind.result() == b"behind"
-    drive(link.close())
+    run_sync(link.close())
 
 
 class Endless(BlockingLink):
@@ -176,5 +176,5 @@ def test_more_that_is_due_is_not_applied_for_ever() -> None:
     """The deadline holds also where every reply comes in time."""
     again = Operation(operation().script, 0, (), (), lambda self, reply: self.parts(reply), operation_key="a key")
     with pytest.raises(StoreUnavailableError, match="in time") as late:
-        drive(Endless(read_topology("redis://127.0.0.1:1")).run(again, timeout_seconds=0.01))
+        run_sync(Endless(read_topology("redis://127.0.0.1:1")).run(again, timeout_seconds=0.01))
     assert late.value.operation_key == "a key"

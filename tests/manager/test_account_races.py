@@ -14,7 +14,7 @@ import pytest
 from ducto_redis import CreditManager
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 from tests.manager.account_racer import MEMBERS, PARTITIONS
 
@@ -61,7 +61,7 @@ def proof(server_url: str, namespace: str, tmp_path: Path) -> Iterator[None]:
         ledger.migrate()
         LedgerWorker(store, ledger).run_until_idle()
         report = ledger.verify(namespace, store=store)
-    drive(store.close())
+    run_sync(store.close())
     assert report.failures == ()
     assert report.ok
     assert (report.compared, report.behind) == (report.accounts, 0)

@@ -12,7 +12,7 @@ from ducto_redis import AsyncCreditManager, CreditEvent, CreditManager, MemorySt
 from ducto_redis.delivery import EventTail
 from ducto_redis.errors import InsufficientCreditsError, StoreError
 from ducto_redis.events.types import CapReached, DeductFailed
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 
 PATIENCE_SECONDS = 10
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 10
 def store(valkey_url: str, namespace: str) -> Iterator[RedisStore]:
     store = RedisStore(valkey_url, namespace=namespace, partitions=4, blocking=True)
     yield store
-    drive(store.close())
+    run_sync(store.close())
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ def test_signals_can_be_kept_or_turned_off(credits: CreditManager, store: RedisS
 
 def test_the_stream_is_bounded(store: RedisStore) -> None:
     """However much is refused, a partition keeps about a thousand signals."""
-    drive(store.create_namespace())
+    run_sync(store.create_namespace())
     for _ in range(3000):
-        drive(store.signal("u1", b"{}", unheard=True))
+        run_sync(store.signal("u1", b"{}", unheard=True))
     assert 1000 <= signals_in(store) < 1200
 
 

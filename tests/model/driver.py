@@ -36,7 +36,7 @@ from ducto_redis.errors import (
 )
 from ducto_redis.money import to_signed_micro
 from ducto_redis.results import CapWarning
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store.script_store import ScriptStore
 from tests.model import stored
 from tests.model.account import Account, Answer, Crossed, Entry, Refused
@@ -104,7 +104,7 @@ class Driver(RuleBasedStateMachine):
         self.set_clock()
 
     def teardown(self) -> None:
-        drive(self.store.close())
+        run_sync(self.store.close())
 
     def set_clock(self) -> None:
         self.client.set(self.clock, self.model.now)
@@ -165,7 +165,7 @@ class Driver(RuleBasedStateMachine):
         except Refused as refused:
             answer = refused.args
         try:
-            result = drive(work)
+            result = run_sync(work)
         except Exception as error:  # what is no refusal is raised again there
             given: Any = words_of(error, answer)
         else:

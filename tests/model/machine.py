@@ -6,7 +6,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from ducto_redis.engine.operation import Charge, Conditions, LeaseTerms, NewGrant, OperationKey, Price
 from ducto_redis.money import to_signed_micro
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from tests.model.account import DAY, LIMIT, Lease
 from tests.model.driver import CHARGES, Call, Driver, in_milliseconds
 from tests.model.plans import plans
@@ -77,7 +77,7 @@ class MoneyRules(Driver):
 
     @initialize(opens=st.booleans(), plan=st.sampled_from(["", *plans(1)]), team=st.booleans())
     def create(self, opens: bool, plan: str, team: bool) -> None:
-        drive(self.store.create_namespace())
+        run_sync(self.store.create_namespace())
         self.opens = opens
         if team:
             self.make_team(TEAM, "key/team")
@@ -353,7 +353,7 @@ class MoneyRules(Driver):
             lambda conditions: self.store.get_balance(account, conditions=conditions),
             self.conditions(account, call),
         )
-        page = drive(self.store.list_leases(account))
+        page = run_sync(self.store.list_leases(account))
         listed = {
             lease.lease_id: (to_signed_micro(lease.amount), in_milliseconds(lease.expires_at)) for lease in page.leases
         }
@@ -363,7 +363,9 @@ class MoneyRules(Driver):
     @rule(dry_run=st.booleans())
     def sweep(self, dry_run: bool) -> None:
         expected = self.model.sweep(dry_run=dry_run)
-        swept = [drive(self.store.sweep_partition(partition, dry_run=dry_run)) for partition in self.store.partitions()]
+        swept = [
+            run_sync(self.store.sweep_partition(partition, dry_run=dry_run)) for partition in self.store.partitions()
+        ]
         for what in ("accounts", "leases_expired", "grants_expired"):
             assert sum(getattr(sweep, what) for sweep in swept) == expected[what]
         assert sum(to_signed_micro(sweep.credits_expired) for sweep in swept) == expected["credits_expired"]

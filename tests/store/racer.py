@@ -25,7 +25,7 @@ from ducto_redis.errors import (
     RefundError,
 )
 from ducto_redis.money import to_signed_micro
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 from ducto_redis.store.contract import NamespaceState
 from ducto_redis.testing.caller import Caller, Document, Plan
@@ -65,7 +65,7 @@ def spend(store: RedisStore, number: int, chance: random.Random) -> int:
         amount = chance.randint(1, 9)
         charge += 1
         try:
-            drive(deduct(store, amount, f"{number}.{charge}"))
+            run_sync(deduct(store, amount, f"{number}.{charge}"))
         except InsufficientCreditsError as refused:
             if not refused.available:
                 return admitted
@@ -83,17 +83,17 @@ def work_with_leases(store: RedisStore, number: int, chance: random.Random) -> i
             ttl_ms=1 if end.startswith("abandon") else 60_000, on_expiry=chance.choice(["release", "charge"])
         )
         try:
-            drive(reserve(store, lease_id, amount, lease_terms))
+            run_sync(reserve(store, lease_id, amount, lease_terms))
         except InsufficientCreditsError:
             continue
         held += 1
         if chance.random() < 0.3:
             with suppress(CreditError):
-                drive(extend(store, lease_id, chance.randint(1, 10), f"more {lease_id}"))
+                run_sync(extend(store, lease_id, chance.randint(1, 10), f"more {lease_id}"))
         if end.endswith("settle"):
-            drive(settle(store, lease_id, chance.randint(0, 40)))
+            run_sync(settle(store, lease_id, chance.randint(0, 40)))
         elif end == "release":
-            drive(store.release(ACCOUNT, lease_id, cause=b""))
+            run_sync(store.release(ACCOUNT, lease_id, cause=b""))
     return held
 
 
@@ -107,20 +107,20 @@ def work_inside(store: RedisStore, number: int, chance: random.Random) -> int:
         parent = chance.choice([RUN, RUN, *mine[-2:]])
         lease_terms = terms(ttl_ms=1 if end.startswith("abandon") else 60_000)
         try:
-            drive(reserve(store, lease_id, amount, lease_terms, conditions=Conditions(parent=parent)))
+            run_sync(reserve(store, lease_id, amount, lease_terms, conditions=Conditions(parent=parent)))
         except (InsufficientCreditsError, LeaseClosedError):
             continue
         if end == "extend":
             with suppress(InsufficientCreditsError, LeaseClosedError):
-                drive(extend(store, lease_id, chance.randint(1, 10), f"more {lease_id}"))
+                run_sync(extend(store, lease_id, chance.randint(1, 10), f"more {lease_id}"))
         if end == "release":
-            drive(store.release(ACCOUNT, lease_id, cause=b""))
+            run_sync(store.release(ACCOUNT, lease_id, cause=b""))
         elif end == "stay open":
             mine.append(lease_id)
         else:
-            charged += to_signed_micro(drive(settle(store, lease_id, chance.randint(0, 40))).amount)
+            charged += to_signed_micro(run_sync(settle(store, lease_id, chance.randint(0, 40))).amount)
     for lease_id in mine:
-        charged += to_signed_micro(drive(settle(store, lease_id, chance.randint(0, 5))).amount)
+        charged += to_signed_micro(run_sync(settle(store, lease_id, chance.randint(0, 5))).amount)
     return charged
 
 
@@ -128,16 +128,16 @@ def share_keys(store: RedisStore, number: int, chance: random.Random) -> int:
     """Make the charges that all others make too; how many were made here and not replayed."""
     keys = [f"shared {shared}" for shared in range(SHARED_KEYS)]
     chance.shuffle(keys)
-    return sum(not drive(deduct(store, 1, name)).replayed for name in keys)
+    return sum(not run_sync(deduct(store, 1, name)).replayed for name in keys)
 
 
 def create(store: RedisStore, number: int, chance: random.Random) -> int:
     """Create the namespace where it is missing, and grant the one bonus; what the account has then."""
-    if drive(store.read_namespace()) is NamespaceState.MISSING:
-        drive(store.create_namespace())
-    assert drive(store.read_namespace()) is NamespaceState.OPEN
-    drive(add(store, 50, "a bonus"))
-    return drive(numbers_of(store))[0]
+    if run_sync(store.read_namespace()) is NamespaceState.MISSING:
+        run_sync(store.create_namespace())
+    assert run_sync(store.read_namespace()) is NamespaceState.OPEN
+    run_sync(add(store, 50, "a bonus"))
+    return run_sync(numbers_of(store))[0]
 
 
 def first_requests(store: RedisStore, number: int, chance: random.Random) -> int:
@@ -151,7 +151,7 @@ def first_requests(store: RedisStore, number: int, chance: random.Random) -> int
         for step in range(3):
             with suppress(InsufficientCreditsError):
                 amount = chance.randint(1, 20)
-                drive(caller.deduct(amount, f"{number}.{step}"))
+                run_sync(caller.deduct(amount, f"{number}.{step}"))
                 charged += amount
     return charged
 
@@ -164,15 +164,15 @@ def spend_capped(store: RedisStore, number: int, chance: random.Random) -> int:
         amount = chance.randint(1, 9)
         try:
             if chance.random() < 0.5:
-                drive(caller.deduct(amount, f"{number}.{step}"))
+                run_sync(caller.deduct(amount, f"{number}.{step}"))
                 charged += amount
             else:
-                drive(caller.reserve(f"{number}.{step}", amount))
+                run_sync(caller.reserve(f"{number}.{step}", amount))
                 if chance.random() < 0.3:
-                    drive(caller.release(f"{number}.{step}"))
+                    run_sync(caller.release(f"{number}.{step}"))
                 else:
                     cost = chance.randint(0, amount)
-                    drive(caller.settle(f"{number}.{step}", cost))
+                    run_sync(caller.settle(f"{number}.{step}", cost))
                     charged += cost
         except CapReachedError as refused:
             if refused.used >= refused.limit:
@@ -187,14 +187,14 @@ def spend_as_members(store: RedisStore, number: int, chance: random.Random) -> i
         if chance.random() < 0.1:
             role = chance.choice(["removed", "member", "member"])
             with suppress(MemberNotFoundError):
-                drive(store.set_member(ACCOUNT, member, role, key(f"role {number}.{step}"), cause=b""))
+                run_sync(store.set_member(ACCOUNT, member, role, key(f"role {number}.{step}"), cause=b""))
         with suppress(MemberNotFoundError, CapReachedError, InsufficientCreditsError):
             if chance.random() < 0.5:
-                drive(caller.deduct(amount, f"{number}.{step}", member=member))
+                run_sync(caller.deduct(amount, f"{number}.{step}", member=member))
                 charged += amount
             else:
-                drive(caller.reserve(f"{number}.{step}", amount, member=member))
-                drive(caller.settle(f"{number}.{step}", amount))
+                run_sync(caller.reserve(f"{number}.{step}", amount, member=member))
+                run_sync(caller.settle(f"{number}.{step}", amount))
                 charged += amount
     return charged
 
@@ -206,7 +206,7 @@ def refund_the_same(store: RedisStore, number: int, chance: random.Random) -> in
     for step in range(STEPS):
         charge, part = chance.choice(charges), chance.choice(PARTS)
         with suppress(RefundError):
-            result = drive(
+            result = run_sync(
                 store.refund(
                     ACCOUNT, charge, part, key(f"{number}.{step}", f"{part}"), expired_to_balance=True, cause=b""
                 )
@@ -220,14 +220,14 @@ def hold_a_few(store: RedisStore, number: int, chance: random.Random) -> int:
     caller, opened = Caller(store), 0
     for step in range(STEPS):
         try:
-            drive(caller.reserve(f"{number}.{step}", 1, max_concurrent=CONCURRENT))
+            run_sync(caller.reserve(f"{number}.{step}", 1, max_concurrent=CONCURRENT))
         except ConcurrencyLimitError:
             continue
         opened += 1
         if chance.random() < 0.5:
-            drive(caller.settle(f"{number}.{step}", 1))
+            run_sync(caller.settle(f"{number}.{step}", 1))
         else:
-            drive(caller.release(f"{number}.{step}"))
+            run_sync(caller.release(f"{number}.{step}"))
     return opened
 
 
@@ -237,10 +237,10 @@ def sweep_and_settle(store: RedisStore, number: int, chance: random.Random) -> i
     mine = [f"{lease}" for lease in range(number, STEPS, PROCESSES)]
     while mine:
         if chance.random() < 0.5:
-            swept = drive(store.sweep_partition(store.namespace.partition_of(ACCOUNT), limit=1))
+            swept = run_sync(store.sweep_partition(store.namespace.partition_of(ACCOUNT), limit=1))
             went += to_signed_micro(swept.credits_expired)
         else:
-            drive(Caller(store).settle(mine.pop(), chance.randint(0, 12)))
+            run_sync(Caller(store).settle(mine.pop(), chance.randint(0, 12)))
     return went
 
 
@@ -291,10 +291,10 @@ def store_of(url: str, namespace: str, *, clock_offset_ms: int = 0) -> RedisStor
 def run(url: str, namespace: str, work: str, number: int, start: "Barrier") -> None:
     """One of the processes."""
     store = store_of(url, namespace, clock_offset_ms=CLOCKS.get(work, 0))
-    drive(store.link.run(store.operations.read_partition(0)))
+    run_sync(store.link.run(store.operations.read_partition(0)))
     start.wait()
     say(WORK[work](store, number, random.Random(number)))
-    drive(store.close())
+    run_sync(store.close())
 
 
 def main(url: str, namespace: str, work: str, count: int) -> int:

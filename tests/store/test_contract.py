@@ -12,7 +12,7 @@ from ducto_redis.engine.scripts import Script
 from ducto_redis.errors import ConfigError, StoreError
 from ducto_redis.journal import JournalConsumer
 from ducto_redis.ledger import Ledger
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import CreditStore, JournalledStore, ScriptStore
 from ducto_redis.testing import StoreConformance
 
@@ -81,10 +81,10 @@ def test_a_step_that_fails_is_taken_back(custom_store: ScriptStore, failing: str
     before = Script("before", b"redis.call('HSET', KEYS[1], 'a', '1', 'c', '1')", b"1")
     broken = Script("broken", f"{steps} {failing}".encode(), b"2")
     after = Script("after", b"return redis.call('HMGET', KEYS[1], 'a', 'b', 'c')", b"3")
-    drive(custom_store.execute(before, (b"key",), ()))
+    run_sync(custom_store.execute(before, (b"key",), ()))
     with pytest.raises(StoreError, match=r"broken|FLUSHALL"):
-        drive(custom_store.execute(broken, (b"key",), ()))
-    assert drive(custom_store.execute(after, (b"key",), ())) == [b"1", None, b"1"]
+        run_sync(custom_store.execute(broken, (b"key",), ()))
+    assert run_sync(custom_store.execute(after, (b"key",), ())) == [b"1", None, b"1"]
 
 
 def test_what_needs_a_journal_says_so(custom_store: CreditStore, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ducto_redis.engine.operations import Operations
 from ducto_redis.engine.scripts import load_scripts, read_sources
 from ducto_redis.engine.state import AccountState
 from ducto_redis.errors import CapReachedError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 from ducto_redis.testing import assert_fold, read_journal
 from ducto_redis.testing.caller import Caller, Document, Plan
@@ -29,9 +29,9 @@ def store(server_url: str, namespace: str) -> Iterator[RedisStore]:
     store.operations = Operations(
         store.namespace, load_scripts(sources={**read_sources(), "lib/now": clock}, shebang=False)
     )
-    drive(store.create_namespace())
+    run_sync(store.create_namespace())
     yield store
-    drive(store.close())
+    run_sync(store.close())
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def last_charge(store: RedisStore) -> Charge:
 
 def refund(store: RedisStore, charge: Charge, amount: int | None, name: str) -> None:
     """Give a part of a charge back."""
-    drive(store.refund(ACCOUNT, charge, amount, key(name), expired_to_balance=True, cause=b""))
+    run_sync(store.refund(ACCOUNT, charge, amount, key(name), expired_to_balance=True, cause=b""))
 
 
 # Accounts with very many fields.
@@ -69,15 +69,15 @@ def test_a_plan_changes_for_any_number_of_members_at_once(store: RedisStore, set
     """A change writes all that it changes, however many caps those are: none is journalled and not written."""
     capped = Plan(caps=(CapRule("members", "total", 50),))
     caller = Caller(store, Document({"capped": capped, "free": Plan()}))
-    drive(store.create_team(ACCOUNT, "a school", "m0", key("team"), cause=b""))
-    drive(caller.add(100))
-    drive(caller.set_plan("capped"))
-    drive(caller.deduct(1, member="m0"))
+    run_sync(store.create_team(ACCOUNT, "a school", "m0", key("team"), cause=b""))
+    run_sync(caller.add(100))
+    run_sync(caller.set_plan("capped"))
+    run_sync(caller.deduct(1, member="m0"))
     fields = fields_of(store)
     copies = {b"caps/member/m%d" % number: fields[b"caps/member/m0"] for number in range(1, 4500)}
     store.redis().hset(store.namespace.account(ACCOUNT).keys[0], mapping=dict[Any, Any](copies))
 
-    drive(caller.set_plan("free"))
+    run_sync(caller.set_plan("free"))
 
     left = fields_of(store)
     assert not [name for name in left if name.startswith(b"caps/")]
@@ -91,13 +91,13 @@ def test_a_team_of_any_size_is_described(store: RedisStore, set_clock: SetClock)
     """A description shows the plan's cap of every member, those who never spent among them."""
     document = Document({"capped": Plan(caps=(CapRule("members", "total", 50),))})
     caller = Caller(store, document)
-    drive(store.create_team(ACCOUNT, "a school", "m0", key("team"), cause=b""))
-    drive(caller.set_plan("capped"))
+    run_sync(store.create_team(ACCOUNT, "a school", "m0", key("team"), cause=b""))
+    run_sync(caller.set_plan("capped"))
     member = fields_of(store)[b"member/m0"]
     copies = {b"member/m%d" % number: member for number in range(1, 9000)}
     store.redis().hset(store.namespace.account(ACCOUNT).keys[0], mapping=dict[Any, Any](copies))
 
-    described = drive(caller.describe())
+    described = run_sync(caller.describe())
 
     assert len(described.caps) == 9000
 
@@ -111,33 +111,33 @@ def test_the_caps_of_a_plan_that_was_given_change_with_the_first_published_docum
     """Caps taken from a document that was never published are not those of the first one that is."""
     before = Document({"p": Plan(caps=(CapRule("account", "total", 500),))}, activation=0)
     caller = Caller(store, before)
-    drive(caller.add(1000))
-    drive(caller.set_plan("p"))
-    drive(caller.deduct(10))
+    run_sync(caller.add(1000))
+    run_sync(caller.set_plan("p"))
+    run_sync(caller.deduct(10))
     caller.document = before.next({"p": Plan(caps=(CapRule("account", "total", 100),))})
 
     with pytest.raises(CapReachedError) as refused:
-        drive(caller.deduct(Price(91, 1, 1), "too much"))
+        run_sync(caller.deduct(Price(91, 1, 1), "too much"))
 
     assert micro(refused.value.limit) == 100
-    drive(caller.deduct(Price(90, 1, 1), "all of it"))
-    assert drive(caller.cap("total")) == (100, 0)
+    run_sync(caller.deduct(Price(90, 1, 1), "all of it"))
+    assert run_sync(caller.cap("total")) == (100, 0)
 
 
 def test_a_refund_of_what_was_cleared_makes_no_room_in_a_rolling_cap(store: RedisStore, set_clock: SetClock) -> None:
     """What a rolling cap counts at a time never falls below nothing: what is spent then counts whole."""
     caller = Caller(store)
-    drive(caller.add(1000))
-    cap = drive(caller.set_cap("day", 100, rolling=True))
-    drive(caller.deduct(50, "before"))
+    run_sync(caller.add(1000))
+    cap = run_sync(caller.set_cap("day", 100, rolling=True))
+    run_sync(caller.deduct(50, "before"))
     charge = last_charge(store)
-    drive(store.clear_cap(ACCOUNT, "account", cap.cap_id, key("clear"), cause=b""))
-    drive(caller.deduct(30, "after"))
+    run_sync(store.clear_cap(ACCOUNT, "account", cap.cap_id, key("clear"), cause=b""))
+    run_sync(caller.deduct(30, "after"))
     refund(store, charge, None, "back")
 
-    drive(caller.deduct(100, "the limit"))
+    run_sync(caller.deduct(100, "the limit"))
 
-    assert drive(caller.cap("day")) == (100, 0)
+    assert run_sync(caller.cap("day")) == (100, 0)
     assert_fold(store)
 
 
@@ -145,11 +145,11 @@ def test_a_refund_of_what_was_cleared_makes_no_room_in_a_rolling_cap(store: Redi
 def test_a_cap_gives_back_exactly_what_was_refunded(store: RedisStore, set_clock: SetClock, charged: int) -> None:
     """The share that a cap gets back is exact where part and charge multiply to more than a double holds."""
     caller = Caller(store)
-    drive(caller.add(2**53 - 1))
-    drive(caller.set_cap("total", 2**53 - 1))
-    drive(caller.set_cap("total", 2**53 - 1, scope="model/m"))
+    run_sync(caller.add(2**53 - 1))
+    run_sync(caller.set_cap("total", 2**53 - 1))
+    run_sync(caller.set_cap("total", 2**53 - 1, scope="model/m"))
     part = charged // 3 * 2 + 1
-    drive(caller.deduct(charged, models=(("m", part),)))
+    run_sync(caller.deduct(charged, models=(("m", part),)))
     charge = last_charge(store)
 
     refunded = 0
@@ -157,10 +157,10 @@ def test_a_cap_gives_back_exactly_what_was_refunded(store: RedisStore, set_clock
         amount = charged // 31 + number * 7
         refund(store, charge, amount, f"back {number}")
         refunded += amount
-        assert drive(caller.cap("total")) == (charged - refunded, 0)
-        assert drive(caller.cap("total", "model/m")) == (part - part * refunded // charged, 0)
+        assert run_sync(caller.cap("total")) == (charged - refunded, 0)
+        assert run_sync(caller.cap("total", "model/m")) == (part - part * refunded // charged, 0)
     refund(store, charge, None, "the rest")
-    assert drive(caller.cap("total")) == drive(caller.cap("total", "model/m")) == (0, 0)
+    assert run_sync(caller.cap("total")) == run_sync(caller.cap("total", "model/m")) == (0, 0)
 
 
 # What fell due.
@@ -169,17 +169,17 @@ def test_a_cap_gives_back_exactly_what_was_refunded(store: RedisStore, set_clock
 def test_a_description_counts_what_expired_leases_charged_their_members(store: RedisStore, set_clock: SetClock) -> None:
     """What members spent by leases that have expired is shown before anything writes it, whosever leases they were."""
     caller = Caller(store)
-    drive(store.create_team(ACCOUNT, "a team", "ann", key("team"), cause=b""))
-    drive(store.set_member(ACCOUNT, "bob", "member", key("bob"), cause=b""))
-    drive(caller.add(100))
+    run_sync(store.create_team(ACCOUNT, "a team", "ann", key("team"), cause=b""))
+    run_sync(store.set_member(ACCOUNT, "bob", "member", key("bob"), cause=b""))
+    run_sync(caller.add(100))
     for number, member in enumerate(("ann", "bob", "ann", "bob"), 1):
-        drive(caller.reserve(f"l{number}", number, terms(on_expiry="charge"), member=member))
+        run_sync(caller.reserve(f"l{number}", number, terms(on_expiry="charge"), member=member))
     set_clock(MINUTE_MS)
 
-    shown = drive(caller.describe())
+    shown = run_sync(caller.describe())
 
     assert shown.team is not None
     assert {member.user: micro(member.spent) for member in shown.team.members} == {"ann": 4, "bob": 6}
-    drive(store.sweep_partition(0))
-    assert drive(caller.describe()).team == shown.team
+    run_sync(store.sweep_partition(0))
+    assert run_sync(caller.describe()).team == shown.team
     assert_fold(store)

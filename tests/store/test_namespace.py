@@ -9,7 +9,7 @@ import pytest
 from ducto_redis import AsyncCreditManager
 from ducto_redis.engine.operation import Operation
 from ducto_redis.errors import RecoveryNeededError
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import MemoryStore
 from ducto_redis.store.contract import NamespaceState
 from tests.servers import Server
@@ -31,9 +31,9 @@ def test_somebody_creates_it_while_we_look(looked_at: int) -> None:
         return await run(operation)
 
     store.run = run_and_create  # type: ignore[method-assign]
-    state = drive(store.read_namespace())
+    state = run_sync(store.read_namespace())
     assert state is (NamespaceState.OPEN if looked_at < 4 else NamespaceState.MISSING)
-    assert drive(store.read_namespace()) is NamespaceState.OPEN
+    assert run_sync(store.read_namespace()) is NamespaceState.OPEN
 
 
 async def test_emptied_under_a_manager(start_valkey: Callable[..., Server]) -> None:

@@ -15,7 +15,7 @@ from ducto_redis.engine.entry import LEASE_CHANGE, LeaseRecord
 from ducto_redis.engine.state import AccountState
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import RedisStore
 from ducto_redis.testing import assert_fold, read_journal
 from ducto_redis.testing.caller import Caller
@@ -53,14 +53,14 @@ def store(server_url: str, namespace: str) -> Iterator[RedisStore]:
     """A store on the server that the processes use."""
     store = RedisStore(server_url, namespace=namespace, partitions=4, blocking=True, timeout_seconds=30)
     yield store
-    drive(store.close())
+    run_sync(store.close())
 
 
 @pytest.fixture
 def funded(store: RedisStore) -> RedisStore:
     """The same, with a namespace and an account that has credits."""
-    drive(store.create_namespace())
-    drive(add(store, CREDITS))
+    run_sync(store.create_namespace())
+    run_sync(add(store, CREDITS))
     return store
 
 
@@ -121,7 +121,7 @@ def test_deduct(funded: RedisStore, server_url: str, namespace: str) -> None:
     """What all processes together were admitted is exactly what there was."""
     admitted = race(server_url, namespace, "spend")
     assert sum(admitted) == CREDITS
-    assert drive(numbers_of(funded)) == (0, 0, 0)
+    assert run_sync(numbers_of(funded)) == (0, 0, 0)
     assert_never_overspent(funded)
     assert_fold(funded)
 
@@ -131,12 +131,12 @@ def test_leases(funded: RedisStore, server_url: str, namespace: str) -> None:
     held = race(server_url, namespace, "work_with_leases")
     assert all(held)
     for partition in funded.partitions():
-        drive(funded.sweep_partition(partition))
+        run_sync(funded.sweep_partition(partition))
     entries = read_journal(funded, ACCOUNT)
     assert sum(entry.operation == "reserve" for entry in entries) == sum(held)
     operations = {entry.operation for entry in entries}
     assert operations >= {"add_credits", "reserve", "extend", "settle", "release", "expire"}
-    balance, holds, _ = drive(numbers_of(funded))
+    balance, holds, _ = run_sync(numbers_of(funded))
     assert (balance, holds) == (CREDITS - sum(-entry.balance_change for entry in entries[1:]), 0)
     assert_never_overspent(funded)
     assert_fold(funded)
@@ -145,7 +145,7 @@ def test_leases(funded: RedisStore, server_url: str, namespace: str) -> None:
 def test_one_budget(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
     """However many spend inside one run, all together never spend more than it held, and at no moment hold more."""
     budget = 500
-    drive(reserve(funded, RUN, budget, terms(ttl_ms=HOUR_MS)))
+    run_sync(reserve(funded, RUN, budget, terms(ttl_ms=HOUR_MS)))
     charged = race(server_url, namespace, "work_inside")
     assert 0 < sum(charged) <= budget
     assert sum(charged) > budget * 0.9, "there was work for more than all of it"
@@ -159,8 +159,8 @@ def test_one_budget(funded: RedisStore, server_url: str, namespace: str, tmp_pat
         assert spent + sum(leases.values()) == budget, entry
         assert min(leases.values()) >= 0, entry
     assert spent == sum(charged)
-    assert micro(drive(funded.release(ACCOUNT, RUN, cause=b"")).amount) == budget - spent
-    assert drive(numbers_of(funded)) == (CREDITS - spent, 0, CREDITS - spent)
+    assert micro(run_sync(funded.release(ACCOUNT, RUN, cause=b"")).amount) == budget - spent
+    assert run_sync(numbers_of(funded)) == (CREDITS - spent, 0, CREDITS - spent)
     assert_never_overspent(funded)
     assert_proved(funded, tmp_path)
 
@@ -169,7 +169,7 @@ def test_the_same_keys_from_everywhere(funded: RedisStore, server_url: str, name
     """A charge that every process makes under the same key is made once."""
     made = race(server_url, namespace, "share_keys")
     assert sum(made) == SHARED_KEYS
-    assert drive(numbers_of(funded)) == (CREDITS - SHARED_KEYS, 0, CREDITS - SHARED_KEYS)
+    assert run_sync(numbers_of(funded)) == (CREDITS - SHARED_KEYS, 0, CREDITS - SHARED_KEYS)
     assert_fold(funded)
 
 
@@ -191,19 +191,19 @@ def test_killed_processes(funded: RedisStore, server_url: str, namespace: str) -
         for left, process in enumerate(reversed(json.loads(racers.stdout.readline()))):
             seen = client.xlen(journal)
             while (length := client.xlen(journal)) < seen + 50:
-                drive(add(funded, 20, f"more {left} {length}"))
+                run_sync(add(funded, 20, f"more {left} {length}"))
             os.kill(process, signal.SIGKILL)
         assert racers.wait() == 1
     assert_never_overspent(funded)
     assert_fold(funded)
-    _, _, available = drive(numbers_of(funded))
-    drive(deduct(funded, available, "all that nobody holds"))
+    _, _, available = run_sync(numbers_of(funded))
+    run_sync(deduct(funded, available, "all that nobody holds"))
     assert_fold(funded)
 
 
 def test_first_requests(store: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
     """Accounts whose first requests come from everywhere at once are opened once each, with one bonus and one plan."""
-    drive(store.create_namespace())
+    run_sync(store.create_namespace())
     charged = race(server_url, namespace, "first_requests")
     entries = read_journal(store)
     opened = [entry for entry in entries if entry.operation == "open_account"]
@@ -220,10 +220,10 @@ def test_first_requests(store: RedisStore, server_url: str, namespace: str, tmp_
 def test_caps(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
     """All processes together spend what a cap allows, to the last micro-credit, and at no moment more."""
     caller, limit = Caller(funded), CREDITS // 2
-    drive(caller.set_cap("total", limit))
+    run_sync(caller.set_cap("total", limit))
     charged = race(server_url, namespace, "spend_capped")
     assert sum(charged) == limit
-    (cap,) = drive(caller.describe()).caps
+    (cap,) = run_sync(caller.describe()).caps
     assert (micro(cap.used), micro(cap.held)) == (limit, 0)
     used = held = 0
     leases: dict[str, int] = {}
@@ -243,12 +243,12 @@ def test_caps(funded: RedisStore, server_url: str, namespace: str, tmp_path: Pat
 def test_members(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
     """What members spent, each of them and together, is what was charged, whoever came and went meanwhile."""
     caller, limit = Caller(funded), 300
-    drive(funded.create_team(ACCOUNT, "a team", "owner", key("founded"), cause=b""))
+    run_sync(funded.create_team(ACCOUNT, "a team", "owner", key("founded"), cause=b""))
     for member in MEMBERS:
-        drive(funded.set_member(ACCOUNT, member, "member", key(member), cause=b""))
-    drive(caller.set_cap("total", limit, scope=f"member/{MEMBERS[0]}"))
+        run_sync(funded.set_member(ACCOUNT, member, "member", key(member), cause=b""))
+    run_sync(caller.set_cap("total", limit, scope=f"member/{MEMBERS[0]}"))
     charged = race(server_url, namespace, "spend_as_members")
-    team = drive(caller.describe()).team
+    team = run_sync(caller.describe()).team
     assert team is not None
     spent = {member.user: micro(member.spent) for member in (*team.members, *team.removed)}
     assert sum(spent.values()) == sum(charged)
@@ -265,8 +265,8 @@ def test_members(funded: RedisStore, server_url: str, namespace: str, tmp_path: 
 def test_refunds(funded: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
     """Charges that everybody refunds in parts come back to the last micro-credit, and not one more than was charged."""
     caller = Caller(funded)
-    drive(caller.add(100, "a bonus", type="bonus", priority=1))
-    charged = [drive(caller.deduct(60, f"charge {number}")) for number in range(4)]
+    run_sync(caller.add(100, "a bonus", type="bonus", priority=1))
+    charged = [run_sync(caller.deduct(60, f"charge {number}")) for number in range(4)]
     refunded = race(server_url, namespace, "refund_the_same")
     by_charge = dict.fromkeys((charge.transaction_id for charge in charged), 0)
     for entry in read_journal(funded, ACCOUNT):
@@ -274,7 +274,7 @@ def test_refunds(funded: RedisStore, server_url: str, namespace: str, tmp_path: 
             by_charge[entry.read_details().refund_of] += entry.amount
     assert sum(by_charge.values()) == sum(refunded)
     assert max(by_charge.values()) <= 60
-    assert drive(numbers_of(funded))[0] == CREDITS + 100 - 4 * 60 + sum(refunded)
+    assert run_sync(numbers_of(funded))[0] == CREDITS + 100 - 4 * 60 + sum(refunded)
     assert_proved(funded, tmp_path)
 
 
@@ -296,21 +296,21 @@ def test_concurrency(funded: RedisStore, server_url: str, namespace: str, tmp_pa
 
 def test_grants_that_expire(store: RedisStore, server_url: str, namespace: str, tmp_path: Path) -> None:
     """Sweepers that run beside each other, and beside the leases that rest on what they sweep, expire it once."""
-    drive(store.create_namespace())
+    run_sync(store.create_namespace())
     caller = Caller(store)
-    drive(caller.add(500, "pool"))
-    now_ms = round(drive(caller.describe()).now.timestamp() * 1000)
+    run_sync(caller.add(500, "pool"))
+    now_ms = round(run_sync(caller.describe()).now.timestamp() * 1000)
     for number in range(20):
-        drive(caller.add(100, f"{number}", type="bonus", expires_ms=now_ms + HOUR_MS + number))
+        run_sync(caller.add(100, f"{number}", type="bonus", expires_ms=now_ms + HOUR_MS + number))
     for lease in range(STEPS):
-        drive(caller.reserve(f"{lease}", 10, terms(ttl_ms=DAY_MS)))
+        run_sync(caller.reserve(f"{lease}", 10, terms(ttl_ms=DAY_MS)))
     went = race(server_url, namespace, "sweep_and_settle")
     later = store_of(server_url, namespace, clock_offset_ms=2 * HOUR_MS)
     entries = read_journal(store, ACCOUNT)
     expired = -sum(entry.balance_change for entry in entries if entry.operation == "expire_grant")
     charged = sum(entry.charged for entry in entries)
     assert sum(went) <= expired
-    assert drive(numbers_of(later)) == (500 + 2000 - expired - charged, 0, 500 + 2000 - expired - charged)
-    assert [grant for grant in drive(caller.at(later).describe()).grants if grant.number] == []
-    drive(later.close())
+    assert run_sync(numbers_of(later)) == (500 + 2000 - expired - charged, 0, 500 + 2000 - expired - charged)
+    assert [grant for grant in run_sync(caller.at(later).describe()).grants if grant.number] == []
+    run_sync(later.close())
     assert_proved(store, tmp_path)

@@ -8,7 +8,7 @@ from types import TracebackType
 from ducto_redis.journal import LedgerWorker
 from ducto_redis.ledger import Ledger
 from ducto_redis.manager import AsyncCreditManager, CreditManager
-from ducto_redis.run_sync import drive
+from ducto_redis.run_sync import run_sync
 from ducto_redis.store import store_from_url
 from ducto_redis.store.contract import journalled
 from ducto_redis.store.embedded import EmbeddedServer
@@ -66,7 +66,7 @@ class Machinery:
 
     def _start_worker(self, stack: ExitStack) -> None:
         store = store_from_url(self.redis_url, namespace=NAMESPACE, blocking=True)
-        stack.callback(lambda: drive(store.close()))
+        stack.callback(lambda: run_sync(store.close()))
         worker = LedgerWorker(store, self.ledger)
         worker.start_thread()
         stack.callback(worker.join, _STOP_SECONDS)
