@@ -1,12 +1,14 @@
 """Dead letters of event workers, for people to read."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from msgspec import Struct
 
 from ducto_redis.delivery.streams import EventStore, EventStreams
 from ducto_redis.engine.entry import UnreadableEntryError
+from ducto_redis.engine.ids import entry_ms
+from ducto_redis.engine.text import time_of
 from ducto_redis.journal.dead_letters import DeadLetter, DeadLetters
 from ducto_redis.journal.group import Group
 from ducto_redis.store.contract import CreditStore, journalled
@@ -44,7 +46,7 @@ def _read(streams: EventStreams, letter: DeadLetter) -> EventLetter:
     except UnreadableEntryError:
         events = []
     return EventLetter(
-        given_up_at=datetime.fromtimestamp(int(letter.letter_id.partition("-")[0]) / 1000, UTC),
+        given_up_at=time_of(entry_ms(letter.letter_id)),
         account=events[0].account if events else "",
         event_types=[event.type.value for event in events],
         event_ids=[event.event_id for event in events],

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from ducto_redis.delivery.streams import EventStreams, listen
 from ducto_redis.engine.entry import UnreadableEntryError
+from ducto_redis.engine.ids import entry_ms
 from ducto_redis.events.types import CreditEvent
 from ducto_redis.store.contract import CreditStore, journalled
 
@@ -60,7 +61,7 @@ class EventTail:
                     events.extend(self._streams.read(number, entry_id.decode(), next(iter(fields.values()))))
                 except UnreadableEntryError:
                     self.unreadable += 1
-            if len(entries) == _AT_A_TIME and int(self._positions[number].partition("-")[0]) < until_ms:
+            if len(entries) == _AT_A_TIME and entry_ms(self._positions[number]) < until_ms:
                 unfinished.append(number)
         return events, unfinished
 

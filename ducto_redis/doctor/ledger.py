@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ducto_redis.display import counted
 from ducto_redis.doctor.findings import Finding
+from ducto_redis.engine.ids import split_entry_id
 from ducto_redis.errors import CreditError
 from ducto_redis.run_sync import run_sync
 from ducto_redis.store import JournalledStore
@@ -54,8 +55,7 @@ def _head(ledger: "Ledger", store: JournalledStore, empty: bool) -> Finding:
     ahead, behind = [], []
     for partition in store.partitions():
         position = ledger.position(store.namespace.name, partition)
-        milliseconds, _, number = position.entry_id.partition("-") if position else ("0", "-", "0")
-        written, end = (int(milliseconds), int(number)), ends.get(partition, (0, 0))
+        written, end = split_entry_id(position.entry_id) if position else (0, 0), ends.get(partition, (0, 0))
         if written > end:
             ahead.append(str(partition))
         elif written < end:

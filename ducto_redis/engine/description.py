@@ -4,10 +4,10 @@ Their form is that of `lua/lib/extended.lua` and the pieces that it names.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from ducto_redis.engine.operation import DEFAULT_PRIORITY
+from ducto_redis.engine.text import LIST_SEPARATOR, RECORD_SEPARATOR, time_of
 from ducto_redis.money import from_micro
 from ducto_redis.results import (
     AccountDescription,
@@ -19,8 +19,6 @@ from ducto_redis.results import (
     TeamMember,
 )
 
-_RECORD_SEPARATOR = "\x1f"
-_LIST_SEPARATOR = "\x1e"
 _CAPS = "caps"
 _GRANT = "grant/"
 _MEMBER = "member/"
@@ -48,11 +46,11 @@ def describe(account: str, parts: Sequence[str]) -> AccountDescription:
     )
     return AccountDescription(
         account=account,
-        now=_time(now_ms),
+        now=time_of(now_ms),
         balance=balance,
         frozen=fields["frozen"],
         plan=plan,
-        plan_assigned_at=_time(assigned_ms) if plan else None,
+        plan_assigned_at=time_of(assigned_ms) if plan else None,
         time_zone=time_zone,
         allowance=_allowance(account, plan, fields.get("period", "")),
         grants=_grants(fields, balance_micro),
@@ -62,21 +60,17 @@ def describe(account: str, parts: Sequence[str]) -> AccountDescription:
     )
 
 
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
 def _plan(text: str) -> tuple[str, int, str]:
     if not text:
         return "", 0, ""
-    plan, assigned_ms, time_zone, _, _ = text.split(_RECORD_SEPARATOR)
+    plan, assigned_ms, time_zone, _, _ = text.split(RECORD_SEPARATOR)
     return plan, int(assigned_ms), time_zone
 
 
 def _allowance(account: str, plan: str, text: str) -> AllowanceStatus:
     if not text or not plan:
         return AllowanceStatus(account=account, plan=plan or None)
-    _, start_ms, end_ms, limit, rolled, used, held = map(int, text.split(_RECORD_SEPARATOR))
+    _, start_ms, end_ms, limit, rolled, used, held = map(int, text.split(RECORD_SEPARATOR))
     return AllowanceStatus(
         account=account,
         plan=plan or None,
@@ -85,8 +79,8 @@ def _allowance(account: str, plan: str, text: str) -> AllowanceStatus:
         held=from_micro(held),
         remaining=from_micro(max(0, limit + rolled - used - held)),
         rolled_over=from_micro(rolled),
-        period_start=_time(start_ms),
-        period_end=_time(end_ms),
+        period_start=time_of(start_ms),
+        period_end=time_of(end_ms),
     )
 
 
@@ -95,7 +89,7 @@ def _grants(fields: dict[str, str], balance: int) -> tuple[Grant, ...]:
     pool = balance
     for name, text in fields.items():
         if name.startswith(_GRANT):
-            remaining, expires_ms, priority, credits_type, amount, added_ms = text.split(_RECORD_SEPARATOR)
+            remaining, expires_ms, priority, credits_type, amount, added_ms = text.split(RECORD_SEPARATOR)
             pool -= int(remaining)
             grants.append(
                 Grant(
@@ -104,8 +98,8 @@ def _grants(fields: dict[str, str], balance: int) -> tuple[Grant, ...]:
                     amount=from_micro(int(amount)),
                     remaining=from_micro(int(remaining)),
                     priority=int(priority),
-                    expires_at=_time(int(expires_ms)) if expires_ms != "0" else None,
-                    added_at=_time(int(added_ms)),
+                    expires_at=time_of(int(expires_ms)) if expires_ms != "0" else None,
+                    added_at=time_of(int(added_ms)),
                 )
             )
     before = sum(grant.priority <= DEFAULT_PRIORITY for grant in grants)
@@ -126,8 +120,8 @@ def _grants(fields: dict[str, str], balance: int) -> tuple[Grant, ...]:
 
 def _caps(account: str, scope: str, text: str, now_ms: int) -> list[CapStatus]:
     caps = []
-    for record in text.split(_LIST_SEPARATOR)[1:]:
-        parts = record.split(_RECORD_SEPARATOR)
+    for record in text.split(LIST_SEPARATOR)[1:]:
+        parts = record.split(RECORD_SEPARATOR)
         cap_id, source, window, rolling, action, time_zone = parts[:6]
         limit, used, held, start_ms, end_ms = map(int, parts[6:11])
         raised, raised_until_ms = parts[11], int(parts[12])
@@ -148,9 +142,9 @@ def _caps(account: str, scope: str, text: str, now_ms: int) -> list[CapStatus]:
                 used=from_micro(used),
                 held=from_micro(held),
                 remaining=from_micro(max(0, limit - used - held)),
-                window_start=_time(start_ms) if calendar else None,
-                window_end=_time(end_ms) if calendar else None,
-                raised_until=_time(raised_until_ms) if raised else None,
+                window_start=time_of(start_ms) if calendar else None,
+                window_end=time_of(end_ms) if calendar else None,
+                raised_until=time_of(raised_until_ms) if raised else None,
             )
         )
     return caps
@@ -161,12 +155,12 @@ def _team(balance: Balance, fields: dict[str, str], caps: Sequence[CapStatus]) -
     for name, text in fields.items():
         if name.startswith(_MEMBER):
             user = name.removeprefix(_MEMBER)
-            role, joined_ms, spent = text.split(_RECORD_SEPARATOR)
+            role, joined_ms, spent = text.split(RECORD_SEPARATOR)
             members.append(
                 TeamMember(
                     user=user,
                     role=role,
-                    joined_at=_time(int(joined_ms)),
+                    joined_at=time_of(int(joined_ms)),
                     spent=_credits(spent),
                     caps=tuple(cap for cap in caps if cap.scope == name),
                 )

@@ -10,13 +10,12 @@ from typing import Any
 from msgspec import Struct
 
 from ducto_redis.engine.cause import Cause, decode_cause
+from ducto_redis.engine.ids import entry_ms, format_transaction_id
+from ducto_redis.engine.text import ITEM_SEPARATOR, LIST_SEPARATOR, RECORD_SEPARATOR
 
 ENTRY_FIELD = b"entry"
 _SEPARATOR = "\t"
 _HEAD = 11
-_RECORD_SEPARATOR = "\x1f"
-_LIST_SEPARATOR = "\x1e"
-_ITEM_SEPARATOR = "\x1d"
 _LEASE_PARTS = 14
 _GROUND_PARTS = 7
 _GROUND_PARTS_INSIDE = 9
@@ -70,12 +69,12 @@ class JournalEntry(Struct, frozen=True):
     @property
     def transaction_id(self) -> str:
         """Partition, epoch and entry id: `3-1-1700000000000-0`."""
-        return f"{self.partition}-{self.epoch}-{self.entry_id}"
+        return format_transaction_id(self.partition, self.epoch, self.entry_id)
 
     @property
     def time_ms(self) -> int:
         """The time of the change, in milliseconds since 1970, by the server's clock."""
-        return int(self.entry_id.partition("-")[0])
+        return entry_ms(self.entry_id)
 
     def read_cause(self) -> Cause:
         """Return the cause, decoded. Raises msgspec.DecodeError where it is none."""
@@ -164,7 +163,7 @@ class Details(Struct, frozen=True, omit_defaults=True):
     at_ms: int = 0
 
     @classmethod
-    def decode(cls, text: str, separator: str = _RECORD_SEPARATOR) -> "Details":
+    def decode(cls, text: str, separator: str = RECORD_SEPARATOR) -> "Details":
         """Read the details of an entry. Raises UnreadableEntryError."""
         if not text:
             return _NO_DETAILS
@@ -189,7 +188,7 @@ class Details(Struct, frozen=True, omit_defaults=True):
         single |= {"refund_of": self.refund_of, "lost": str(self.lost or ""), "late": "1" if self.late else ""}
         single["at"] = str(self.at_ms or "")
         pairs += [(name, value) for name, value in single.items() if value]
-        return _RECORD_SEPARATOR.join(chain.from_iterable(pairs))
+        return RECORD_SEPARATOR.join(chain.from_iterable(pairs))
 
 
 def _read_details(pairs: Iterable[tuple[str, str]]) -> Details:
@@ -261,13 +260,13 @@ class LeaseGrounds(Struct, frozen=True):
         """Read the grounds of a lease's record. Raises UnreadableEntryError."""
         if not text:
             return _NO_GROUNDS
-        parts = text.split(_LIST_SEPARATOR)
+        parts = text.split(LIST_SEPARATOR)
         if len(parts) not in (_GROUND_PARTS, _GROUND_PARTS_INSIDE):
             raise UnreadableEntryError(
                 f"the grounds of a lease have {_GROUND_PARTS} or {_GROUND_PARTS_INSIDE} parts, got {len(parts)}"
             )
-        models = parts[4].split(_ITEM_SEPARATOR) if parts[4] else []
-        parents = parts[7].split(_ITEM_SEPARATOR) if len(parts) > _GROUND_PARTS and parts[7] else []
+        models = parts[4].split(ITEM_SEPARATOR) if parts[4] else []
+        parents = parts[7].split(ITEM_SEPARATOR) if len(parts) > _GROUND_PARTS and parts[7] else []
         try:
             return cls(
                 int(parts[0]),
@@ -276,7 +275,7 @@ class LeaseGrounds(Struct, frozen=True):
                 parts[3],
                 tuple((name, int(amount)) for name, amount in zip(models[::2], models[1::2], strict=True)),
                 _read_caps(parts[5]),
-                Details.decode(parts[6], _ITEM_SEPARATOR),
+                Details.decode(parts[6], ITEM_SEPARATOR),
                 tuple((name, int(created)) for name, created in zip(parents[::2], parents[1::2], strict=True)),
                 _read_caps(parts[8]) if len(parts) > _GROUND_PARTS else (),
             )
@@ -285,7 +284,7 @@ class LeaseGrounds(Struct, frozen=True):
 
 
 def _read_caps(text: str) -> tuple[CapPart, ...]:
-    parts = text.split(_ITEM_SEPARATOR) if text else []
+    parts = text.split(ITEM_SEPARATOR) if text else []
     return tuple(
         CapPart(cap_id, int(amount), scope)
         for scope, cap_id, amount in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
@@ -321,7 +320,7 @@ class LeaseRecord(Struct, frozen=True):
     @classmethod
     def decode(cls, text: str) -> "LeaseRecord":
         """Read a record. Raises UnreadableEntryError."""
-        parts = text.split(_RECORD_SEPARATOR)
+        parts = text.split(RECORD_SEPARATOR)
         if len(parts) != _LEASE_PARTS:
             raise UnreadableEntryError(f"a lease record has {_LEASE_PARTS} parts, got {len(parts)}")
         state, *numbers = parts[:7]

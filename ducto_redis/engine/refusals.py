@@ -1,10 +1,11 @@
 """The words with which scripts refuse, and the errors that they are: the only place that maps one to the other."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from ducto_redis.display import format_credits
+from ducto_redis.engine.text import RECORD_SEPARATOR, time_of
 from ducto_redis.errors import (
     AccountFrozenError,
     CapNotFoundError,
@@ -54,7 +55,7 @@ class _Refused(NamedTuple):
 
 
 def _time(milliseconds: str) -> datetime | None:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC) if milliseconds not in ("", "0") else None
+    return time_of(int(milliseconds)) if milliseconds not in ("", "0") else None
 
 
 def _insufficient(refused: _Refused) -> Exception:
@@ -106,7 +107,9 @@ def _too_many_leases(refused: _Refused) -> Exception:
 
 def _terms(refused: _Refused) -> Exception:
     plan, assigned_ms, time_zone, now_ms, windows = refused.details
-    return TermsNeeded(plan, int(assigned_ms), time_zone, int(now_ms), windows.split("\x1f") if windows else ())
+    return TermsNeeded(
+        plan, int(assigned_ms), time_zone, int(now_ms), windows.split(RECORD_SEPARATOR) if windows else ()
+    )
 
 
 def _refund_exceeds(refused: _Refused) -> Exception:
@@ -124,11 +127,11 @@ def _refund_exceeds(refused: _Refused) -> Exception:
 
 def _no_cap(refused: _Refused) -> Exception:
     _, cap_id, caps = refused.details
-    return CapNotFoundError(refused.account, cap_id, caps.split("\x1f") if caps else ())
+    return CapNotFoundError(refused.account, cap_id, caps.split(RECORD_SEPARATOR) if caps else ())
 
 
 def _past(refused: _Refused) -> Exception:
-    now = datetime.fromtimestamp(int(refused.details[0]) / 1000, UTC)
+    now = time_of(int(refused.details[0]))
     return ConfigError(f"the time is over already: by the server's clock it is {now.isoformat()}")
 
 

@@ -1,13 +1,14 @@
 """Readers of scripts' replies: each returns a result, or raises the error of a refusal."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypedDict
 
 from ducto_redis.engine.description import describe
 from ducto_redis.engine.entry import Details, LeaseGrounds, LeaseRecord
+from ducto_redis.engine.ids import format_transaction_id
 from ducto_redis.engine.operation import Operation, Page, PartitionRecord, PricingState, Sweep
+from ducto_redis.engine.text import time_of
 from ducto_redis.money import from_micro
 from ducto_redis.results import (
     ZERO,
@@ -62,16 +63,14 @@ def _credits(micro: bytes) -> Decimal:
 
 
 def _transaction(operation: Operation[Any], parts: Sequence[bytes]) -> str:
-    return f"{operation.partition}-{parts[1].decode()}-{parts[2].decode()}"
-
-
-def _time(milliseconds: bytes | int) -> datetime:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+    return format_transaction_id(operation.partition, parts[1].decode(), parts[2].decode())
 
 
 def read_add(operation: Operation[AddResult], reply: bytes) -> AddResult:
     expires_ms = int(operation.args[9])
-    return AddResult(**_change(operation, operation.parts(reply)), expires_at=_time(expires_ms) if expires_ms else None)
+    return AddResult(
+        **_change(operation, operation.parts(reply)), expires_at=time_of(expires_ms) if expires_ms else None
+    )
 
 
 def read_adjust(operation: Operation[AdjustResult], reply: bytes) -> AdjustResult:
@@ -104,7 +103,7 @@ def read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveRe
     return ReserveResult(
         **_change(operation, parts),
         lease_id=operation.lease_id,
-        expires_at=_time(parts[8]),
+        expires_at=time_of(int(parts[8])),
         version=int(parts[9]),
         allowance_consumed=ZERO if parts[6] == b"0" else _credits(parts[6]),
         warnings=_warnings(Details.decode(parts[7].decode())) if parts[7] else (),
@@ -164,7 +163,7 @@ def read_renew(operation: Operation[RenewResult], reply: bytes) -> RenewResult:
         transaction_id=_transaction(operation, parts),
         account=operation.account,
         lease_id=operation.lease_id,
-        expires_at=_time(parts[3]),
+        expires_at=time_of(int(parts[3])),
         replayed=parts[0] == b"replayed",
     )
 
@@ -204,8 +203,8 @@ def read_leases(operation: Operation[Page], reply: list[bytes]) -> Page:
                 amount=from_micro(record.amount),
                 operation_type=record.operation_type,
                 owner=record.owner,
-                created_at=_time(record.created_ms),
-                expires_at=_time(record.expires_ms),
+                created_at=time_of(record.created_ms),
+                expires_at=time_of(record.expires_ms),
                 age_seconds=(now - record.created_ms) / 1000,
                 version=record.version,
                 metadata=record.metadata,
@@ -227,7 +226,7 @@ def read_lease(operation: Operation[LeaseStatus | None], reply: list[bytes]) -> 
             account=operation.account,
             state=reply[4].decode(),
             amount=from_micro(int(amount)),
-            transaction_id=f"{operation.partition}-{epoch}-{entry_id}",
+            transaction_id=format_transaction_id(operation.partition, epoch, entry_id),
         )
     record = LeaseRecord.decode(reply[3].decode())
     return LeaseStatus(
@@ -235,8 +234,8 @@ def read_lease(operation: Operation[LeaseStatus | None], reply: list[bytes]) -> 
         account=operation.account,
         state="open" if record.state == "open" and record.expires_ms > int(reply[1]) else "expired",
         amount=from_micro(record.amount),
-        transaction_id=f"{operation.partition}-{reply[2].decode()}-{record.entry_id}",
-        expires_at=_time(record.expires_ms),
+        transaction_id=format_transaction_id(operation.partition, reply[2].decode(), record.entry_id),
+        expires_at=time_of(record.expires_ms),
         metadata=record.metadata,
     )
 
@@ -277,12 +276,16 @@ def read_partition(_: Operation[PartitionRecord | None], reply: list[bytes]) -> 
 
 def read_published(operation: Operation[PricingVersion], reply: bytes) -> PricingVersion:
     parts = operation.parts(reply)
-    return PricingVersion(version=int(parts[3]), activation=int(parts[4]), active=True, published_at=_time(parts[5]))
+    return PricingVersion(
+        version=int(parts[3]), activation=int(parts[4]), active=True, published_at=time_of(int(parts[5]))
+    )
 
 
 def read_activated(operation: Operation[PricingVersion], reply: bytes) -> PricingVersion:
     parts = operation.parts(reply)
-    return PricingVersion(version=int(parts[1]), activation=int(parts[2]), active=True, published_at=_time(parts[3]))
+    return PricingVersion(
+        version=int(parts[1]), activation=int(parts[2]), active=True, published_at=time_of(int(parts[3]))
+    )
 
 
 def read_pricing(operation: Operation[PricingState], reply: list[bytes]) -> PricingState:
@@ -293,7 +296,7 @@ def read_pricing(operation: Operation[PricingState], reply: list[bytes]) -> Pric
         version=version,
         activation=int(reply[5]),
         active=version == active,
-        published_at=_time(reply[6]),
+        published_at=time_of(int(reply[6])),
         document=reply[7].decode(),
     )
     return PricingState(active, int(reply[2]), int(reply[3]), asked)

@@ -1,18 +1,17 @@
 """The facts of a journal entry, and its events."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from ducto_redis.engine.entry import JournalEntry, LeaseGrounds, LeaseRecord
 from ducto_redis.engine.ids import RESERVED_ACCOUNT
+from ducto_redis.engine.text import RECORD_SEPARATOR, time_of
 from ducto_redis.events.facts import Facts
 from ducto_redis.events.telling import TOLD, events_of
 from ducto_redis.events.types import CreditEvent
 from ducto_redis.money import from_micro
 from ducto_redis.results import CapWarning
 
-_FIELD_SEPARATOR = "\x1f"
 _TYPES = {"adjust_credits": "adjustment", "open_account": "signup_bonus"}
 
 
@@ -52,7 +51,7 @@ def facts_of(entry: JournalEntry) -> Facts | None:
                 "amount": from_micro(lease.amount),
                 "allowance": from_micro(grounds.allowance),
                 "operation_type": lease.operation_type,
-                "expires_at": _time(lease.expires_ms),
+                "expires_at": time_of(lease.expires_ms),
             }
         case "deduct":
             facts |= {"operation_type": cause.operation_type or "default"}
@@ -95,13 +94,9 @@ def facts_of(entry: JournalEntry) -> Facts | None:
 
 def _grant_facts(entry: JournalEntry, fields: dict[str, str]) -> dict[str, Any]:
     grant = fields.get(f"grant/{entry.seq}", "")
-    expires_ms = int(grant.split(_FIELD_SEPARATOR)[1]) if grant else 0
-    return {"expires_at": _time(expires_ms) if expires_ms else None}
+    expires_ms = int(grant.split(RECORD_SEPARATOR)[1]) if grant else 0
+    return {"expires_at": time_of(expires_ms) if expires_ms else None}
 
 
 def _plan(field: str) -> str | None:
-    return field.split(_FIELD_SEPARATOR)[0] or None
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return field.split(RECORD_SEPARATOR)[0] or None

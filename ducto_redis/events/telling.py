@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ducto_redis.engine.ids import new_id
+from ducto_redis.engine.ids import TransactionId, new_id
 from ducto_redis.events.facts import Facts
 from ducto_redis.events.types import (
     EVENT_DATA,
@@ -91,7 +91,7 @@ def event_of(
     return CreditEvent(
         type=event_type,
         account=account,
-        time=datetime.now(UTC) if transaction_id is None else _time_of(transaction_id),
+        time=datetime.now(UTC) if transaction_id is None else TransactionId.read(transaction_id).time,
         event_id=f"{event_id}:{which}" if which else event_id,
         data=data,
         transaction_id=transaction_id,
@@ -215,8 +215,3 @@ TOLD: Mapping[str, Callable[[Facts], Iterator[EventData]]] = {
     "activate_pricing": _pricing_activated,
 }
 """The events of each operation; the other operations have none."""
-
-
-def _time_of(transaction_id: str) -> datetime:
-    # partition-epoch-milliseconds-number: the server's time of the entry.
-    return datetime.fromtimestamp(int(transaction_id.split("-")[2]) / 1000, UTC)

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +9,7 @@ from msgspec import Struct
 
 from ducto_redis.engine.entry import JournalEntry, LeaseGrounds, LeaseRecord, UnreadableEntryError
 from ducto_redis.engine.state import AccountState
+from ducto_redis.engine.text import time_of
 from ducto_redis.explain.balance import BalanceExplanation
 from ducto_redis.explain.history_reader import HistoryReader
 from ducto_redis.explain.model import BalanceLine, BalanceMovement, LeaseHold
@@ -102,7 +102,7 @@ class BalanceHistory:
             self._movements.appendleft(
                 BalanceMovement(
                     transaction_id=entry.transaction_id,
-                    at=_time(entry.time_ms),
+                    at=time_of(entry.time_ms),
                     operation=entry.operation,
                     name=kind[1],
                     amount=from_micro(entry.balance_change),
@@ -141,7 +141,7 @@ class BalanceHistory:
             movements=tuple(self._movements),
             grants=described.grants,
             leases=tuple(holds),
-            since=None if self._first is None else _time(self._first.time_ms),
+            since=None if self._first is None else time_of(self._first.time_ms),
             adds_up=not self.problems,
             problems=tuple(self.problems),
             missing=tuple(self.missing),
@@ -263,8 +263,8 @@ def _hold(lease_id: str, record: LeaseRecord) -> LeaseHold:
         of_allowance=from_micro(of_allowance),
         operation_type=record.operation_type,
         owner=record.owner,
-        created_at=_time(record.created_ms),
-        expires_at=_time(record.expires_ms),
+        created_at=time_of(record.created_ms),
+        expires_at=time_of(record.expires_ms),
     )
 
 
@@ -279,7 +279,3 @@ def _listed(lease: Lease) -> LeaseHold:
         created_at=lease.created_at,
         expires_at=lease.expires_at,
     )
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -10,8 +10,9 @@ from ducto_redis.engine.description import describe
 from ducto_redis.engine.entry import LEASE_CHANGE, Details, JournalEntry, LeaseGrounds, UnreadableEntryError
 from ducto_redis.engine.ids import RESERVED_ACCOUNT
 from ducto_redis.engine.operation import CALLERS_KEY
+from ducto_redis.engine.text import time_of
 from ducto_redis.explain.history_reader import HistoryReader, lease_of
-from ducto_redis.explain.lease import lease_story, record_of, time_of
+from ducto_redis.explain.lease import lease_story, record_of
 from ducto_redis.explain.model import CapCount, RefundOf, Source
 from ducto_redis.explain.price import explain_price
 from ducto_redis.explain.transaction import Explanation

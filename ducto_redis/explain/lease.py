@@ -1,10 +1,10 @@
 """A lease from its reserve to its end, put together from its entries."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from ducto_redis.engine.entry import LEASE_CHANGE, JournalEntry, LeaseGrounds, LeaseRecord
+from ducto_redis.engine.text import time_of
 from ducto_redis.explain.history_reader import lease_of
 from ducto_redis.explain.model import LeaseState, LeaseStory
 from ducto_redis.money import from_micro
@@ -88,8 +88,3 @@ def _record_in(entry: JournalEntry, lease_id: str) -> LeaseRecord | None:
         if name == LEASE_CHANGE + lease_id and text:
             return LeaseRecord.decode(text)
     return None
-
-
-def time_of(milliseconds: int) -> datetime:
-    """Return milliseconds since 1970 as a time in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from msgspec import Struct
 from redis.exceptions import RedisError
 
+from ducto_redis.engine.ids import entry_ms
 from ducto_redis.errors import LedgerError, LedgerUnavailableError, RetryLaterError
 from ducto_redis.journal.consumer import JournalConsumer
 from ducto_redis.journal.group import LEDGER_GROUP
@@ -190,7 +191,7 @@ class LedgerWorker:
         self._database_error = None
         self._written += report.written
         self._unreadable += report.unreadable
-        self._last_commit_ms = int(entries[-1][0].partition("-")[0])
+        self._last_commit_ms = entry_ms(entries[-1][0])
         if report.unreadable:
             logger.error("%d entries of partition %d cannot be read, stored raw", report.unreadable, partition)
         if report.marked:

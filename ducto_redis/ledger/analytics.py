@@ -1,7 +1,7 @@
 """Analytics of spending, answered from roll-ups. See `Analytics`."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
 from typing import Any, TypeAlias, get_args
 from zoneinfo import ZoneInfo
@@ -20,6 +20,7 @@ from ducto_redis.analytics_results import (
     UsageGroup,
     UserSpend,
 )
+from ducto_redis.engine.text import EPOCH, MILLISECOND, milliseconds_from
 from ducto_redis.errors import ConfigError, TeamNotFoundError
 from ducto_redis.ledger.anomalies import Sensitivity, find_anomalies
 from ducto_redis.ledger.database import Database
@@ -34,8 +35,6 @@ from ducto_redis.windows import check_time_zone, window_bounds
 
 SPENDING = ("deduct", "settle", "expire", "release", "refund")
 _NAMES = ("entries", "charges", "charged", "allowance", "amount", "shortfall")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _MEASURES_LISTED = 20
 _TEAM_FIELD = "team"
 
@@ -281,8 +280,8 @@ class Analytics:
 def times(start: datetime | None, end: datetime | None) -> Times:
     """Return a period in milliseconds. Raises ConfigError."""
     period = (
-        BEGINNING_MS if start is None else max(BEGINNING_MS, _milliseconds(start)),
-        END_MS if end is None else min(END_MS, _milliseconds(end)),
+        BEGINNING_MS if start is None else max(BEGINNING_MS, milliseconds_from(_utc(start))),
+        END_MS if end is None else min(END_MS, milliseconds_from(_utc(end))),
     )
     if start is not None and end is not None and _utc(start) > _utc(end):
         raise ConfigError(f"a period must end after its start, not from {start.isoformat()} to {end.isoformat()}")
@@ -302,13 +301,8 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _milliseconds(moment: datetime) -> int:
-    # Rounded up: entries have whole milliseconds, so an entry before a fraction is outside a period that starts there.
-    return -((_EPOCH - _utc(moment)) // _MILLISECOND)
-
-
 def _at(milliseconds: int) -> datetime:
-    return _EPOCH + milliseconds * _MILLISECOND
+    return EPOCH + milliseconds * MILLISECOND
 
 
 class _Spend:

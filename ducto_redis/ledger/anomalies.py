@@ -1,20 +1,20 @@
 """Anomalies: hours in which an account was charged far more than usual."""
 
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from statistics import median
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Text, cast, func, select
 
 from ducto_redis.analytics_results import Anomaly
+from ducto_redis.engine.text import EPOCH
 from ducto_redis.errors import ConfigError
 from ducto_redis.ledger.rollups import HOUR_MS, HOURS_A_DAY, account_hours_in, partition_of, portions
 from ducto_redis.ledger.schema import account_hours, partition_hours, partitions
 from ducto_redis.money import Amount, from_micro, to_micro
 
 _CHARGING = ("deduct", "settle", "expire", "release")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # For a normal distribution, the median distance from the median times this is the standard deviation.
 _TO_DEVIATION = 1.4826
 _SMALLEST_SPREAD = 0.25
@@ -147,7 +147,7 @@ def _median_and_mad(values: list[int]) -> tuple[float, float]:
 def _anomaly(account: str, hour: int, charged: int, usual: float, spread: float) -> Anomaly:
     return Anomaly(
         account=account,
-        hour=_EPOCH + timedelta(hours=hour),
+        hour=EPOCH + timedelta(hours=hour),
         charged=from_micro(charged),
         usual=from_micro(round(usual)),
         spread=from_micro(round(spread)),

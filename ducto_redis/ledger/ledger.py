@@ -20,7 +20,7 @@ from ducto_redis.ledger.rows import (
     STATEMENT_COLUMNS,
     entry_of,
     ledger_entry_of,
-    parse_transaction_id,
+    place_of,
 )
 from ducto_redis.ledger.schema import accounts, entries, leases, partitions
 from ducto_redis.ledger.transaction_pages import is_before
@@ -186,7 +186,7 @@ class Ledger(EntryQueries):
             return [ledger_entry_of(row) for row in connection.execute(statement)]
 
     def _row(self, namespace: str, transaction_id: str, columns: Sequence[Any]) -> Any:
-        place = parse_transaction_id(transaction_id)
+        place = place_of(transaction_id)
         if place is None:
             return None
         partition, epoch, entry_ms, entry_seq = place

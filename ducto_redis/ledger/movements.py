@@ -11,14 +11,13 @@ from msgspec import Struct
 from sqlalchemy import Connection, tuple_
 
 from ducto_redis.engine.entry import LEASE_CHANGE, LeaseGrounds, LeaseRecord, UnreadableEntryError
+from ducto_redis.engine.ids import TransactionId, split_entry_id
 from ducto_redis.ledger.rows import (
     DEFAULT_OPERATION_TYPE,
     Movement,
-    Place,
     ReadEntry,
     name_of,
-    parse_transaction_id,
-    split_id,
+    place_of,
 )
 from ducto_redis.ledger.schema import entries, leases
 
@@ -74,7 +73,7 @@ def movement_of(read: ReadEntry, paid: Paid, origin: Origin | None) -> Movement:
         model, member = origin.model, member or origin.member
         operation_type = origin.operation_type if operation_type == DEFAULT_OPERATION_TYPE else operation_type
     allowance = details.allowance if entry.operation in _WITH_ALLOWANCE else 0
-    refund_of = details.refund_of if details.refund_of and parse_transaction_id(details.refund_of) else None
+    refund_of = details.refund_of if details.refund_of and place_of(details.refund_of) else None
     return Movement(
         model,
         operation_type,
@@ -98,21 +97,21 @@ def closes_expired_lease(read: ReadEntry) -> str | None:
     return next((name[len(LEASE_CHANGE) :] for name, _ in entry.changes if name.startswith(LEASE_CHANGE)), None)
 
 
-def origin_places(read: ReadEntry) -> list[Place]:
+def origin_places(read: ReadEntry) -> list[TransactionId]:
     """Return the possible places of the entry that this one goes back to: a refunded charge, an expired reserve."""
     entry = read.entry
     if entry.operation == "refund":
-        place = parse_transaction_id(read.details.refund_of)
+        place = place_of(read.details.refund_of)
         return [] if place is None else [place]
     if entry.operation == "expire" and entry.charged:
         for name, record in entry.changes:
             if name.startswith(LEASE_CHANGE) and record:
                 try:
-                    entry_ms, entry_seq = split_id(LeaseRecord.decode(record).entry_id)
+                    entry_ms, entry_seq = split_entry_id(LeaseRecord.decode(record).entry_id)
                 except ValueError:
                     return []
                 epochs = range(entry.epoch, max(-1, entry.epoch - _EPOCHS_BACK), -1)
-                return [(entry.partition, epoch, entry_ms, entry_seq) for epoch in epochs]
+                return [TransactionId(entry.partition, epoch, entry_ms, entry_seq) for epoch in epochs]
     return []
 
 
@@ -125,7 +124,7 @@ class References:
 
     def __init__(self, connection: Connection, namespace: str, reads: Iterable[ReadEntry]) -> None:
         closing: list[tuple[str, str]] = []
-        self._places: set[Place] = set()
+        self._places: set[TransactionId] = set()
         for read in reads:
             lease_id = closes_expired_lease(read)
             if lease_id is not None:
@@ -153,23 +152,25 @@ class References:
         return movement
 
 
-def first_origin(places: Iterable[Place], origins: Mapping[Place, Origin]) -> Origin | None:
+def first_origin(places: Iterable[TransactionId], origins: Mapping[TransactionId, Origin]) -> Origin | None:
     """Return the origin at the first of these places that has one, or None."""
     return next((origins[place] for place in places if place in origins), None)
 
 
-def stored_origins(connection: Connection, namespace: str, places: Collection[Place]) -> dict[Place, Origin]:
+def stored_origins(
+    connection: Connection, namespace: str, places: Collection[TransactionId]
+) -> dict[TransactionId, Origin]:
     """Return the origins at these places, as far as the ledger has them."""
     columns = (entries.c.partition, entries.c.epoch, entries.c.entry_ms, entries.c.entry_seq)
     named = (*columns, entries.c.model, entries.c.operation_type, entries.c.member)
-    found: dict[Place, Origin] = {}
+    found: dict[TransactionId, Origin] = {}
     for some in _portions(sorted(places)):
         rows = connection.execute(
             entries.select()
             .with_only_columns(*named)
             .where(entries.c.namespace == namespace, tuple_(*columns).in_(some))
         )
-        found |= {(row[0], row[1], row[2], row[3]): Origin(row[4], row[5], row[6]) for row in rows}
+        found |= {TransactionId(row[0], row[1], row[2], row[3]): Origin(row[4], row[5], row[6]) for row in rows}
     return found
 
 

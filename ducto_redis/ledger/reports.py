@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from ducto_redis.engine.ids import entry_ms, format_transaction_id
 from ducto_redis.engine.state import AccountState
 
 RawEntry: TypeAlias = tuple[str, bytes]
@@ -96,12 +97,12 @@ class LedgerEntry(Struct, frozen=True, kw_only=True):
     @property
     def transaction_id(self) -> str:
         """Partition, epoch and entry id: `3-1-1700000000000-0`."""
-        return f"{self.partition}-{self.epoch}-{self.entry_id}"
+        return format_transaction_id(self.partition, self.epoch, self.entry_id)
 
     @property
     def time_ms(self) -> int:
         """The time of the change, in milliseconds since 1970."""
-        return int(self.entry_id.partition("-")[0])
+        return entry_ms(self.entry_id)
 
 
 class AccountFailure(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from ducto_redis.engine.cause import USAGE_FIELDS
 from ducto_redis.engine.entry import Details, JournalEntry, UnreadableEntryError, decode_entry
-from ducto_redis.engine.ids import ACCOUNT_BYTES, check_id
+from ducto_redis.engine.ids import ACCOUNT_BYTES, TransactionId, check_id, split_entry_id
 from ducto_redis.errors import InvalidIdError
 from ducto_redis.ledger.reports import LedgerEntry
 from ducto_redis.ledger.schema import entries
@@ -29,9 +29,6 @@ SIGNUP_BONUS = "signup_bonus"
 """The type of a new account's first credits."""
 _COUNTED_FIELDS = frozenset(("balance", "held"))
 _PLACE_FIELDS = frozenset(("epoch", "seq"))
-
-Place: TypeAlias = tuple[int, int, int, int]
-"""The parts of a transaction id: partition, epoch, and the two parts of the journal entry's id."""
 
 # Only a rebuild finds superseded entries.
 ENTRY_COLUMNS = tuple(column.name for column in entries.columns if column.name not in ("id", "superseded"))
@@ -183,7 +180,7 @@ def read_parts(entry: JournalEntry) -> ReadEntry:
         if abs(details.allowance) >= _LIMIT:
             raise UnreadableEntryError("a journal entry's allowance is out of range", account=entry.account)
     models = {model_of(usage) for usage in cause.usage}
-    entry_ms, entry_seq = split_id(entry.entry_id)
+    entry_ms, entry_seq = split_entry_id(entry.entry_id)
     return ReadEntry(
         entry,
         entry_ms,
@@ -266,19 +263,10 @@ def _account_of(text: bytes) -> str | None:
         return None
 
 
-def split_id(entry_id: str) -> tuple[int, int]:
-    """Return the milliseconds and the sequence of a stream entry's id."""
-    entry_ms, _, entry_seq = entry_id.partition("-")
-    return int(entry_ms), int(entry_seq)
-
-
-def parse_transaction_id(transaction_id: str) -> Place | None:
-    """Return the place of a transaction id, `<partition>-<epoch>-<entry id>`, or None if it is not valid."""
-    parts = transaction_id.split("-")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        return None
-    partition, epoch, entry_ms, entry_seq = map(int, parts)
-    return partition, epoch, entry_ms, entry_seq
+def place_of(transaction_id: str) -> TransactionId | None:
+    """Return the place of a transaction id, or None if it is not one that the ledger can hold."""
+    place = TransactionId.parse(transaction_id)
+    return place if place is not None and place.entry_seq < 10**18 else None
 
 
 def row_of(namespace: str, read: ReadEntry, balance_after: int, movement: Movement) -> tuple[Any, ...]:

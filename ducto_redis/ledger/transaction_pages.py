@@ -2,13 +2,13 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, select
 
 from ducto_redis.analytics_results import Transaction, TransactionPage
+from ducto_redis.engine.text import EPOCH, MILLISECOND
 from ducto_redis.errors import ConfigError
 from ducto_redis.ledger.history import OPERATIONS
 from ducto_redis.ledger.reports import LedgerEntry
@@ -18,7 +18,6 @@ from ducto_redis.money import from_micro
 from ducto_redis.suggestions import did_you_mean
 
 _LIMIT = 2**53
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _WithMetadata(msgspec.Struct):
@@ -110,7 +109,7 @@ def _transaction_of(entry: LedgerEntry) -> Transaction:
     return Transaction(
         transaction_id=entry.transaction_id,
         account=entry.account,
-        at=_EPOCH + timedelta(milliseconds=entry.time_ms),
+        at=EPOCH + entry.time_ms * MILLISECOND,
         operation=entry.operation,
         amount=from_micro(entry.amount),
         balance_change=from_micro(entry.balance_change),

@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, insert, select
 
 from ducto_redis.engine.entry import LEASE_CHANGE, UnreadableEntryError
+from ducto_redis.engine.ids import split_entry_id
 from ducto_redis.engine.state import AccountState
 from ducto_redis.ledger.movements import REFERRING, References
 from ducto_redis.ledger.rebuilding import (
@@ -27,7 +28,6 @@ from ducto_redis.ledger.rows import (
     account_or_none,
     read_entry,
     row_of,
-    split_id,
 )
 from ducto_redis.ledger.schema import entries, leases, partitions, unreadable
 from ducto_redis.ledger.sql import delete_rows, insert_into, insert_rows, run, select_accounts
@@ -211,7 +211,7 @@ def _store_raw(
 ) -> int:
     stored = 0
     for it in unreadables:
-        entry_ms, entry_seq = split_id(it.entry_id)
+        entry_ms, entry_seq = split_entry_id(it.entry_id)
         row = {"namespace": namespace, "partition": partition, "entry_ms": entry_ms, "entry_seq": entry_seq}
         same = select(unreadable.c.text).where(*(unreadable.c[name] == value for name, value in row.items()))
         if it.text in connection.scalars(same).all():
@@ -249,7 +249,7 @@ def _advance(
     reads = [read for its in by_account.values() for read in its]
     epoch = max([position[0], *[read.entry.epoch for read in reads]])
     ids = [(read.entry_ms, read.entry_seq) for read in reads]
-    entry_ms, entry_seq = max([position[1:], *ids, *[split_id(it.entry_id) for it in unreadables]])
+    entry_ms, entry_seq = max([position[1:], *ids, *[split_entry_id(it.entry_id) for it in unreadables]])
     run(
         connection,
         f"UPDATE {partitions.name} SET epoch = ?, entry_ms = ?, entry_seq = ? WHERE namespace = ? AND partition = ?",

@@ -4,7 +4,7 @@ import re
 from binascii import b2a_base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ import msgspec
 from ducto_redis.engine.cause import Cause, encode_cause, encode_usages
 from ducto_redis.engine.ids import KEY_BYTES, METADATA_BYTES, NAME_BYTES, check_id, new_id
 from ducto_redis.engine.operation import CALLERS_KEY, DEFAULT_PRIORITY, OperationKey
+from ducto_redis.engine.text import EPOCH, MILLISECOND
 from ducto_redis.errors import (
     ConfigError,
     InvalidAmountError,
@@ -39,7 +40,6 @@ GRANT_KEY_KEPT_MS = 35 * _DAY_MS
 _LONGEST_TTL_SECONDS = 30 * 24 * 3600
 _LAST_PRIORITY = 1_000_000
 _REASON_BYTES = 512
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MADE_FOR_A_CALL = re.compile(r"call/[\w-]{16}", re.ASCII)
 
 
@@ -250,7 +250,7 @@ def expiry_to_ms(expires_at: datetime | None) -> int:
         raise ConfigError(f"expires_at is a datetime, not {expires_at!r:.40}")
     if expires_at.utcoffset() is None:
         expires_at = expires_at.replace(tzinfo=UTC)
-    return max(1, (expires_at - _EPOCH) // timedelta(milliseconds=1))  # 0 would be never
+    return max(1, (expires_at - EPOCH) // MILLISECOND)  # 0 would be never
 
 
 def floor_to_micro(floor: Amount) -> int:

@@ -1,11 +1,11 @@
 """Refunds, corrections of balances by hand, and freezing of accounts."""
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 from ducto_redis.engine.entry import JournalEntry
+from ducto_redis.engine.ids import TransactionId
 from ducto_redis.engine.operation import Charge
 from ducto_redis.errors import ConfigError, InvalidAmountError, RefundError, TransactionNotFoundError
 from ducto_redis.manager.arguments import (
@@ -22,7 +22,6 @@ from ducto_redis.money import Amount, to_micro
 from ducto_redis.results import AccountChange, AdjustResult, RefundResult
 
 _REFUNDABLE = ("deduct", "settle")
-_TRANSACTION = re.compile(r"(\d{1,5})-(\d{1,16})-(\d{1,16}-\d{1,20})", re.ASCII)
 
 
 class Corrections(ManagerBase):
@@ -165,18 +164,17 @@ class Corrections(ManagerBase):
         )
 
     async def _entry(self, transaction_id: str) -> JournalEntry:
-        parts = _TRANSACTION.fullmatch(transaction_id) if isinstance(transaction_id, str) else None
-        if parts is None:
+        place = TransactionId.parse(transaction_id) if isinstance(transaction_id, str) else None
+        if place is None:
             raise RefundError(
                 "a transaction id consists of partition, epoch and journal entry, such as '3-1-1700000000000-0', not"
                 f" {transaction_id!r:.80}"
             )
-        partition, epoch, entry_id = int(parts[1]), int(parts[2]), parts[3]
         entry = None
-        if partition < self.store.namespace.partitions:
-            entry = await self.store.read_entry(partition, entry_id)
+        if place.partition < self.store.namespace.partitions:
+            entry = await self.store.read_entry(place.partition, place.entry_id)
         ledger = self.ledger
-        if (entry is None or entry.epoch != epoch) and ledger is not None:
+        if (entry is None or entry.epoch != place.epoch) and ledger is not None:
             namespace = self.store.namespace.name
             entry = await self._in_thread(lambda: ledger.entry(namespace, transaction_id))
         if entry is None or entry.transaction_id != transaction_id:

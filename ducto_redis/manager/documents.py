@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from ducto_redis.engine.entry import JournalEntry
+from ducto_redis.engine.text import milliseconds_from
 from ducto_redis.errors import ConfigError, PricingVersionNotFoundError
 from ducto_redis.manager.arguments import GRANT_KEY_KEPT_MS, operation_key
 from ducto_redis.manager.base import ManagerBase
@@ -16,8 +17,6 @@ from ducto_redis.pricing.replay import PricingReplay, Replay
 from ducto_redis.results import PricingVersion
 
 _WAIT_SECONDS = 10.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Documents(ManagerBase):
@@ -159,4 +158,4 @@ def _take(replay: Replay, page: Iterable[JournalEntry], engines: Mapping[int, Pr
 def _milliseconds(time: datetime, what: str) -> int:
     if not isinstance(time, datetime) or time.tzinfo is None:
         raise ConfigError(f"{what} is a datetime with a time zone, such as datetime.now(UTC), not {time!r:.60}")
-    return -(-(time - _EPOCH) // _MILLISECOND)
+    return milliseconds_from(time)

@@ -1,9 +1,9 @@
 """Explanations of transactions and balances."""
 
-import re
 from typing import Literal
 
 from ducto_redis.engine.entry import JournalEntry
+from ducto_redis.engine.ids import TransactionId
 from ducto_redis.errors import TransactionNotFoundError
 from ducto_redis.explain.balance import BalanceExplanation
 from ducto_redis.explain.balance_history import BalanceHistory, of_ledger, read_history
@@ -12,7 +12,6 @@ from ducto_redis.explain.history_reader import HistoryReader
 from ducto_redis.explain.transaction import Explanation
 from ducto_redis.manager.base import ManagerBase
 
-_TRANSACTION = re.compile(r"(\d{1,5})-(\d{1,16})-(\d{1,16}-\d{1,20})", re.ASCII)
 _WAIT_SECONDS = 10.0
 
 
@@ -71,13 +70,12 @@ class Explaining(ManagerBase):
             await self._in_thread(lambda: self._ledger_access.wait(_WAIT_SECONDS))
 
     async def _find_entry(self, transaction_id: str) -> tuple[JournalEntry, Literal["journal", "ledger"]]:
-        parts = _TRANSACTION.fullmatch(transaction_id) if isinstance(transaction_id, str) else None
-        if parts is None:
+        place = TransactionId.parse(transaction_id) if isinstance(transaction_id, str) else None
+        if place is None:
             raise TransactionNotFoundError(str(transaction_id)[:200])
-        partition, epoch, entry_id = int(parts[1]), int(parts[2]), parts[3]
-        if partition < self.store.namespace.partitions:
-            found = await self.store.read_entry(partition, entry_id)
-            if found is not None and found.epoch == epoch:
+        if place.partition < self.store.namespace.partitions:
+            found = await self.store.read_entry(place.partition, place.entry_id)
+            if found is not None and found.epoch == place.epoch:
                 return found, "journal"
         ledger = self.ledger
         if ledger is not None:

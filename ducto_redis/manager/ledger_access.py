@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from ducto_redis.engine.ids import TransactionId, split_entry_id
 from ducto_redis.errors import ConfigError, LedgerError, StoreUnavailableError
 from ducto_redis.store.contract import CreditStore, journalled
 
@@ -87,8 +88,8 @@ class LedgerAccess:
 
     def wait_for_transaction(self, transaction_id: str, timeout_seconds: float) -> None:
         """Wait until the ledger holds a transaction. Raises LedgerError if it takes longer."""
-        partition, _, entry_id = transaction_id.split("-", 2)
-        self._wait_until(int(partition), _order(entry_id), time.monotonic() + timeout_seconds)
+        place = TransactionId.read(transaction_id)
+        self._wait_until(place.partition, (place.entry_ms, place.entry_seq), time.monotonic() + timeout_seconds)
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait until the ledger holds everything that is in the journal now.
@@ -108,7 +109,7 @@ class LedgerAccess:
     def _wait_until(self, partition: int, end: tuple[int, int], deadline: float) -> None:
         ledger, namespace = self._ledger, self._store.namespace.name
         assert ledger is not None
-        while (position := ledger.position(namespace, partition)) is None or _order(position.entry_id) < end:
+        while (position := ledger.position(namespace, partition)) is None or split_entry_id(position.entry_id) < end:
             if time.monotonic() > deadline:
                 raise LedgerError(
                     f"the ledger has not read partition {partition} up to {end[0]}-{end[1]} in time: is `ducto worker`"
@@ -124,11 +125,6 @@ def _engine_errors() -> Iterator[None]:
         yield
     except RedisError as error:
         raise StoreUnavailableError(f"the engine could not be asked: {error}") from error
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
 
 
 def ledger_for(redis_url: str, ledger_url: str | None) -> "Ledger | None":

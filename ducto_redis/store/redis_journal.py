@@ -1,5 +1,6 @@
 """The journal of a store whose data is in a Redis, as consumers see it."""
 
+from ducto_redis.engine.ids import split_entry_id
 from ducto_redis.store.contract import JournalledStore
 
 
@@ -18,7 +19,7 @@ class RedisJournal(JournalledStore):
         for partition in self.partitions():
             journal = self.namespace.journal(partition)
             if client.exists(journal):
-                milliseconds, _, number = client.xinfo_stream(journal)["last-generated-id"].decode().partition("-")
-                if int(milliseconds):  # a journal that no entry was ever written to is there for its groups alone
-                    ends[partition] = (int(milliseconds), int(number))
+                end = split_entry_id(client.xinfo_stream(journal)["last-generated-id"].decode())
+                if end[0]:  # a journal that no entry was ever written to is there for its groups alone
+                    ends[partition] = end
         return ends

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from ducto_redis.engine.entry import JournalEntry
+from ducto_redis.engine.ids import TransactionId
 from ducto_redis.engine.operation import (
     DEFAULT_PRIORITY,
     PLAIN,
@@ -168,8 +169,8 @@ async def numbers_of(
 
 async def entry_of(store: CreditStore, result: Change | LeaseChange | RenewResult | AccountChange) -> JournalEntry:
     """The journal entry of a change."""
-    partition, _, entry_id = result.transaction_id.split("-", 2)
-    entry = await store.read_entry(int(partition), entry_id)
+    place = TransactionId.read(result.transaction_id)
+    entry = await store.read_entry(place.partition, place.entry_id)
     assert entry is not None, f"there is no entry {result.transaction_id}"
     assert entry.transaction_id == result.transaction_id
     return entry

@@ -5,7 +5,7 @@ import pytest
 from ducto_redis.engine.operation import PLAIN, Conditions
 from ducto_redis.errors import InsufficientCreditsError
 from ducto_redis.testing.caller import Caller
-from ducto_redis.testing.calls import DAY_MS, HOUR_MS, KNOWN, MINUTE_MS, add, micro, terms
+from ducto_redis.testing.calls import DAY_MS, HOUR_MS, KNOWN, MINUTE_MS, add, entry_of, micro, terms
 from ducto_redis.testing.inspection import read_journal
 from ducto_redis.testing.opening import ConformanceTests, OpenStore
 
@@ -235,10 +235,7 @@ class GrantExpiryConformance(ConformanceTests):
         await caller.reserve("a lease", 200, terms(ttl_ms=DAY_MS))
         later = caller.at(await open_store(clock_offset_ms=3 * HOUR_MS))
         settled = await later.settle("a lease", 120)
-        entry = await later.store.read_entry(
-            later.store.namespace.partition_of(later.account), settled.transaction_id.split("-", 2)[2]
-        )
-        assert entry is not None
+        entry = await entry_of(later.store, settled)
         assert [(part.type, part.amount) for part in entry.read_details().grants] == [("expiring", 100), ("later", 20)]
         assert await later.numbers() == (0, 0, 0)
 

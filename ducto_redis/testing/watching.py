@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import structs
 
+from ducto_redis.engine.ids import TransactionId
 from ducto_redis.engine.operation import PLAIN, Conditions
 from ducto_redis.errors import CreditError, RepriceLease, StalePricing, TermsNeeded
 from ducto_redis.results import AccountDescription, Change, Lease
@@ -95,8 +96,8 @@ class WatchedStore:
         return call
 
     async def _check_change(self, name: str, result: Any, before: "_Look", after: "_Look") -> None:
-        partition, _, entry_id = result.transaction_id.split("-", 2)
-        entry = await self.inner.read_entry(int(partition), entry_id)
+        place = TransactionId.read(result.transaction_id)
+        entry = await self.inner.read_entry(place.partition, place.entry_id)
         assert entry is not None, f"{name} has no entry"
         assert entry.operation in ENTRIES[name], f"the entry of {name}"
         assert (entry.account, entry.transaction_id) == (result.account, result.transaction_id)
