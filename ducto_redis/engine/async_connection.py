@@ -54,21 +54,16 @@ class AsyncConnection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = monotonic()
 
-    def send(self, command: bytes, deadline: float, before: bytes = b"") -> Awaitable[Any]:
+    def send(self, command: bytes, deadline: float, before: bytes = b"", *, has_room: bool = False) -> Awaitable[Any]:
         """Send a command; awaited, it is the reply. `before` goes before it, and its reply is dropped.
+
+        A caller that was given room, `has_room`, does not wait for it again.
 
         Raises:
             ConnectionLostError, TimedOutError
         """
-        if self._is_crowded or len(self._in_flight) >= MOST_IN_FLIGHT:
+        if not has_room and (self._is_crowded or len(self._in_flight) >= MOST_IN_FLIGHT):
             return self._send_when_there_is_room(command, deadline, before)
-        return self._send(command, deadline, before)
-
-    async def _send_when_there_is_room(self, command: bytes, deadline: float, before: bytes) -> Any:
-        await self._wait_for_room(deadline)
-        return await self._send(command, deadline, before)
-
-    def _send(self, command: bytes, deadline: float, before: bytes) -> asyncio.Future[Any]:
         if self.lost is not None:
             raise ConnectionLostError(self.lost)
         if not self._unsent:
@@ -84,6 +79,10 @@ class AsyncConnection(asyncio.Protocol):
         if self._watch is None:
             self._watch = self.loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
         return reply
+
+    async def _send_when_there_is_room(self, command: bytes, deadline: float, before: bytes) -> Any:
+        await self._wait_for_room(deadline)
+        return await self.send(command, deadline, before, has_room=True)
 
     def abort(self, reason: str) -> None:
         """Close it at once, and fail what is under way."""

@@ -129,8 +129,9 @@ class Link(ABC):
             try:
                 if node is None:
                     node = await self._discovered(slot, deadline)
-                if self._breakers or self._without_evalsha:
-                    self._prepare(call, node)
+                breaker = self._breakers.get(node)
+                if (breaker is not None and breaker.is_open) or self._without_evalsha:
+                    self._prepare(call, node, breaker)
                 reply = await self.exchange(node, call.command, deadline, asking=call.asking is not None)
             except HandshakeRefusedError as error:
                 raise _unreachable(operation, str(error)) from error
@@ -166,9 +167,8 @@ class Link(ABC):
             raise ConnectionLostError("no node holds the account's slot")
         return node
 
-    def _prepare(self, call: "_Call", node: Node) -> None:
+    def _prepare(self, call: "_Call", node: Node, breaker: Breaker | None) -> None:
         """Refuse what an open breaker does not admit, and send the script's text where its SHA is not taken."""
-        breaker = self._breakers.get(node)
         if breaker is not None and breaker.is_open and not call.attempts:  # what has begun goes on
             _check_admitted(breaker, node, call.operation)
         if node in self._without_evalsha:
