@@ -6,8 +6,8 @@ the account id behind its length in bytes, so that no account can spell another'
 Per account:
     <ns>:{tag}:account:<n>:<account>                    hash    balance, held, seq, epoch, due, activation
     <ns>:{tag}:leases:<n>:<account>                     hash    lease id -> record
-    <ns>:{tag}:operation:<n>:<account>:<operation key>  string  fingerprint and first answer, expires
-    <ns>:{tag}:closed:<n>:<account>:<lease id>          string  how the lease was closed and the answer, expires
+    <ns>:{tag}:operation:<n>:<account>:<operation key>  string  fingerprint and first result, expires
+    <ns>:{tag}:closed:<n>:<account>:<lease id>          string  how the lease was closed and the result, expires
     <ns>:{tag}:value:<n>:<account>:<name>               string  a value that is kept beside the account, expires
 Per partition:
     <ns>:{tag}:meta                    hash        namespace id, state, epoch, partitions, registered groups

@@ -26,7 +26,7 @@ class OperationKey(Struct, frozen=True):
 
     Attributes:
         text: `key/<the caller's idempotency key>`, or `call/<random>` for a call without one.
-        kept_ms: how long the first answer is remembered.
+        kept_ms: how long the first result is remembered.
         fingerprint: of what the caller passed; empty where only the call itself can repeat the key.
     """
 

@@ -91,7 +91,7 @@ class Operations:
     def __init__(self, namespace: Namespace, scripts: Scripts, *, journal_limit: int = DEFAULT_JOURNAL_LIMIT) -> None:
         self.namespace = namespace
         self.scripts = scripts
-        self._by_name = dict(scripts)
+        self._scripts = dict(scripts)
         self.journal_limit = journal_limit
 
     # Credits
@@ -206,7 +206,7 @@ class Operations:
             encode_conditions(conditions),
             int(dry_run),
         )
-        script = self._by_name["reserve"]
+        script = self._scripts["reserve"]
         return Operation(script, keys.partition, all_keys, args, read_reserve, account, lease_id, lease_id)
 
     def settle(
@@ -251,7 +251,7 @@ class Operations:
         """Read the state of a lease; the result is None where there is none of that id. Errors: RecoveryNeeded."""
         keys = self.namespace.account(account)
         all_keys = (*keys.keys, keys.closed(lease_id))
-        script = self._by_name["find_lease"]
+        script = self._scripts["find_lease"]
         return Operation(script, keys.partition, all_keys, (account, lease_id), read_lease, account, None, lease_id)
 
     # Plans, spend caps, teams
@@ -341,7 +341,7 @@ class Operations:
         keys = self.namespace.reserved
         args = (RESERVED_ACCOUNT, document, key.text, key.kept_ms, key.fingerprint, cause)
         return Operation(
-            self._by_name["publish_pricing"],
+            self._scripts["publish_pricing"],
             keys.partition,
             (*keys.keys, keys.operation(key.text)),
             args,
@@ -353,7 +353,7 @@ class Operations:
     def activate_pricing(self, version: int, *, cause: bytes) -> Operation[PricingVersion]:
         """Activate a published version. Errors: RecoveryNeeded, Config (no such version)."""
         keys, args = self.namespace.reserved, (RESERVED_ACCOUNT, version, cause)
-        script = self._by_name["activate_pricing"]
+        script = self._scripts["activate_pricing"]
         return Operation(script, keys.partition, keys.keys, args, read_activated, RESERVED_ACCOUNT)
 
     def read_pricing(self, version: int = 0, *, known: int = 0) -> Operation[PricingState]:
@@ -362,7 +362,7 @@ class Operations:
         Errors: RecoveryNeeded, PricingNotLoaded, Config (no such version).
         """
         keys, args = self.namespace.reserved, (RESERVED_ACCOUNT, version, known)
-        return Operation(self._by_name["read_pricing"], keys.partition, keys.keys, args, read_pricing, RESERVED_ACCOUNT)
+        return Operation(self._scripts["read_pricing"], keys.partition, keys.keys, args, read_pricing, RESERVED_ACCOUNT)
 
     # Beside the accounts
 
@@ -376,42 +376,42 @@ class Operations:
         keys = self.namespace.reserved if account is None else self.namespace.account(account)
         condition = ("always", b"") if replaces is None else ("only_if", replaces)
         return Operation(
-            self._by_name["keep_value"], keys.partition, (keys.value(name),), (value, ttl_ms, *condition), read_kept
+            self._scripts["keep_value"], keys.partition, (keys.value(name),), (value, ttl_ms, *condition), read_kept
         )
 
     def kept_value(self, account: str | None, name: str) -> Operation[bytes | None]:
         """Read a value that is kept beside an account; the result is None where there is none."""
         keys = self.namespace.reserved if account is None else self.namespace.account(account)
-        return Operation(self._by_name["kept_value"], keys.partition, (keys.value(name),), (), read_value)
+        return Operation(self._scripts["kept_value"], keys.partition, (keys.value(name),), (), read_value)
 
     def signal(self, account: str, event: bytes, *, unheard: bool = False) -> Operation[bool]:
         """Tell listeners that something was refused to an account. The result is whether somebody listens."""
         partition = self.namespace.partition_of(account)
         keys = (self.namespace.signals(partition), self.namespace.listening(partition))
         args = (event, _SIGNALS_KEPT, int(unheard))
-        return Operation(self._by_name["signal"], partition, keys, args, lambda _, reply: bool(reply))
+        return Operation(self._scripts["signal"], partition, keys, args, lambda _, reply: bool(reply))
 
     # Partitions
 
     def create_partition(self, partition: int, namespace_id: str, state: str) -> Operation[str]:
         """Write a partition's own record where there is none. The result is the namespace id that it holds."""
         keys, args = (self.namespace.meta(partition),), (namespace_id, self.namespace.partitions, state)
-        return Operation(self._by_name["create_partition"], partition, keys, args, read_text)
+        return Operation(self._scripts["create_partition"], partition, keys, args, read_text)
 
     def read_partition(self, partition: int) -> Operation[PartitionRecord | None]:
         """Read a partition's own record; the result is None where there is none."""
         keys = (self.namespace.meta(partition),)
-        return Operation(self._by_name["read_partition"], partition, keys, (), read_partition)
+        return Operation(self._scripts["read_partition"], partition, keys, (), read_partition)
 
     def due_accounts(self, partition: int, limit: int, skip: int = 0) -> Operation[list[str]]:
         """List the accounts of a partition on which something has fallen due."""
         keys = (self.namespace.due(partition),)
-        return Operation(self._by_name["due_accounts"], partition, keys, (limit, skip), read_accounts)
+        return Operation(self._scripts["due_accounts"], partition, keys, (limit, skip), read_accounts)
 
     def read_entry(self, partition: int, entry_id: str) -> Operation[JournalEntry | None]:
         """Read an entry of a partition's journal; the result is None where the journal does not hold it."""
         return Operation(
-            self._by_name["read_entry"],
+            self._scripts["read_entry"],
             partition,
             (self.namespace.journal(partition),),
             (entry_id,),
@@ -437,16 +437,16 @@ class Operations:
         keys = self.namespace.account(account)
         all_keys = (*keys.keys, keys.operation(key.text), *((keys.closed(lease_id),) if lease_id else ()))
         return Operation(
-            self._by_name[script], keys.partition, all_keys, args, read, account, key.for_callers, lease_id
+            self._scripts[script], keys.partition, all_keys, args, read, account, key.for_callers, lease_id
         )
 
     def _close(self, script: str, account: str, lease_id: str, args: Args, read: Read[R]) -> Operation[R]:
         """Return an operation that closes a lease, whose id is its key."""
         keys = self.namespace.account(account)
         all_keys = (*keys.keys, keys.closed(lease_id))
-        return Operation(self._by_name[script], keys.partition, all_keys, args, read, account, lease_id, lease_id)
+        return Operation(self._scripts[script], keys.partition, all_keys, args, read, account, lease_id, lease_id)
 
     def _look(self, script: str, account: str, args: Args, read: Read[R]) -> Operation[R]:
         """Return an operation that needs no key: it reads, or may be made any number of times."""
         keys = self.namespace.account(account)
-        return Operation(self._by_name[script], keys.partition, keys.keys, args, read, account)
+        return Operation(self._scripts[script], keys.partition, keys.keys, args, read, account)

@@ -132,7 +132,7 @@ def _no_cap(refused: _Refused) -> Exception:
 
 def _past(refused: _Refused) -> Exception:
     now = time_of(int(refused.details[0]))
-    return ConfigError(f"the time is over already: by the server's clock it is {now.isoformat()}")
+    return ConfigError(f"the time is in the past: the server's clock says {now.isoformat()}")
 
 
 def _conflict(refused: _Refused) -> Exception:

@@ -1,7 +1,7 @@
 """The contract between managers and engines.
 
 Amounts are integer micro-credits, times milliseconds, and both were checked by the manager. Every method that changes
-something can be repeated with the same key or lease id: it takes effect once, and the first answer is given again with
+something can be repeated with the same key or lease id: it takes effect once, and the first result is given again with
 `replayed` set. A refusal changes nothing. All methods are coroutines; those of a blocking store never suspend.
 """
 
@@ -169,7 +169,7 @@ class CreditStore(ABC):
         dry_run: bool = False,
     ) -> ReserveResult:
         """Open a lease if allowance and available credits together do not fall below its floor by it. The lease id is
-        the key. With `dry_run` nothing is written: the answer is what would be.
+        the key. With `dry_run` nothing is written: the result is what would be.
 
         With a parent among the conditions it is opened inside that lease: its hold is taken out of the parent's.
 

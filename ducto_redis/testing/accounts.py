@@ -31,8 +31,8 @@ from ducto_redis.testing.calls import (
     settle,
     terms,
 )
-from ducto_redis.testing.namespace import OPERATIONS
 from ducto_redis.testing.opening import ConformanceTests, OpenStore
+from ducto_redis.testing.operations import OPERATIONS
 
 STRANGE_ACCOUNTS = ["{a}", "}{", "a:b", "1:a", " ", "ü", "用户", "a'b\"c\\", "*", "😀", "x" * 256, "lease/1", "%s"]
 

@@ -8,8 +8,8 @@ from ducto_redis.errors import RecoveryNeededError
 from ducto_redis.store.contract import JournalledStore, NamespaceState
 from ducto_redis.testing.calls import ACCOUNT, add, deduct, numbers_of, reserve
 from ducto_redis.testing.inspection import dump, keys_of
-from ducto_redis.testing.namespace import LEASE, OPERATIONS
 from ducto_redis.testing.opening import ConformanceTests, OpenStore
+from ducto_redis.testing.operations import LEASE, OPERATIONS
 
 
 def metas(store: JournalledStore) -> list[dict[bytes, bytes]]:

@@ -11,33 +11,7 @@ from ducto_redis.errors import CreditError, RepriceLease, StalePricing, TermsNee
 from ducto_redis.results import AccountDescription, Change, Lease
 from ducto_redis.store.contract import CreditStore, JournalledStore
 from ducto_redis.testing.inspection import BY_ITSELF, Snapshot, dump
-
-WITHOUT_MARK = {"publish_pricing", "activate_pricing", "sweep_partition"}
-"""Operations whose results do not say whether they changed something."""
-READS = {"get_balance", "describe", "list_leases", "read_pricing", "read_entry", "find_lease", "kept_value"}
-ENTRIES = {
-    "add_credits": {"add_credits"},
-    "adjust_credits": {"adjust_credits"},
-    "refund": {"refund"},
-    "deduct": {"deduct"},
-    "reserve": {"reserve"},
-    "settle": {"settle"},
-    "release": {"release"},
-    "renew": {"renew"},
-    "extend": {"extend"},
-    "set_plan": {"set_plan"},
-    "set_cap": {"set_cap"},
-    "remove_cap": {"remove_cap"},
-    "raise_cap": {"raise_cap"},
-    "clear_cap": {"clear_cap"},
-    "freeze": {"freeze", "unfreeze"},
-    "create_team": {"create_team"},
-    "set_member": {"set_member"},
-    "publish_pricing": {"publish_pricing"},
-    "activate_pricing": {"activate_pricing"},
-    "sweep_partition": set(),
-}
-"""How the entry of each operation is called."""
+from ducto_redis.testing.operations import ENTRIES, READS, WITHOUT_MARK
 
 
 class WatchedStore:
