@@ -30,9 +30,10 @@ _METERED, _BARE = "metered", "bare"
 
 
 def middleware(setting: Setting) -> Iterator[Comparison]:
-    """Requests per second of a JSON answer and of a stream, in this process; one chunk; and JSON under uvicorn."""
+    """A JSON answer and a stream in this process, by the second; their processor time; and JSON under uvicorn."""
+    requests = setting.count(_FULL_REQUESTS)
     for work, full, stream in (
-        ("chat, JSON, in process", setting.count(_FULL_REQUESTS), 0),
+        ("chat, JSON, in process", requests, 0),
         (f"chat, stream of {CHUNKS} chunks, in process", setting.count(_FULL_STREAMS), CHUNKS),
     ):
         yield _comparison(
@@ -41,6 +42,15 @@ def middleware(setting: Setting) -> Iterator[Comparison]:
             partial(_in_process, setting, partial(_rate, request_body(chunks=stream), full), metered=False),
             None,
         )
+    yield Comparison(
+        work=f"chat, JSON, processor time of a request in process, {CONNECTIONS} at once",
+        unit="µs",
+        contenders=[
+            Contender(name, partial(_in_process, setting, partial(_processor, requests), metered=name == _METERED))
+            for name in (_METERED, _BARE)
+        ],
+        figures=[Figure(_METERED, _BARE, kind="overhead")],
+    )
     yield Comparison(
         work="a streamed chunk that carries no usage",
         unit="µs",
@@ -94,6 +104,15 @@ async def _rate(body: bytes, full: int, app: ASGIApp) -> float:
     start = perf_counter()
     await _calls(app, body, full)
     return full / (perf_counter() - start)
+
+
+async def _processor(full: int, app: ASGIApp) -> float:
+    """Microseconds of the processor for one JSON request, of 64 callers."""
+    body = request_body()
+    await _calls(app, body, max(1, full // 10))
+    start = process_time()
+    await _calls(app, body, full)
+    return (process_time() - start) / full * 1e6
 
 
 async def _chunk(setting: Setting, app: ASGIApp) -> float:

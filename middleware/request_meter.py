@@ -23,7 +23,7 @@ from ducto_redis.manager.repricing import PRICING_ERRORS
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.background import BackgroundJob, leave_open
 from ducto_redis.middleware.grace import Grace
-from ducto_redis.middleware.payer import Account, payer_of
+from ducto_redis.middleware.payer import Account, payer_of, payer_of_account
 from ducto_redis.middleware.recognisers.base import Charge
 from ducto_redis.money import to_micro
 from ducto_redis.payer import Payer
@@ -68,6 +68,8 @@ class RequestMeter:
         """Whether anything that was recorded is not as the answer reported it."""
         self.left_open = False
         """Whether the work goes on after its answer."""
+        self.ended = False
+        """Whether the application is done with the request: a hold that nobody would close can't be opened any more."""
         self.on_settled: Callable[[SettleResult | ReleaseResult | None], None] | None = None
         """Called with what happened when it closed; None where the charge waits."""
         self._manager = manager
@@ -85,7 +87,6 @@ class RequestMeter:
         self._operation_type = "default"
         self._shared: tuple[str, Mapping[str, Any]] | None = None
         self._unpaid_steps_micro = 0
-        self._ended = False
         self._closed = False
         self._closing: asyncio.Task[SettleResult | ReleaseResult | None] | None = None
 
@@ -100,7 +101,7 @@ class RequestMeter:
             found = self._account(self._scope)
             if not isinstance(found, str | Payer) and inspect.isawaitable(found):
                 found = await found
-            self.payer = payer_of(found)
+            self.payer = payer_of_account(found) if isinstance(found, str) else payer_of(found)
         return self.payer
 
     @property
@@ -146,7 +147,7 @@ class RequestMeter:
             CreditError: as `manager.reserve`. One that the endpoint lets through becomes the answer.
             NoAccountError: where nobody pays for the request.
         """
-        if self._ended:
+        if self.ended:
             raise RuntimeError("the answer has ended: nothing more can be held for this request")
         if self.estimate is not None:
             raise RuntimeError("this request's meter is open already: record() adds to what it charges")
@@ -180,7 +181,7 @@ class RequestMeter:
         self.opened = True
         if lease is not None and self._grace is not None and lease.version:
             self._grace.pricing_version = lease.version
-        if self._ended:
+        if self.ended:
             self._manager.settle_task(self.close_in_task())
             raise RuntimeError("the answer ended before its meter was open: await reserve() in the endpoint")
         return lease
@@ -236,10 +237,6 @@ class RequestMeter:
         """Have the meter leave the hold, when it closes, to the call that sees the work finished."""
         self._goes_on = charge
         self.left_open = True
-
-    def end(self) -> None:
-        """The application is done with the request: a hold that nobody would close can't be opened any more."""
-        self._ended = True
 
     async def close(self) -> SettleResult | ReleaseResult | None:
         """Charge what was recorded; release the hold where nothing was. The middleware does it when the answer ends.

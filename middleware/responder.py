@@ -128,7 +128,7 @@ class Responder:
         An application that fails before anything was passed gives its client an error, which costs nothing. But an
         answer that was held back when its client left is charged as far as it came.
         """
-        self._meter.end()
+        self._meter.ended = True
         if not self._ended and isinstance(interrupted_by, Exception) and not self.passed and not self._client.told:
             self._reading = None
         settling = self._settling or self._settle(complete=self._ended)
@@ -263,7 +263,10 @@ class Responder:
             start = self._without_length(start)
         self.passed = True
         send = self._client.send
-        await send(start if result is None else self._with_charge(start, result))
+        if result is not None:
+            charged = format_credits(result.amount) if isinstance(result, SettleResult) else "0"
+            start = self._with_headers(start, (CHARGED, charged), (REMAINING, format_credits(result.available)))
+        await send(start)
         for message in rest:
             await send(message)
         self._client.end()
@@ -311,10 +314,6 @@ class Responder:
         if lease is None:
             return start
         return self._with_headers(start, (RESERVED, format_credits(lease.amount)))
-
-    def _with_charge(self, start: Message, result: SettleResult | ReleaseResult) -> Message:
-        charged = format_credits(result.amount) if isinstance(result, SettleResult) else "0"
-        return self._with_headers(start, (CHARGED, charged), (REMAINING, format_credits(result.available)))
 
     def _with_headers(self, start: Message, *ours: tuple[bytes, str]) -> Message:
         headers = []

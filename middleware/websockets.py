@@ -186,7 +186,7 @@ class SocketSession:
         if meter is None:
             return
         try:
-            meter.end()
+            meter.ended = True
             await meter.close()
         except Exception:
             used = msgspec.json.encode(meter.recorded).decode()

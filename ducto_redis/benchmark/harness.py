@@ -44,19 +44,20 @@ class Figure(Struct, frozen=True):
     Attributes:
         contender: whose samples.
         limit: the contender that they are compared with; None for a figure that stands alone, in the comparison's unit.
-        kind: the ratio to the limit, or what the contender takes beyond it, in the comparison's unit.
+        kind: the ratio to the limit; what the contender takes beyond it, in the comparison's unit; or `overhead`, what
+            it takes beyond it, as a ratio to it.
         target: what it should be.
     """
 
     contender: str
     limit: str | None = None
-    kind: Literal["ratio", "difference"] = "ratio"
+    kind: Literal["ratio", "difference", "overhead"] = "ratio"
     target: Target | None = None
 
     @property
     def is_ratio(self) -> bool:
         """True where it has no unit."""
-        return self.limit is not None and self.kind == "ratio"
+        return self.limit is not None and self.kind != "difference"
 
 
 class Comparison(Struct, frozen=True):
@@ -93,7 +94,13 @@ class Outcome(Struct, frozen=True):
         if figure.limit is None:
             return list(samples)
         pairs = zip(samples, self.samples[figure.limit], strict=True)
-        return [sample / limit if figure.is_ratio else sample - limit for sample, limit in pairs]
+        match figure.kind:
+            case "ratio":
+                return [sample / limit for sample, limit in pairs]
+            case "difference":
+                return [sample - limit for sample, limit in pairs]
+            case "overhead":
+                return [(sample - limit) / limit for sample, limit in pairs]
 
     def value(self, figure: Figure) -> float:
         """Return the median of the rounds' figures."""

@@ -59,6 +59,8 @@ def encode_usages(usages: Sequence[UsageMetrics]) -> bytes:
     Raises:
         TypeError, ValueError: if it holds a value that JSON cannot.
     """
+    if len(usages) == 1:
+        return b'{"usage":[%b]}' % _encode_usage(usages[0])
     return b'{"usage":[%b]}' % b",".join([_encode_usage(usage) for usage in usages]) if usages else b""
 
 

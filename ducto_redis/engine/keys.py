@@ -37,9 +37,15 @@ _ACCOUNTS_KEPT = 65536
 
 
 class AccountKeys:
-    """The keys of one account that every operation on it takes, and its partition."""
+    """The keys of one account that every operation on it takes, and its partition.
 
-    __slots__ = ("_closed", "_operation", "_value", "keys", "partition")
+    Attributes:
+        partition: the partition of the account.
+        keys: the keys.
+        closed: the beginning of the key of a closed lease's record, which the lease's id follows.
+    """
+
+    __slots__ = ("_operation", "_value", "closed", "keys", "partition")
 
     def __init__(self, namespace: "Namespace", account: str, partition: int) -> None:
         name = account.encode()
@@ -53,16 +59,12 @@ class AccountKeys:
             namespace.meta(partition),
         )
         self._operation = namespace.key(partition, b"operation:" + suffix) + b":"
-        self._closed = namespace.key(partition, b"closed:" + suffix) + b":"
+        self.closed = namespace.key(partition, b"closed:" + suffix) + b":"
         self._value = namespace.key(partition, b"value:" + suffix) + b":"
 
     def operation(self, operation_key: str) -> bytes:
         """Return the key of an operation's record."""
         return self._operation + operation_key.encode()
-
-    def closed(self, lease_id: str) -> bytes:
-        """Return the key of a closed lease's record."""
-        return self._closed + lease_id.encode()
 
     def value(self, name: str) -> bytes:
         """Return the key of a value that is kept beside the account."""
@@ -88,7 +90,8 @@ class Namespace:
         self._prefixes = [
             b"%b:{%b}:" % (name.encode(), tag_of(partition, partitions)) for partition in range(partitions)
         ]
-        self._accounts: dict[str, AccountKeys] = {}
+        self.accounts = _Accounts(self)
+        """The keys of an account, by its id. Raises InvalidIdError where it is none."""
         self.reserved = AccountKeys(self, RESERVED_ACCOUNT, 0)
 
     def partition_of(self, account: str) -> int:
@@ -97,13 +100,7 @@ class Namespace:
 
     def account(self, account: str) -> AccountKeys:
         """Return the keys of an account. Raises InvalidIdError where it is none."""
-        keys = self._accounts.get(account)
-        if keys is None:
-            check_account(account)
-            if len(self._accounts) >= _ACCOUNTS_KEPT:
-                self._accounts.clear()
-            keys = self._accounts[account] = AccountKeys(self, account, self.partition_of(account))
-        return keys
+        return self.accounts[account]
 
     def key(self, partition: int, rest: bytes) -> bytes:
         """Return the key of that name in a partition."""
@@ -152,6 +149,21 @@ class Namespace:
     def workers(self, group: str) -> bytes:
         """Return the key of the live workers of a consumer group."""
         return self.key(0, b"workers:" + group.encode())
+
+
+class _Accounts(dict[str, AccountKeys]):
+    """The keys of the accounts that were asked for, made at the first time: no call is made for them later."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__()
+        self._namespace = namespace
+
+    def __missing__(self, account: str) -> AccountKeys:
+        check_account(account)
+        if len(self) >= _ACCOUNTS_KEPT:
+            self.clear()
+        keys = self[account] = AccountKeys(self._namespace, account, self._namespace.partition_of(account))
+        return keys
 
 
 def tag_of(partition: int, partitions: int) -> bytes:

@@ -125,7 +125,7 @@ class Link(ABC):
         call = _Call(operation, slot, deadline, self.times_closed)
         while True:
             at_once = False
-            node = call.asking or self.topology.node_of(slot)
+            node = call.asking or self.topology.only or self.topology.node_of(slot)
             try:
                 if node is None:
                     node = await self._discovered(slot, deadline)

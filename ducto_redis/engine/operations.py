@@ -184,10 +184,10 @@ class Operations:
         MemberNotFound, ConcurrencyLimit, CapReached, InsufficientCredits, InvalidAmount, JournalFull; with a parent
         also those of renew, of the parent, RepriceLease, Config (too deep).
         """
-        keys = self.namespace.account(account)
-        all_keys = (*keys.keys, keys.closed(lease_id))
+        keys = self.namespace.accounts[account]
+        all_keys = (*keys.keys, keys.closed + lease_id.encode())
         if conditions.parent:
-            all_keys += (keys.closed(conditions.parent),)
+            all_keys += (keys.closed + conditions.parent.encode(),)
         args = (
             account,
             lease_id,
@@ -203,7 +203,7 @@ class Operations:
             terms.metadata,
             self.journal_limit,
             cause,
-            encode_conditions(conditions),
+            "" if conditions is PLAIN else encode_conditions(conditions),
             int(dry_run),
         )
         script = self._scripts["reserve"]
@@ -216,7 +216,8 @@ class Operations:
 
         Errors: IdempotencyConflict, LeaseClosed, RecoveryNeeded, LeaseNotFound, RepriceLease.
         """
-        args = (account, lease_id, price.amount, price.version, fingerprint, cause, encode_conditions(conditions))
+        encoded = "" if conditions is PLAIN else encode_conditions(conditions)
+        args = (account, lease_id, price.amount, price.version, fingerprint, cause, encoded)
         return self._close("settle", account, lease_id, args, read_settle)
 
     def release(self, account: str, lease_id: str, *, cause: bytes) -> Operation[ReleaseResult]:
@@ -250,7 +251,7 @@ class Operations:
     def find_lease(self, account: str, lease_id: str) -> Operation[LeaseStatus | None]:
         """Read the state of a lease; the result is None where there is none of that id. Errors: RecoveryNeeded."""
         keys = self.namespace.account(account)
-        all_keys = (*keys.keys, keys.closed(lease_id))
+        all_keys = (*keys.keys, keys.closed + lease_id.encode())
         script = self._scripts["find_lease"]
         return Operation(script, keys.partition, all_keys, (account, lease_id), read_lease, account, None, lease_id)
 
@@ -435,15 +436,15 @@ class Operations:
     ) -> Operation[R]:
         """Return an operation under an operation key; with a `lease_id`, on that lease."""
         keys = self.namespace.account(account)
-        all_keys = (*keys.keys, keys.operation(key.text), *((keys.closed(lease_id),) if lease_id else ()))
+        all_keys = (*keys.keys, keys.operation(key.text), *((keys.closed + lease_id.encode(),) if lease_id else ()))
         return Operation(
             self._scripts[script], keys.partition, all_keys, args, read, account, key.for_callers, lease_id
         )
 
     def _close(self, script: str, account: str, lease_id: str, args: Args, read: Read[R]) -> Operation[R]:
         """Return an operation that closes a lease, whose id is its key."""
-        keys = self.namespace.account(account)
-        all_keys = (*keys.keys, keys.closed(lease_id))
+        keys = self.namespace.accounts[account]
+        all_keys = (*keys.keys, keys.closed + lease_id.encode())
         return Operation(self._scripts[script], keys.partition, all_keys, args, read, account, lease_id, lease_id)
 
     def _look(self, script: str, account: str, args: Args, read: Read[R]) -> Operation[R]:

@@ -79,7 +79,7 @@ def read_adjust(operation: Operation[AdjustResult], reply: bytes) -> AdjustResul
 
 def read_deduct(operation: Operation[DeductResult], reply: bytes) -> DeductResult:
     parts = operation.parts(reply)
-    if parts[6] == b"0" and not parts[7]:  # of a plain account
+    if parts[6] == b"0" and not _has_more(parts[7]):
         return DeductResult(**_change(operation, parts))
     details = Details.decode(parts[7].decode())
     return DeductResult(
@@ -88,6 +88,11 @@ def read_deduct(operation: Operation[DeductResult], reply: bytes) -> DeductResul
         warnings=_warnings(details),
         low_levels=_levels(details),
     )
+
+
+def _has_more(details: bytes) -> bool:
+    """Return whether the details of a charge may name caps or levels that it crossed: those of most charges do not."""
+    return b"crossed/" in details or b"low" in details
 
 
 def _warnings(details: Details) -> tuple[CapWarning, ...]:
@@ -113,7 +118,7 @@ def read_reserve(operation: Operation[ReserveResult], reply: bytes) -> ReserveRe
 def read_settle(operation: Operation[SettleResult], reply: bytes) -> SettleResult:
     parts = operation.parts(reply)
     shortfall = ZERO if parts[8] == b"0" else _credits(parts[8])
-    if parts[6] == b"0" and not parts[7]:  # of a plain account
+    if parts[6] == b"0" and not _has_more(parts[7]):
         return SettleResult(
             **_change(operation, parts), lease_id=operation.lease_id, shortfall=shortfall, late=parts[9] == b"1"
         )

@@ -8,7 +8,7 @@ run by its SHA-1.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Protocol
@@ -31,20 +31,8 @@ class Script(Struct, frozen=True):
     sha: bytes
 
 
-class Scripts(Mapping[str, Script]):
+class Scripts(dict[str, Script]):
     """The scripts by name."""
-
-    def __init__(self, scripts: Mapping[str, Script]) -> None:
-        self._scripts = dict(scripts)
-
-    def __getitem__(self, name: str) -> Script:
-        return self._scripts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._scripts)
-
-    def __len__(self) -> int:
-        return len(self._scripts)
 
 
 def load_scripts(

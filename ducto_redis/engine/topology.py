@@ -48,6 +48,9 @@ class Topology(ABC):
     A link asks it from several threads at once; each method leaves it usable for the others at every moment.
     """
 
+    only: Node | None = None
+    """The node that always holds every slot; None where there may be several, or another one later."""
+
     @abstractmethod
     def node_of(self, slot: int) -> Node | None:
         """Return the node that holds a slot; None where it has to be discovered first. Called for every operation."""
@@ -77,11 +80,11 @@ class Standalone(Topology):
     """One server, which holds every slot."""
 
     def __init__(self, node: Node, settings: ConnectionSettings) -> None:
-        self._node = node
+        self.only: Node = node
         self._settings = settings
 
     def node_of(self, slot: int) -> Node:
-        return self._node
+        return self.only
 
     async def discover(self, ask: Ask) -> None:
         pass

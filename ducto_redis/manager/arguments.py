@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -159,9 +160,8 @@ def journal_cause(
         raise InvalidUsageError(f"JSON cannot hold this usage and its flags: {error}") from None
 
 
-def check_operation_type(operation_type: str) -> str:
-    """Return it. Raises InvalidIdError if it is not valid."""
-    return check_id(operation_type, "an operation type", NAME_BYTES)
+check_operation_type = partial(check_id, what="an operation type", limit=NAME_BYTES)
+"""Returns it. Raises InvalidIdError if it is not valid."""
 
 
 def check_billing_mode(billing_mode: BillingMode | None) -> BillingMode | None:
@@ -181,9 +181,8 @@ def check_feature(feature: str | None) -> str | None:
     return None if feature is None else check_id(feature, "a feature", NAME_BYTES)
 
 
-def check_lease_id(lease_id: str) -> str:
-    """Return it. Raises InvalidIdError if it is not valid."""
-    return check_id(lease_id, "a lease id", NAME_BYTES)
+check_lease_id = partial(check_id, what="a lease id", limit=NAME_BYTES)
+"""Returns it. Raises InvalidIdError if it is not valid."""
 
 
 def check_actor(actor: str) -> str:

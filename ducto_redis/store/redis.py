@@ -55,6 +55,7 @@ class RedisStore(OperationStore, RedisJournal):
         )
         super().__init__(operations)
         self.link = (BlockingLink if blocking else AsyncLink)(read_topology(url), timeout_seconds=timeout_seconds)
+        self.run = self.link.run  # type: ignore[method-assign]  # a frame less on the way of every call
         self.blocking = blocking
         self._url = url
         self._timeout_seconds = timeout_seconds

@@ -80,8 +80,9 @@ def read_usage(report: object, *, rest_is_reasoning: bool = False) -> tuple[Usag
         completion = total(completion)
     parts: dict[str, int] = {}
     details = report.get("prompt_tokens_details")
-    whole = take_parts(details, _INPUT_PARTS, parts)
-    whole &= take_parts(report.get("completion_tokens_details"), _OUTPUT_PARTS, parts)
+    whole = details is None or take_parts(details, _INPUT_PARTS, parts)
+    if (outputs := report.get("completion_tokens_details")) is not None:
+        whole &= take_parts(outputs, _OUTPUT_PARTS, parts)
     if not (_USUAL.issuperset(report) and (not isinstance(details, dict) or _USUAL_DETAILS.issuperset(details))):
         for name, places in _ELSEWHERE.items():
             if name not in parts and (found := _first(report, places)):
