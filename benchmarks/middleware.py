@@ -30,7 +30,7 @@ _METERED, _BARE = "metered", "bare"
 
 
 def middleware(setting: Setting) -> Iterator[Comparison]:
-    """A JSON answer and a stream in this process, by the second; their processor time; and JSON under uvicorn."""
+    """Compare a JSON answer and a stream in this process: rate and processor time; and JSON under uvicorn."""
     requests = setting.count(_FULL_REQUESTS)
     for work, full, stream in (
         ("chat, JSON, in process", requests, 0),

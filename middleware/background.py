@@ -319,7 +319,7 @@ class ContinuedAnswer:
         await self._send(message)
 
     async def finish(self) -> None:
-        """The answer is over, or was interrupted: charge the work, if it has finished."""
+        """Charge the work, if it has finished: its answer is over, or was interrupted."""
         if self._finishing is None:
             self._finishing = self._manager.settle_task(self._finish())
         await asyncio.shield(self._finishing)

@@ -61,14 +61,14 @@ class Client:
                 raise
 
     def end(self) -> None:
-        """The answer has ended: an application that waits for its client to leave need not wait any longer."""
+        """Note that the answer has ended: an application need not wait any longer for its client to leave."""
         self._drain_seconds = 0.0
         self._tell_at = 0.0
         if self._ended is not None:
             self._ended.set()
 
     def stop(self) -> None:
-        """The answer is to end here: tell the application that its client has left."""
+        """Tell the application that its client has left: the answer is to end here."""
         self.left = self.told = self._stopped = True
         self.end()
 

@@ -1,4 +1,4 @@
-"""What the middleware counts, for metrics."""
+"""Counts of the middleware, for metrics."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ _SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 class HoldCounts(Struct):
-    """How much of what was held was used: the accuracy of holds.
+    """The accuracy of holds: the part of them that was used.
 
     Attributes:
         held: credits that were held for answers that have been charged, together.

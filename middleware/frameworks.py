@@ -1,4 +1,4 @@
-"""What endpoints of any framework need: the meter of their request."""
+"""Access of any framework's endpoints to the meter of their request."""
 
 from typing import Any, Protocol, overload
 

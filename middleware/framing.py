@@ -53,7 +53,7 @@ class Framer(ABC):
 
     @property
     def between_events(self) -> bool:
-        """Whether all that came so far were whole events."""
+        """True where all that came so far were whole events."""
         return not self._buffer and not self._skipping
 
     def feed(self, chunk: bytes) -> Iterator[Piece]:
@@ -66,7 +66,7 @@ class Framer(ABC):
             yield self._skip(len(self._buffer) - self._context)
 
     def finish(self) -> Iterator[Piece]:
-        """The stream is over: give what nothing completed, if there is any."""
+        """End the stream: give the rest that nothing completed, if there is any."""
         if self._buffer:
             yield self._cut(len(self._buffer))
 

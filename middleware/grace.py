@@ -4,7 +4,7 @@ from ducto_redis.manager.outbox import Outbox
 
 
 class Grace:
-    """What one process lets pass unpaid, in micro-credits.
+    """The amount that one process lets pass unpaid, in micro-credits.
 
     The worst cases of requests that run unpaid, and of those whose charges the engine has not taken yet, are never more
     than the limit together.
@@ -30,14 +30,14 @@ class Grace:
         return True
 
     def take_anyway(self, micro: int) -> None:
-        """A request that runs already may cost so much more, whether or not the grace covers it."""
+        """Take so much more for a request that runs already, even if the grace does not cover it."""
         self._running_micro += micro
 
     def give_back(self, micro: int) -> None:
-        """The request cost nothing after all."""
+        """Give back what a request took: it cost nothing after all."""
         self._running_micro -= micro
 
     def charge_waits(self, micro: int) -> None:
-        """The request has ended, and its charge waits in the outbox."""
+        """Note that the request has ended, and that its charge waits in the outbox."""
         self._running_micro -= micro
         self._waiting_micro += micro

@@ -46,7 +46,7 @@ _TRIES = 100
 
 
 class Outcome(Struct, frozen=True, array_like=True):
-    """What is kept beside the account about a key.
+    """The record of a key, kept beside the account.
 
     Attributes:
         attempt: the latest one.
@@ -316,7 +316,7 @@ class _WaitingClient:
 
 
 def _digest(parts: Sequence[bytes], size: int) -> bytes:
-    """A digest of parts that differs wherever one of them does."""
+    """Return a digest of parts that differs wherever one of them does."""
     digest = blake2b(digest_size=size)
     for part in parts:
         digest.update(b"%d:" % len(part))

@@ -1,4 +1,4 @@
-"""Who pays for a request."""
+"""The payer of a request."""
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache

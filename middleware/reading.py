@@ -70,7 +70,7 @@ class BodyReading:
 
     @property
     def is_stream(self) -> bool:
-        """Whether the body is a stream, or has turned out to be one, whatever its content type."""
+        """True where the body is a stream, or has turned out to be one, whatever its content type."""
         return self._pieces is not None
 
     def begin(self, status: int, headers: Headers) -> None:
@@ -107,7 +107,7 @@ class BodyReading:
         return chunk
 
     def feed_each(self, chunk: bytes) -> Iterator[bytes]:
-        """The same, event by event: each has been read when it is given, and those after it have not."""
+        """Take the next bytes event by event: each has been read when it is given, and those after it have not."""
         try:
             text = chunk if self._decoder is None else self._decoder.decode(chunk)
         except UndecodableError:
@@ -132,7 +132,7 @@ class BodyReading:
             yield chunk
 
     def finish(self) -> bytes:
-        """The body is over, or was cut. Returns what the client did not get yet."""
+        """End the body, whole or cut. Returns the bytes that the client did not get yet."""
         if self._finished:
             return b""
         self._finished = True

@@ -106,7 +106,7 @@ class RequestMeter:
 
     @property
     def unpaid(self) -> bool:
-        """Whether the request was let pass while the engine was away, to be charged later."""
+        """True where the request was let pass while the engine was away, to be charged later."""
         return self._unpaid_micro is not None
 
     @property
@@ -121,7 +121,7 @@ class RequestMeter:
 
     @property
     def recorded(self) -> tuple[UsageMetrics, ...]:
-        """What has been recorded so far."""
+        """The usage recorded so far."""
         return tuple(self._unpaid_recorded) if self._meter is None else tuple(self._meter.recorded)
 
     async def reserve(
@@ -208,13 +208,13 @@ class RequestMeter:
         self.estimate = estimate
 
     def pass_unpaid(self, micro: int) -> None:
-        """The request goes on while the engine is away, and may use so many micro-credits more than are held."""
+        """Let the request go on while the engine is away, with so many micro-credits more than are held."""
         if self._grace is not None:
             self._grace.take_anyway(micro)
             self._unpaid_steps_micro += micro
 
     def steps_are_held(self) -> None:
-        """What the request was let pass with is held."""
+        """Give back the grace of the request: all of it is held."""
         if self._grace is not None:
             self._grace.give_back(self._unpaid_steps_micro)
             self._unpaid_steps_micro = 0

@@ -1,4 +1,4 @@
-"""Which API a request belongs to, by its method and path."""
+"""Routing of a request to its API, by method and path."""
 
 import logging
 import re

@@ -50,7 +50,7 @@ class Answer(Struct, frozen=True, array_like=True):
 
 
 class StoredAnswers:
-    """How answers are kept: encrypted by your key, for a short time, in Redis.
+    """Settings of stored answers: encrypted by your key, for a short time, in Redis.
 
         MeteringMiddleware(..., idempotency="wait", stored_answers=StoredAnswers.from_environment())
 

@@ -208,7 +208,7 @@ class SocketSession:
         await self._send({"type": "websocket.close", "code": code, "reason": refusal.code})
 
     async def _end(self) -> None:
-        """The session is over, however it ended: charge what was used and not charged, give back the rest."""
+        """End the session, however it ended: charge the usage not charged yet, give back the rest."""
         if self._meter is None:
             return
         try:

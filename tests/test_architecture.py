@@ -323,9 +323,6 @@ _NOUN_PHRASES = frozenset(
 )
 
 
-_OTHER_ROOMS = ("testing", "ledger", "middleware", "manager", "clients")
-
-
 def docstrings(path: Path) -> Iterator[tuple[int, bool, str]]:
     """Each docstring of a file: its line, whether a function has it that is called as one, and its first line."""
     for node in ast.walk(tree_of(path)):
@@ -344,8 +341,6 @@ def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
     """No docstring begins with a clause; that of a function begins with a verb, in the imperative."""
     wrong = []
     for path in (*PYTHON_FILES, *sorted((ROOT / "benchmarks").rglob("*.py"))):
-        if path.is_relative_to(PACKAGE) and path.relative_to(PACKAGE).parts[0] in _OTHER_ROOMS:
-            continue
         for line, is_function, text in docstrings(path):
             first = re.split(r"[\s,.:;]", text, maxsplit=1)[0].lower()
             if first in _CLAUSES or (is_function and first in _NOUN_PHRASES):

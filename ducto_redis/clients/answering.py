@@ -39,7 +39,7 @@ class ReadAnswer:
 
     @property
     def is_error(self) -> bool:
-        """Whether the provider answered with an error."""
+        """True where the provider answered with an error."""
         return self.reading is None
 
     def feed(self, chunk: bytes) -> bytes:

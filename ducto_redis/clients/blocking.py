@@ -19,7 +19,7 @@ from ducto_redis.run_sync import run_sync
 
 
 class BlockingClient:
-    """What the metered client does in place of the one that it wraps, and whose settings and connections it uses."""
+    """The metered client, in place of the one that it wraps, whose settings and connections it uses."""
 
     def __init__(self, inner: Any, metering: ClientMetering, manager: CreditManager) -> None:
         self.__dict__.update(inner.__dict__)
@@ -123,7 +123,7 @@ class BlockingClient:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client was closed."""
+        """True once the client was closed."""
         closed: bool = self.metered_inner.is_closed
         return closed
 

@@ -1,4 +1,4 @@
-"""What metered clients of both kinds do with a request: recognise it, read it, answer it themselves where refused."""
+"""Requests of metered clients of both kinds: recognised, read, and answered by ourselves where refused."""
 
 from collections.abc import Sequence
 from types import ModuleType

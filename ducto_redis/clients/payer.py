@@ -1,4 +1,4 @@
-"""Who pays for the calls of a metered client."""
+"""The payer of a metered client's calls."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager

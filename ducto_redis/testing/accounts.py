@@ -79,7 +79,7 @@ class AccountConformance(ConformanceTests):
         assert await numbers_of(store) == (3, 0, 3)
 
     async def test_deduct_respects_holds(self, open_store: OpenStore) -> None:
-        """What a lease holds cannot be spent by anything else."""
+        """Credits that a lease holds cannot be spent by anything else."""
         store = await open_store()
         await add(store, 10)
         await reserve(store, "a lease", 6)
@@ -168,7 +168,7 @@ class AccountConformance(ConformanceTests):
         assert await numbers_of(store) == (MAX_MICRO, 0, MAX_MICRO)
 
     async def test_holds_are_exact_to_the_limit(self, open_store: OpenStore) -> None:
-        """What is held never passes 2**53 - 1 micro-credits, also where the floor would allow it."""
+        """Holds never pass 2**53 - 1 micro-credits, even with a floor that would allow it."""
         store = await open_store()
         await add(store, MAX_MICRO)
         await reserve(store, "all", MAX_MICRO, terms(floor=NEVER))

@@ -58,7 +58,7 @@ class AdjustmentConformance(ConformanceTests):
         assert (await caller.numbers(), await caller.left()) == ((0, 0, 0), 100)
 
     async def test_corrections_follow_the_spending_order(self, open_store: OpenStore) -> None:
-        """What is taken is taken in spending order; what is given goes to the pool, and pays its debt."""
+        """Credits are taken in spending order; credits that are given go to the pool, and pay its debt."""
         caller = Caller(await open_store())
         await caller.add(10, "pool")
         await caller.add(20, "first", type="first", priority=1)

@@ -11,7 +11,7 @@ PERIOD_MS = 30 * DAY_MS
 
 
 async def on_a_plan(open_store: OpenStore, *, allowance: int = 100, balance: int = 50, rollover: int = 0) -> Caller:
-    """A caller whose account has a plan, and credits besides."""
+    """Return a caller whose account has a plan, and credits besides."""
     caller = Caller(await open_store(), Document({"pro": Plan(allowance, rollover, PERIOD_MS)}))
     await caller.add(balance)
     await caller.set_plan("pro")
@@ -131,7 +131,7 @@ class AllowanceConformance(ConformanceTests):
         assert (await later.numbers(), await later.allowance()) == ((balance, 0, balance), (used, 0, 100 - used))
 
     async def test_late_settle_has_no_allowance_of_its_own(self, open_store: OpenStore) -> None:
-        """What an expired lease held of the allowance may be spent by others; its late settle takes what is left."""
+        """Others may spend an expired lease's share of the allowance; its late settle takes the rest."""
         caller = await on_a_plan(open_store)
         await caller.reserve("a lease", 100)
         later = caller.at(await open_store(clock_offset_ms=HOUR_MS))
@@ -150,7 +150,7 @@ class AllowanceConformance(ConformanceTests):
         assert (await caller.numbers(), await caller.allowance()) == ((30, 0, 30), (100, 0, 0))
 
     async def test_a_new_period_is_a_new_allowance(self, open_store: OpenStore) -> None:
-        """When the period has ended all of the allowance is there again; what was left of the old one is gone."""
+        """After its period all of the allowance is there again; the rest of the old one is gone."""
         caller = await on_a_plan(open_store)
         await caller.deduct(30)
         later = caller.at(await open_store(clock_offset_ms=PERIOD_MS + HOUR_MS))
@@ -160,7 +160,7 @@ class AllowanceConformance(ConformanceTests):
 
     @pytest.mark.parametrize(("rollover", "spent", "left"), [(20, 30, 120), (20, 95, 105), (500, 30, 170), (0, 0, 100)])
     async def test_rollover(self, open_store: OpenStore, rollover: int, spent: int, left: int) -> None:
-        """What the period before left over is added to the next, up to a limit."""
+        """The rest of a period is added to the next, up to a limit."""
         caller = await on_a_plan(open_store, rollover=rollover)
         if spent:
             await caller.deduct(spent)
@@ -190,7 +190,7 @@ class AllowanceConformance(ConformanceTests):
         assert (await later.numbers(), await later.allowance()) == ((40, 0, 40), (10, 0, 90))
 
     async def test_older_lease_takes_nothing_of_the_new_period(self, open_store: OpenStore) -> None:
-        """What a lease of an older period costs beyond what it took of its allowance, the balance pays."""
+        """The balance pays the cost of an older period's lease beyond its share of the allowance."""
         caller = await on_a_plan(open_store)
         await caller.reserve("a lease", 50, terms(ttl_ms=2 * PERIOD_MS))
         later = caller.at(await open_store(clock_offset_ms=PERIOD_MS + HOUR_MS))
@@ -210,7 +210,7 @@ class AllowanceConformance(ConformanceTests):
             await later.extend("a lease", 21, "too much")
 
     async def test_unused_hold_of_an_older_period_is_gone(self, open_store: OpenStore) -> None:
-        """What a lease held of a period that is over, and did not use, comes back nowhere."""
+        """The unused share of a lease in a period that is over comes back nowhere."""
         caller = await on_a_plan(open_store)
         await caller.reserve("settled", 50, terms(ttl_ms=2 * PERIOD_MS))
         await caller.reserve("released", 50, terms(ttl_ms=2 * PERIOD_MS))

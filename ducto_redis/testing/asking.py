@@ -12,7 +12,7 @@ PERIOD_MS = 30 * DAY_MS
 
 
 async def on_a_plan(open_store: OpenStore, *caps: CapRule) -> Caller:
-    """A caller whose account has a plan with an allowance, and was asked about it."""
+    """Return a caller whose account has a plan with an allowance, and was asked about it."""
     caller = Caller(await open_store(), Document({"pro": Plan(100, period_ms=PERIOD_MS, caps=caps)}))
     await caller.add(1000)
     await caller.set_plan("pro")
@@ -23,7 +23,7 @@ async def on_a_plan(open_store: OpenStore, *caps: CapRule) -> Caller:
 
 @pytest.mark.asyncio
 class AskingConformance(ConformanceTests):
-    """When terms are asked for, and when not."""
+    """Questions for terms."""
 
     async def test_nothing_is_asked_of_a_plain_account(self, open_store: OpenStore) -> None:
         """An account without plan and caps never asks, also of who knows a document."""
@@ -37,7 +37,7 @@ class AskingConformance(ConformanceTests):
         assert caller.asked == []
 
     async def test_nothing_is_asked_twice(self, open_store: OpenStore) -> None:
-        """Who knows the plan is asked nothing while its period and windows run."""
+        """A caller that knows the plan is asked nothing while its period and windows run."""
         caller = await on_a_plan(
             open_store, CapRule("account", "day", 1000), CapRule("account", "hour", 1000, rolling=True)
         )
@@ -52,7 +52,7 @@ class AskingConformance(ConformanceTests):
 
     @pytest.mark.parametrize("believed", ["", "other"])
     async def test_another_plan(self, open_store: OpenStore, believed: str) -> None:
-        """Who believes another plan is told the right one, with all that its terms depend on."""
+        """A caller that believes another plan is told the right one, with all that its terms depend on."""
         caller = await on_a_plan(open_store)
         assigned = (await caller.describe()).plan_assigned_at
         caller.plan = believed

@@ -45,17 +45,17 @@ LONG = terms(ttl_ms=10 * DAY_MS)
 
 
 def inside(parent: str = RUN) -> Conditions:
-    """What a lease is opened under that is to be inside another."""
+    """Return the conditions of a lease inside another."""
     return Conditions(parent=parent)
 
 
 async def held_by(store: CreditStore) -> dict[str, int]:
-    """What each open lease holds."""
+    """Return the hold of each open lease."""
     return {lease.lease_id: micro(lease.amount) for lease in (await store.list_leases(ACCOUNT)).leases}
 
 
 async def funded(open_store: OpenStore, *, credits: int = 100, run: int = 50) -> CreditStore:
-    """A store with an account and a run that holds a part of its credits."""
+    """Return a store with an account and a run that holds a part of its credits."""
     store = await open_store()
     await add(store, credits)
     await reserve(store, RUN, run, LONG)
@@ -63,7 +63,7 @@ async def funded(open_store: OpenStore, *, credits: int = 100, run: int = 50) ->
 
 
 def outcome(settled: SettleResult) -> tuple[int, int, bool]:
-    """What was charged, what could not be, and whether it was late."""
+    """Return the charge, the shortfall, and whether it was late."""
     return micro(settled.amount), micro(settled.shortfall), settled.late
 
 
@@ -111,7 +111,7 @@ class BudgetConformance(ConformanceTests):
 
     @pytest.mark.parametrize(("on_expiry", "run", "balance"), [("release", 50, 100), ("charge", 30, 80)])
     async def test_expiry(self, open_store: OpenStore, on_expiry: str, run: int, balance: int) -> None:
-        """What a lease held when it expired goes back to its parent, unless it is charged for it."""
+        """An expired lease's hold goes back to its parent, unless it is charged."""
         store = await funded(open_store)
         await reserve(store, CALL, 20, terms(on_expiry=on_expiry), conditions=inside())
         later = await open_store(clock_offset_ms=MINUTE_MS)
@@ -200,7 +200,7 @@ class BudgetConformance(ConformanceTests):
         assert await numbers_of(store) == (100, 80, 20)
 
     async def test_any_depth(self, open_store: OpenStore) -> None:
-        """What is inside spends of what it is directly inside of, and gives back to the nearest that is open."""
+        """A lease spends of the one that it is directly inside of, and gives back to the nearest open one."""
         store = await funded(open_store)
         await reserve(store, "step", 30, LONG, conditions=inside())
         await reserve(store, CALL, 10, LONG, conditions=inside("step"))
@@ -224,7 +224,7 @@ class BudgetConformance(ConformanceTests):
             await reserve(store, "too deep", 1, conditions=inside(parent))
 
     async def test_again_inside(self, open_store: OpenStore) -> None:
-        """What is done again inside a lease takes effect once; the lease id is the key, as of any lease."""
+        """A repeated step inside a lease takes effect once; the lease id is the key, as of any lease."""
         store = await funded(open_store)
         first = await reserve(store, CALL, 20, conditions=inside())
         again = await reserve(store, CALL, 20, conditions=inside())
@@ -239,7 +239,7 @@ class BudgetConformance(ConformanceTests):
         assert (closed.value.lease_id, closed.value.how) == (CALL, "settled")
 
     async def test_dry_run_inside(self, open_store: OpenStore) -> None:
-        """What would be is said, of what has expired too, and nothing is done."""
+        """A dry run tells the outcome, of expired leases too, and does nothing."""
         store = await funded(open_store)
         await reserve(store, CALL, 20, conditions=inside())
         with pytest.raises(InsufficientCreditsError):
@@ -278,7 +278,7 @@ class BudgetConformance(ConformanceTests):
         assert await numbers_of(later) == (50, 0, 50)
 
     async def test_late_settle_in_the_depth(self, open_store: OpenStore) -> None:
-        """What is inside an expired step is charged what was left of the step, of the run that has it back."""
+        """A lease inside an expired step is charged the rest of the step, of the run that has it back."""
         store = await funded(open_store)
         await reserve(store, "step", 20, conditions=inside())
         await reserve(store, CALL, 5, conditions=inside("step"))
@@ -287,7 +287,7 @@ class BudgetConformance(ConformanceTests):
         assert await held_by(later) == {RUN: 30}
 
     async def test_late_settle_and_a_parent_whose_expiry_was_charged(self, open_store: OpenStore) -> None:
-        """What the parent held was charged with it: nothing of it is left for what was inside."""
+        """The parent's hold was charged with it: nothing of it is left for the lease inside."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, RUN, 50, terms(on_expiry="charge"))
@@ -328,7 +328,7 @@ class BudgetConformance(ConformanceTests):
         assert await numbers_of(later) == (80, 10, 70)
 
     async def test_floor_is_the_parent_s(self, open_store: OpenStore) -> None:
-        """What is inside needs no floor of its own: it was admitted with its parent."""
+        """A lease inside another needs no floor of its own: it was admitted with its parent."""
         store = await open_store()
         await add(store, 10)
         await reserve(store, RUN, 30, terms(floor=-20))
@@ -425,7 +425,7 @@ class BudgetConformance(ConformanceTests):
         assert (await later.numbers(), await later.allowance()) == ((95, 10, 85), (0, 0, 30))
 
     async def test_caps_that_the_parent_is_held_in(self, open_store: OpenStore) -> None:
-        """What the parent holds in a cap is not held twice there, nor refused; what is charged is used of it."""
+        """The parent's hold in a cap is not held twice there, nor refused; charges use it up."""
         caller = Caller(await open_store())
         await caller.add(1000)
         await caller.set_cap("total", 100)
@@ -464,7 +464,7 @@ class BudgetConformance(ConformanceTests):
         assert await caller.cap("total", "member/bob") == (0, 0)
 
     async def test_member_is_the_parent_s(self, open_store: OpenStore) -> None:
-        """Who runs a run spends what is inside of it, unless another member is named; a stranger does not."""
+        """The member of a run spends inside of it, unless another one is named; a stranger does not."""
         caller = Caller(await open_store())
         await caller.store.create_team(ACCOUNT, "a team", "ann", key("founded"), cause=b"")
         await caller.add(100)
@@ -478,7 +478,7 @@ class BudgetConformance(ConformanceTests):
             await caller.reserve("of a stranger", 5, LONG, parent=RUN, member="zoe")
 
     async def test_others_cannot_take_of_it(self, open_store: OpenStore) -> None:
-        """What a run holds is safe from everybody outside of it, whatever happens inside."""
+        """The hold of a run is safe from everybody outside of it, whatever happens inside."""
         store = await funded(open_store)
         await reserve(store, CALL, 20, conditions=inside())
         await deduct(store, 50)

@@ -54,18 +54,18 @@ class Document:
         self._begin_ms: int | None = None
 
     def next(self, plans: dict[str, Plan]) -> "Document":
-        """The document that is activated after this one."""
+        """Return the document that is activated after this one."""
         document = Document(plans, default=self.default, bonus=self.bonus, activation=self.activation + 1)
         document._begin_ms = self._begin_ms
         return document
 
     def conditions(self, plan: str, **others: Any) -> Conditions:
-        """What a call is made under that takes the account to have that plan."""
+        """Return the conditions of a call that takes the account to have that plan."""
         opens = bool(self.default or self.bonus)
         return Conditions(opens=opens, bonus=self.bonus, activation=self.activation, plan=plan, **others)
 
     def terms(self, asked: TermsNeeded) -> Terms:
-        """What the plan means at the time of the question."""
+        """Return the plan's terms at the time of the question."""
         plan = self.plans.get(asked.plan, Plan())
         windows = {f"{cap.window}@{cap.time_zone}" for cap in plan.caps if not cap.rolling and cap.window != "total"}
         bounds = {
@@ -107,7 +107,7 @@ class Caller:
         self.asked: list[TermsNeeded] = []
 
     def at(self, store: CreditStore) -> "Caller":
-        """The same caller later: with a store whose clock is ahead."""
+        """Return the same caller later: with a store whose clock is ahead."""
         later = Caller(store, self.document, account=self.account)
         later.plan = self.plan
         return later
@@ -197,11 +197,11 @@ class Caller:
         return cap
 
     async def describe(self) -> AccountDescription:
-        """All that the account is."""
+        """Return all that the account is."""
         return await self.ask(lambda c: self.store.describe(self.account, conditions=c))
 
     async def cap(self, window: str, scope: str = "account") -> tuple[int, int]:
-        """What is used and held of the one cap of that scope and window."""
+        """Return the use and the hold of the one cap of that scope and window."""
         (cap,) = [cap for cap in (await self.describe()).caps if (cap.scope, cap.window) == (scope, window)]
         return calls.micro(cap.used), calls.micro(cap.held)
 
@@ -210,10 +210,10 @@ class Caller:
         return calls.numbers(await self.ask(lambda c: self.store.get_balance(self.account, conditions=c)))
 
     async def allowance(self) -> tuple[int, int, int]:
-        """Of the running period: used, held, remaining."""
+        """Return the running period's use, hold and rest."""
         status: AllowanceStatus = (await self.describe()).allowance
         return calls.micro(status.used), calls.micro(status.held), calls.micro(status.remaining)
 
     async def left(self) -> int:
-        """What is left of the allowance."""
+        """Return the rest of the allowance."""
         return (await self.allowance())[2]

@@ -42,7 +42,7 @@ KNOWN = Conditions()
 
 
 def key(name: str, fingerprint: str = "what was asked", kept_ms: int = DAY_MS) -> OperationKey:
-    """An operation key as a caller's."""
+    """Return an operation key as a caller's."""
     return OperationKey("key/" + name, kept_ms, fingerprint)
 
 
@@ -55,7 +55,7 @@ def terms(
     fingerprint: str = "what was asked",
     metadata: bytes = b"",
 ) -> LeaseTerms:
-    """The terms of a lease."""
+    """Return the terms of a lease."""
     return LeaseTerms(floor, ttl_ms, on_expiry, operation_type, OWNER, metadata, fingerprint)
 
 
@@ -168,7 +168,7 @@ async def numbers_of(
 
 
 async def entry_of(store: CreditStore, result: Change | LeaseChange | RenewResult | AccountChange) -> JournalEntry:
-    """The journal entry of a change."""
+    """Return the journal entry of a change."""
     place = TransactionId.read(result.transaction_id)
     entry = await store.read_entry(place.partition, place.entry_id)
     assert entry is not None, f"there is no entry {result.transaction_id}"

@@ -14,7 +14,7 @@ YEAR_MS = 365 * DAY_MS
 
 
 async def funded(open_store: OpenStore) -> Caller:
-    """A caller whose account has plenty of credits."""
+    """Return a caller whose account has plenty of credits."""
     caller = Caller(await open_store())
     await caller.add(10_000)
     return caller
@@ -78,7 +78,7 @@ class CapConformance(ConformanceTests):
         assert (await later.cap("hour"), await later.cap("day")) == ((30, 0), (80, 0))
 
     async def test_caps_come_before_funds(self, open_store: OpenStore) -> None:
-        """Where a cap and the balance would both refuse, the cap is named."""
+        """A refusal of both a cap and the balance names the cap."""
         caller = Caller(await open_store())
         await caller.add(10)
         await caller.set_cap("day", 5)
@@ -89,7 +89,7 @@ class CapConformance(ConformanceTests):
             await caller.deduct(11, "refused")
 
     async def test_nothing_is_spent_above_a_cap(self, open_store: OpenStore) -> None:
-        """Where more was spent than a cap allows even what costs nothing is refused."""
+        """A cap that was passed refuses even a charge of nothing."""
         caller = await funded(open_store)
         await caller.deduct(10)
         await caller.set_cap("day", 10)
@@ -157,7 +157,7 @@ class CapConformance(ConformanceTests):
         assert await later.cap("day") == (25, 0)
 
     async def test_late_release_takes_back_what_expiry_used(self, open_store: OpenStore) -> None:
-        """What expiry charged counts no more when it comes back."""
+        """A charge at expiry counts no more when it comes back."""
         caller = await funded(open_store)
         await caller.set_cap("day", 100)
         await caller.reserve("a lease", 60, terms(on_expiry="charge"))
@@ -190,7 +190,7 @@ class CapConformance(ConformanceTests):
             await later.deduct(1, "refused")
 
     async def test_settled_in_a_window_that_nobody_saw(self, open_store: OpenStore) -> None:
-        """What was charged in a window that has ended unseen does not count in the one after."""
+        """A charge in a window that ended unseen does not count in the one after."""
         caller = await funded(open_store)
         await caller.set_cap("hour", 100)
         await caller.reserve("a lease", 60, terms(ttl_ms=DAY_MS))
@@ -248,7 +248,7 @@ class CapConformance(ConformanceTests):
         assert await caller.cap("day", "model/gpt-4o") == (47, 0)
 
     async def test_models_count_what_was_charged(self, open_store: OpenStore) -> None:
-        """Where a settle falls short a model's cap counts what was charged for it, not what the work cost."""
+        """A model's cap counts the charge of a settle that falls short, not the cost of the work."""
         caller = Caller(await open_store())
         await caller.add(50)
         await caller.set_cap("day", 500, scope="model/gpt-4o")

@@ -1,4 +1,4 @@
-"""How many leases of an operation type may be open at once: counted exactly."""
+"""Open leases of an operation type: their number is counted exactly."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from ducto_redis.testing.opening import ConformanceTests, OpenStore
 
 
 async def funded(open_store: OpenStore) -> Caller:
-    """A caller whose account has credits."""
+    """Return a caller whose account has credits."""
     caller = Caller(await open_store())
     await caller.add(1000)
     return caller
@@ -79,7 +79,7 @@ class ConcurrencyConformance(ConformanceTests):
         await caller.deduct(1, max_concurrent=1)
 
     async def test_it_comes_before_funds(self, open_store: OpenStore) -> None:
-        """Where the limit and the balance would both refuse, the limit is named."""
+        """A refusal of both the limit and the balance names the limit."""
         caller = await funded(open_store)
         await caller.reserve("one", 1000, max_concurrent=1)
         with pytest.raises(ConcurrencyLimitError):

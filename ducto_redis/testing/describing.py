@@ -20,7 +20,7 @@ from ducto_redis.testing.opening import ConformanceTests, OpenStore
 
 @pytest.mark.asyncio
 class DescribingConformance(ConformanceTests):
-    """What can be seen of an account, and of a change."""
+    """Descriptions of an account, and of a change."""
 
     async def test_plain_account(self, open_store: OpenStore) -> None:
         """A plain account has a balance, and nothing else."""

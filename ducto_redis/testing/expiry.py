@@ -1,4 +1,4 @@
-"""What happens by itself when time passes. The clock is moved, never waited for."""
+"""Changes by the passing of time. The clock is moved, never waited for."""
 
 import pytest
 
@@ -40,12 +40,12 @@ MANY = 150
 
 
 def operations(store: JournalledStore) -> list[str]:
-    """The operations in the journal."""
+    """Return the operations in the journal."""
     return [entry.operation for entry in read_journal(store)]
 
 
 def last(store: JournalledStore, operation: str) -> JournalEntry:
-    """The last entry of that operation."""
+    """Return the last entry of that operation."""
     return [entry for entry in read_journal(store) if entry.operation == operation][-1]
 
 
@@ -72,7 +72,7 @@ class ExpiryConformance(ConformanceTests):
 
     @pytest.mark.parametrize("touch", ["add", "deduct", "reserve", "settle", "release", "sweep"])
     async def test_expiry_is_applied_on_touch(self, open_store: OpenStore, touch: str) -> None:
-        """Whatever touches the account first journals what has expired, as an entry before its own."""
+        """The first operation on the account journals expired leases, as entries before its own."""
         store = await open_store.journalled()
         await add(store, 100)
         await reserve(store, LEASE, 30)
@@ -133,7 +133,7 @@ class ExpiryConformance(ConformanceTests):
         assert (again.late, again.replayed) == (True, True)
 
     async def test_late_settle_has_no_hold(self, open_store: OpenStore) -> None:
-        """What an expired lease held may be spent by others; its late settle takes the rest and names the shortfall."""
+        """Others may spend an expired lease's hold; its late settle takes the rest and names the shortfall."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30)
@@ -154,7 +154,7 @@ class ExpiryConformance(ConformanceTests):
 
     @pytest.mark.parametrize(("cost", "balance"), [(0, 100), (12, 88), (30, 70), (55, 45)])
     async def test_late_settle_after_a_charge(self, open_store: OpenStore, cost: int, balance: int) -> None:
-        """What expiry charged is part of what the late settle charges: more is taken, less comes back."""
+        """A charge at expiry is part of the late settle's: more is taken, less comes back."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30, terms(on_expiry="charge"))
@@ -165,7 +165,7 @@ class ExpiryConformance(ConformanceTests):
         assert (await entry_of(later, settled)).balance_change == balance - 70
 
     async def test_late_settle_after_a_charge_falls_short(self, open_store: OpenStore) -> None:
-        """What expiry charged pays first; beyond it only what is available does."""
+        """The charge at expiry pays first; beyond it only available credits do."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30, terms(on_expiry="charge"))
@@ -239,7 +239,7 @@ class ExpiryConformance(ConformanceTests):
         assert micro((await later.get_balance(ACCOUNT, conditions=KNOWN)).available) == 0
 
     async def test_refusal_after_all_is_applied(self, open_store: OpenStore) -> None:
-        """What cannot be paid is refused, however many calls it takes to know."""
+        """A charge without credits is refused, however many calls it takes to know."""
         store = await open_store()
         await add(store, MANY)
         await open_many(store)

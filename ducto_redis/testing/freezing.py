@@ -12,7 +12,7 @@ REASON = "chargeback, by finance"
 
 
 async def frozen(open_store: OpenStore) -> Caller:
-    """A caller of a frozen account with credits and some open leases."""
+    """Return a caller of a frozen account with credits and some open leases."""
     caller = Caller(await open_store())
     await caller.add(100)
     for lease_id in ("one", "two", "three"):
@@ -23,7 +23,7 @@ async def frozen(open_store: OpenStore) -> Caller:
 
 @pytest.mark.asyncio
 class FreezingConformance(ConformanceTests):
-    """What a frozen account does and does not."""
+    """Operations of a frozen account."""
 
     async def test_nothing_new(self, open_store: OpenStore) -> None:
         """Deduct, reserve and extend are refused, with who froze it and why."""

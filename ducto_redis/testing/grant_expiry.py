@@ -14,7 +14,7 @@ MANY = 150
 
 
 async def expiring(open_store: OpenStore, amount: int = 100, *, pool: int = 0) -> Caller:
-    """A caller whose account has credits that expire in an hour, and others that do not."""
+    """Return a caller whose account has credits that expire in an hour, and others that do not."""
     caller = Caller(await open_store())
     if pool:
         await caller.add(pool, "pool")
@@ -36,7 +36,7 @@ async def sweep(caller: Caller, *, dry_run: bool = False) -> tuple[int, int, int
 
 @pytest.mark.asyncio
 class GrantExpiryConformance(ConformanceTests):
-    """When and how credits expire."""
+    """Expiry of credits."""
 
     async def test_an_expired_grant_pays_nothing(self, open_store: OpenStore) -> None:
         """From the moment of its expiry a grant admits nothing, also where no sweep ran."""
@@ -109,7 +109,7 @@ class GrantExpiryConformance(ConformanceTests):
         assert (await store.sweep_partition(0)).grants_expired == 3
 
     async def test_entry_of_an_expiry(self, open_store: OpenStore) -> None:
-        """What expires has an entry of its own, which names the grant."""
+        """An expired grant has an entry of its own, which names it."""
         store = await open_store.journalled()
         caller = Caller(store)
         await add_expiring(caller, 100, HOUR_MS)
@@ -123,7 +123,7 @@ class GrantExpiryConformance(ConformanceTests):
         assert (part.number, part.amount, part.type) == (1, 70, "expiring")
 
     async def test_leases_that_rest_on_it(self, open_store: OpenStore) -> None:
-        """What leases rest on stays when a grant expires, and pays for them alone."""
+        """Credits that leases rest on stay when their grant expires, and pay for these leases alone."""
         caller = await expiring(open_store)
         await caller.reserve("a lease", 60, terms(ttl_ms=DAY_MS))
         later = caller.at(await open_store(clock_offset_ms=2 * HOUR_MS))
@@ -139,7 +139,7 @@ class GrantExpiryConformance(ConformanceTests):
 
     @pytest.mark.parametrize("end", ["settle", "release", "expiry"])
     async def test_what_closes_expires_the_rest(self, open_store: OpenStore, end: str) -> None:
-        """When a lease on an expired grant closes, what it did not spend expires in the same step."""
+        """A lease on an expired grant lets its unspent credits expire in the step that closes it."""
         caller = await expiring(open_store)
         await caller.reserve("a lease", 60, terms(ttl_ms=12 * HOUR_MS))
         later = caller.at(await open_store(clock_offset_ms=2 * HOUR_MS))
@@ -156,7 +156,7 @@ class GrantExpiryConformance(ConformanceTests):
 
     @pytest.mark.parametrize("on_expiry", ["release", "charge"])
     async def test_late_comes_to_the_same(self, open_store: OpenStore, on_expiry: str) -> None:
-        """Whoever comes by late finds what prompt visits would have left: leases and grants expire in their order."""
+        """A late visit leaves the state of prompt ones: leases and grants expire in their order."""
         ends = []
         for visits in ([90 * MINUTE_MS, 3 * HOUR_MS], [3 * HOUR_MS]):
             caller = Caller(await open_store(), account=f"visited {len(visits)} times")
@@ -194,7 +194,7 @@ class GrantExpiryConformance(ConformanceTests):
         assert await later.numbers() == (90, 0, 90)
 
     async def test_other_leases_keep_what_they_rest_on(self, open_store: OpenStore) -> None:
-        """What expires when one lease closes is only what no other lease rests on."""
+        """A lease that closes lets only those credits expire that no other lease rests on."""
         caller = await expiring(open_store)
         for lease_id in ("one", "two"):
             await caller.reserve(lease_id, 50, terms(ttl_ms=DAY_MS))
@@ -248,7 +248,7 @@ class GrantExpiryConformance(ConformanceTests):
             await later.extend("a lease", 1)
 
     async def test_overdraft_does_not_feed_on_grants(self, open_store: OpenStore) -> None:
-        """Where leases hold more than there is nothing of an expired grant goes before one of them closes."""
+        """An expired grant under leases that hold more than there is stays until one of them closes."""
         caller = await expiring(open_store)
         await caller.reserve("a lease", 130, terms(ttl_ms=DAY_MS, floor=-30))
         later = caller.at(await open_store(clock_offset_ms=2 * HOUR_MS))

@@ -13,12 +13,12 @@ GRANTS_AN_ACCOUNT = 256
 
 
 async def now_ms(caller: Caller) -> int:
-    """The store's time."""
+    """Return the store's time."""
     return round((await caller.describe()).now.timestamp() * 1000)
 
 
 async def remaining(caller: Caller) -> dict[str, int]:
-    """What is left of each grant, by its type; the pool is in none of them."""
+    """Return the rest of each grant, by its type, without the pool."""
     return {grant.type: micro(grant.remaining) for grant in (await caller.describe()).grants if grant.number}
 
 
@@ -104,7 +104,7 @@ class GrantConformance(ConformanceTests):
         assert (part.type, part.amount) == ("one", 20)
 
     async def test_debt_is_the_pool_s(self, open_store: OpenStore) -> None:
-        """What an account goes below zero is a debt of its pool, and new credits pay it before they are a grant."""
+        """A balance below zero is a debt of the pool, and new credits pay it before they are a grant."""
         caller = Caller(await open_store())
         await caller.add(10, "1", type="one", priority=1)
         await caller.deduct(30, floor=-100)
@@ -144,7 +144,7 @@ class GrantConformance(ConformanceTests):
         assert await caller.numbers() == (GRANTS_AN_ACCOUNT + 1, 0, GRANTS_AN_ACCOUNT + 1)
 
     async def test_pool_among_the_grants(self, open_store: OpenStore) -> None:
-        """What is described as grants is without the pool, which has the number 0 where it is listed."""
+        """A description's grants are without the pool, which has the number 0 in a list."""
         caller = Caller(await open_store())
         await caller.add(50, "pool")
         await caller.add(30, "1", type="one", priority=1)

@@ -1,4 +1,4 @@
-"""What a `JournalledStore` holds, read from outside: its keys, its journal, and whether they agree."""
+"""The contents of a `JournalledStore`, read from outside: its keys, its journal, and their agreement."""
 
 from itertools import chain
 from typing import Any
@@ -26,12 +26,12 @@ class Snapshot:
     __hash__ = None  # type: ignore[assignment]
 
     def journal(self) -> list[JournalEntry]:
-        """The entries of all journals: partition by partition, each in order."""
+        """Return the entries of all journals: partition by partition, each in order."""
         partitions = range(self.namespace.partitions)
         return list(chain.from_iterable(self._partition_journal(partition) for partition in partitions))
 
     def account(self, account: str) -> AccountState:
-        """The account's own keys."""
+        """Return the account's own keys."""
         fields, leases = (self.values.get(key, {}) for key in self._keys(account).keys[:2])
         return AccountState(_text(fields), _text(leases))
 
@@ -71,7 +71,7 @@ class Snapshot:
 
 
 def keys_of(store: JournalledStore) -> list[bytes]:
-    """All keys of the store's namespace."""
+    """Return all keys of the store's namespace."""
     prefix = store.namespace.name.encode() + b":{"
     pattern = b"".join(b"\\%c" % byte if byte in b"*?[]\\^-" else b"%c" % byte for byte in prefix) + b"*"
     return sorted(set(store.redis().scan_iter(pattern, count=10_000)))
@@ -96,7 +96,7 @@ def dump(store: JournalledStore) -> Snapshot:
 
 
 def read_journal(store: JournalledStore, account: str | None = None) -> list[JournalEntry]:
-    """The entries of all journals, or those of one account, in order."""
+    """Return the entries of all journals, or those of one account, in order."""
     return [entry for entry in dump(store).journal() if account is None or entry.account == account]
 
 

@@ -54,7 +54,7 @@ REFUSALS: dict[type[Exception], str] = {
 
 
 async def outcome(store: CreditStore, step: str) -> str:
-    """What a step on the lease comes to: `done`, `replayed`, or a word for the refusal: how the lease was closed."""
+    """Return the outcome of a step on the lease: `done`, `replayed`, or a word for the refusal."""
     try:
         match step:
             case "reserve":
@@ -125,7 +125,7 @@ class LeaseConformance(ConformanceTests):
         assert await numbers_of(store) == (10, 8, 2)
 
     async def test_unknown_account_cannot_reserve(self, open_store: OpenStore) -> None:
-        """Who has nothing can hold nothing, unless the floor lies below zero."""
+        """An account without credits can hold nothing, unless the floor lies below zero."""
         store = await open_store()
         with pytest.raises(InsufficientCreditsError):
             await reserve(store, LEASE, 1)
@@ -145,7 +145,7 @@ class LeaseConformance(ConformanceTests):
         assert again.expires_at == renewed.expires_at
 
     async def test_settle_below_the_hold(self, open_store: OpenStore) -> None:
-        """What the work did not cost is available again."""
+        """The unspent part of a hold is available again."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30)
@@ -166,7 +166,7 @@ class LeaseConformance(ConformanceTests):
         assert await numbers_of(store) == (100, 0, 100)
 
     async def test_settle_above_the_hold(self, open_store: OpenStore) -> None:
-        """What the hold does not cover is charged from what is available."""
+        """The cost beyond the hold is charged from available credits."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30)
@@ -175,7 +175,7 @@ class LeaseConformance(ConformanceTests):
         assert await numbers_of(store) == (0, 0, 0)
 
     async def test_settle_never_takes_what_others_hold(self, open_store: OpenStore) -> None:
-        """What another lease holds pays for that lease alone; the rest of the cost is the shortfall, journalled."""
+        """Another lease's hold pays for that lease alone; the rest of the cost is the shortfall, journalled."""
         store = await open_store()
         await add(store, 100)
         await reserve(store, LEASE, 30)

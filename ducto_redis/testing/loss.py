@@ -13,7 +13,7 @@ from ducto_redis.testing.operations import LEASE, OPERATIONS
 
 
 def metas(store: JournalledStore) -> list[dict[bytes, bytes]]:
-    """The partitions' own records."""
+    """Return the partitions' own records."""
     return [store.redis().hgetall(store.namespace.meta(partition)) for partition in store.partitions()]
 
 

@@ -11,14 +11,14 @@ LEVELS = (50, 20, 10)
 
 
 async def funded(open_store: OpenStore, amount: int = 100) -> Caller:
-    """A caller whose account has credits."""
+    """Return a caller whose account has credits."""
     caller = Caller(await open_store())
     await caller.add(amount)
     return caller
 
 
 async def fired(caller: Caller, amount: int, name: str, levels: tuple[int, ...] = LEVELS) -> list[int]:
-    """The levels that a charge takes the balance to, or below."""
+    """Return the levels that a charge takes the balance to, or below."""
     charged = await caller.deduct(amount, name, low_levels=levels)
     crossed = [micro(level) for level in charged.low_levels]
     assert list((await entry_of(caller.store, charged)).read_details().low) == crossed
@@ -27,7 +27,7 @@ async def fired(caller: Caller, amount: int, name: str, levels: tuple[int, ...] 
 
 @pytest.mark.asyncio
 class LowBalanceConformance(ConformanceTests):
-    """When levels fire."""
+    """Low-balance levels."""
 
     async def test_once_on_the_way_down(self, open_store: OpenStore) -> None:
         """A level fires when a charge takes the balance to it or below, and not again while it is there."""

@@ -27,7 +27,7 @@ class NamespaceConformance(ConformanceTests):
         assert await (await open_store(create=False)).read_namespace() is NamespaceState.OPEN
 
     async def test_creating_again_changes_nothing(self, open_store: OpenStore) -> None:
-        """Who creates a namespace that is there finds it as it is."""
+        """Creating a namespace that is there leaves it as it is."""
         store = await open_store()
         await add(store, 1)
         await (await open_store()).create_namespace()
@@ -49,7 +49,7 @@ class NamespaceConformance(ConformanceTests):
 
     @pytest.mark.parametrize("operation", OPERATIONS)
     async def test_without_a_namespace_nothing_happens(self, open_store: OpenStore, operation: str) -> None:
-        """Where the namespace was never created no operation makes an account, and none makes it."""
+        """No operation makes an account, or a namespace, before the namespace is created."""
         store = unwatched(await open_store(create=False))
         with pytest.raises(RecoveryNeededError):
             await OPERATIONS[operation](store)

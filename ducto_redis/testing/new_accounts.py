@@ -12,7 +12,7 @@ from ducto_redis.testing.opening import ConformanceTests, OpenStore
 
 
 def document(**others: object) -> Document:
-    """A document that opens accounts with a bonus and a plan."""
+    """Return a document that opens accounts with a bonus and a plan."""
     return Document({"free": Plan(100), "pro": Plan(500)}, **{"default": "free", "bonus": 50, **others})  # type: ignore[arg-type]
 
 
@@ -70,7 +70,7 @@ class NewAccountConformance(ConformanceTests):
         assert (await caller.numbers())[0] == expected + 1
 
     async def test_reads_show_what_it_would_be(self, open_store: OpenStore) -> None:
-        """Who asks for a new account sees what it would begin with, and nothing begins."""
+        """A look at a new account shows its beginning, and nothing begins."""
         caller = Caller(await open_store(), document())
         balance = await caller.ask(lambda c: caller.store.get_balance(ACCOUNT, conditions=c))
         assert (micro(balance.balance), micro(balance.allowance), balance.seq) == (50, 100, 0)
@@ -120,7 +120,7 @@ class NewAccountConformance(ConformanceTests):
         assert micro(described.allowance.used) == 100
 
     async def test_who_knows_no_document(self, open_store: OpenStore) -> None:
-        """Where no document opens accounts an account begins with nothing."""
+        """An account begins with nothing under a document that opens none."""
         store = await open_store()
         with pytest.raises(InsufficientCreditsError):
             await deduct(store, 1, conditions=KNOWN)

@@ -50,7 +50,7 @@ class OpenStore:
         journal_limit: int | None = None,
         create: bool = True,
     ) -> CreditStore:
-        """A watched store. What is None is as the store likes it best.
+        """Make a watched store. A setting that is None is left to the store.
 
         Args:
             clock_offset_ms, partitions, journal_limit: see `MakeStore`; the test is skipped where they cannot be had.
@@ -76,7 +76,7 @@ class OpenStore:
         return cast("CreditStore", WatchedStore(store))
 
     async def journalled(self, **options: Any) -> JournalledStore:
-        """The same, for a test of what is in the journal, or of its keys."""
+        """Make a watched store for a test of its journal, or of its keys."""
         store = await self(**options)
         inner = unwatched(store)
         if not isinstance(inner, JournalledStore):
@@ -94,12 +94,12 @@ class OpenStore:
 
 
 def unwatched(store: CreditStore) -> CreditStore:
-    """The store itself: for many steps of which no one has to be looked at."""
+    """Return the store itself: for many steps that nobody has to watch."""
     return store.inner if isinstance(store, WatchedStore) else store
 
 
 class ConformanceTests:
-    """What all parts of the suite share."""
+    """The fixtures that all parts of the suite share."""
 
     @pytest.fixture
     def make_store(self, request: pytest.FixtureRequest) -> MakeStore:

@@ -21,7 +21,7 @@ CAPS_A_SCOPE = 16
 
 
 async def capped(open_store: OpenStore, limit: int = 100) -> tuple[Caller, str]:
-    """A caller whose account has credits and a cap of a day, and the cap's id."""
+    """Return a caller whose account has credits and a cap of a day, and the cap's id."""
     caller = Caller(await open_store())
     await caller.add(10_000)
     cap = await caller.set_cap("day", limit)
@@ -29,13 +29,13 @@ async def capped(open_store: OpenStore, limit: int = 100) -> tuple[Caller, str]:
 
 
 async def now_ms(caller: Caller) -> int:
-    """The store's time."""
+    """Return the store's time."""
     return round((await caller.describe()).now.timestamp() * 1000)
 
 
 @pytest.mark.asyncio
 class OwnCapConformance(ConformanceTests):
-    """What is done with the caps of an account."""
+    """Operations on the caps of an account."""
 
     async def test_set_cap(self, open_store: OpenStore) -> None:
         """A cap is described with all that it is, and journalled."""
@@ -78,7 +78,7 @@ class OwnCapConformance(ConformanceTests):
         assert len((await caller.describe()).caps) == 2
 
     async def test_a_new_cap_counts_from_now(self, open_store: OpenStore) -> None:
-        """What was spent and held before a cap was set does not count towards it."""
+        """Charges and holds from before a cap was set do not count towards it."""
         caller = Caller(await open_store())
         await caller.add(1000)
         await caller.deduct(500)

@@ -12,7 +12,7 @@ PLANS = {"small": Plan(40), "big": Plan(100), "bare": Plan()}
 
 
 async def on_plan(open_store: OpenStore, plan: str, balance: int = 50) -> Caller:
-    """A caller whose account has that plan, and credits."""
+    """Return a caller whose account has that plan, and credits."""
     caller = Caller(await open_store(), Document(PLANS))
     await caller.add(balance)
     await caller.set_plan(plan)
@@ -21,7 +21,7 @@ async def on_plan(open_store: OpenStore, plan: str, balance: int = 50) -> Caller
 
 @pytest.mark.asyncio
 class PlanConformance(ConformanceTests):
-    """What changing plans does to allowance, balance and leases."""
+    """Effects of a change of plan on allowance, balance and leases."""
 
     async def test_set_plan(self, open_store: OpenStore) -> None:
         """A plan is assigned from now on, and journalled."""
@@ -64,7 +64,7 @@ class PlanConformance(ConformanceTests):
         assert (await caller.numbers(), await caller.left()) == ((50, 0, 50), left)
 
     async def test_more_was_used_than_the_new_plan_gives(self, open_store: OpenStore) -> None:
-        """Where more was used than the new plan allows nothing is left and nothing owed; the balance is untouched."""
+        """A smaller new allowance that is used up leaves nothing and owes nothing; the balance is untouched."""
         caller = await on_plan(open_store, "big")
         await caller.deduct(90)
         await caller.set_plan("small")
@@ -75,7 +75,7 @@ class PlanConformance(ConformanceTests):
         assert await caller.left() == 10
 
     async def test_change_with_a_lease_open(self, open_store: OpenStore) -> None:
-        """What a lease holds of the allowance it holds under the new plan, and settles against it."""
+        """A lease keeps its share of the allowance under the new plan, and settles against it."""
         caller = await on_plan(open_store, "big")
         await caller.reserve("a lease", 60)
         await caller.set_plan("small")
@@ -112,7 +112,7 @@ class PlanConformance(ConformanceTests):
 
     @pytest.mark.parametrize("between", ["", "bare"])
     async def test_taking_a_plan_away_refills_nothing(self, open_store: OpenStore, between: str) -> None:
-        """Whoever gets an allowance again in the period in which it was taken away finds it used as it was."""
+        """An allowance that is taken away and given back within a period is used as it was."""
         caller = await on_plan(open_store, "big")
         await caller.deduct(70)
         await caller.reserve("a lease", 10)

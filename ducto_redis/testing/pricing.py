@@ -55,7 +55,7 @@ class PricingConformance(ConformanceTests):
         assert (entry.version, dict(entry.changes)["document/1"]) == (1, DOCUMENTS[1])
 
     async def test_known_documents_are_not_sent_again(self, open_store: OpenStore) -> None:
-        """Who knows the version does not get its text."""
+        """A caller that knows the version does not get its text."""
         store = await open_store()
         await publish(store, 0)
         await publish(store, 1)

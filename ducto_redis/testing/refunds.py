@@ -12,7 +12,7 @@ from ducto_redis.testing.opening import ConformanceTests, OpenStore
 
 
 async def charge_of(caller: Caller, result: DeductResult | SettleResult) -> Charge:
-    """A charge, as its entry says it."""
+    """Return a charge, as its entry describes it."""
     entry = await entry_of(caller.store, result)
     return Charge(entry.transaction_id, entry.charged, entry.details, entry.time_ms)
 
@@ -34,13 +34,13 @@ async def expiring(caller: Caller, amount: int, name: str, priority: int = 10) -
 
 
 async def remaining(caller: Caller) -> dict[str, int]:
-    """What is left of each grant, by its type."""
+    """Return the rest of each grant, by its type."""
     return {grant.type: micro(grant.remaining) for grant in (await caller.describe()).grants if grant.number}
 
 
 @pytest.mark.asyncio
 class RefundConformance(ConformanceTests):
-    """What comes back, how much of it, and where."""
+    """Refunds: their amounts, and the places that they go back to."""
 
     async def test_refund(self, open_store: OpenStore) -> None:
         """A charge comes back whole, and is journalled with the charge that it is of."""
@@ -92,7 +92,7 @@ class RefundConformance(ConformanceTests):
         assert await caller.numbers() == (80, 0, 80)
 
     async def test_charges_are_told_apart(self, open_store: OpenStore) -> None:
-        """What was refunded of one charge says nothing of another."""
+        """A refund of one charge leaves another alone."""
         caller = Caller(await open_store())
         await caller.add(100)
         charges = [await charge_of(caller, await caller.deduct(30, name)) for name in ("one", "two")]
@@ -101,7 +101,7 @@ class RefundConformance(ConformanceTests):
         assert await caller.numbers() == (100, 0, 100)
 
     async def test_refund_of_a_settled_lease(self, open_store: OpenStore) -> None:
-        """What a settle charged can be refunded: not its shortfall, and not what it only held."""
+        """The charge of a settle can be refunded: not its shortfall, and not its hold."""
         caller = Caller(await open_store())
         await caller.add(50)
         await caller.reserve("a lease", 50)
@@ -157,7 +157,7 @@ class RefundConformance(ConformanceTests):
     async def test_grant_that_has_expired(
         self, open_store: OpenStore, to_balance: bool, balance: int, lost: int
     ) -> None:
-        """What came from a grant that has expired meanwhile goes to the pool or to nowhere, as is said."""
+        """Credits of a grant that expired meanwhile go to the pool or nowhere, as asked."""
         caller = Caller(await open_store())
         await caller.add(20, "pool")
         await expiring(caller, 10, "bonus")
@@ -170,7 +170,7 @@ class RefundConformance(ConformanceTests):
         assert (entry.amount, entry.balance_change, entry.read_details().lost) == (30, balance, lost)
 
     async def test_allowance_of_this_period(self, open_store: OpenStore) -> None:
-        """What the allowance paid goes back to the allowance."""
+        """The allowance's share goes back to the allowance."""
         caller = Caller(await open_store(), Document({"pro": Plan(100)}))
         await caller.set_plan("pro")
         charge = await charge_of(caller, await caller.deduct(70))
@@ -179,7 +179,7 @@ class RefundConformance(ConformanceTests):
         assert (await caller.numbers(), await caller.allowance()) == ((0, 0, 0), (20, 0, 80))
 
     async def test_allowance_of_a_period_that_is_over(self, open_store: OpenStore) -> None:
-        """What the allowance of an earlier period paid is lost with it, and is neither allowance nor credits now."""
+        """The share of an earlier period's allowance is lost with it, and is neither allowance nor credits now."""
         caller = Caller(await open_store(), Document({"pro": Plan(100)}))
         await caller.set_plan("pro")
         charge = await charge_of(caller, await caller.deduct(70))
@@ -190,7 +190,7 @@ class RefundConformance(ConformanceTests):
         assert (await later.numbers(), await later.allowance()) == ((0, 0, 0), (10, 0, 90))
 
     async def test_caps_get_room_back(self, open_store: OpenStore) -> None:
-        """What is refunded counts no more in the caps that counted it, each its share."""
+        """A refund counts no more in the caps that counted the charge, each its share."""
         caller = Caller(await open_store())
         await caller.add(1000)
         for rule in ({}, {"scope": "model/a"}, {"scope": "model/b"}):

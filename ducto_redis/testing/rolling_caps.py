@@ -9,7 +9,7 @@ from ducto_redis.testing.opening import ConformanceTests, OpenStore
 
 
 async def capped(open_store: OpenStore, window: str = "hour", **rule: str) -> Caller:
-    """A caller whose account has credits and a rolling cap of 100."""
+    """Return a caller whose account has credits and a rolling cap of 100."""
     caller = Caller(await open_store())
     await caller.add(10_000)
     await caller.set_cap(window, 100, rolling=True, **rule)
@@ -22,7 +22,7 @@ class RollingCapConformance(ConformanceTests):
 
     @pytest.mark.parametrize("window", WINDOWS)
     async def test_it_rolls(self, open_store: OpenStore, window: str) -> None:
-        """What was spent counts for as long as the window is, and at most one bucket longer."""
+        """Spending counts for the length of the window, and at most one bucket longer."""
         caller = await capped(open_store, window)
         await caller.deduct(100)
         bucket_ms = WINDOWS[window] // 60

@@ -19,7 +19,7 @@ TEAM = "acme"
 
 
 async def founded(open_store: OpenStore, document: Document | None = None) -> Caller:
-    """A caller of a team with credits, the owner ann and the member bob."""
+    """Return a caller of a team with credits, the owner ann and the member bob."""
     caller = Caller(await open_store(), document, account=TEAM)
     await caller.store.create_team(TEAM, "Acme Inc.", "ann", key("founded"), cause=b"")
     await set_member(caller, "bob", "member")
@@ -34,14 +34,14 @@ async def set_member(caller: Caller, member: str, role: str) -> bool:
 
 
 async def team_of(caller: Caller) -> Team:
-    """The team."""
+    """Return the team."""
     team = (await caller.describe()).team
     assert team is not None
     return team
 
 
 async def member_of(caller: Caller, user: str) -> TeamMember:
-    """One of its members, or of those who were removed."""
+    """Return one of its members, removed ones included."""
     team = await team_of(caller)
     (member,) = [member for member in (*team.members, *team.removed) if member.user == user]
     return member
@@ -98,7 +98,7 @@ class TeamConformance(ConformanceTests):
             assert (await entry_of(caller.store, result)).read_details().member == member
 
     async def test_only_members_spend(self, open_store: OpenStore) -> None:
-        """Who is no member spends nothing, and an account that is no team has no members."""
+        """A stranger spends nothing, and an account that is no team has no members."""
         caller = await founded(open_store)
         with pytest.raises(MemberNotFoundError) as refused:
             await caller.deduct(1, "refused", member="eve")
@@ -204,7 +204,7 @@ class TeamConformance(ConformanceTests):
         assert micro((await member_of(caller, "bob")).spent) == 70
 
     async def test_expiry_counts_for_the_member(self, open_store: OpenStore) -> None:
-        """What the expiry of a member's lease charges is that member's spending; a late settle puts it right."""
+        """The charge at the expiry of a member's lease is that member's spending; a late settle puts it right."""
         caller = await founded(open_store)
         await caller.reserve("a lease", 30, terms(on_expiry="charge"), member="bob")
         later = caller.at(await open_store(clock_offset_ms=HOUR_MS))

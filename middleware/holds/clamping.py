@@ -1,4 +1,4 @@
-"""How much output an account can pay, and a request that asks for no more."""
+"""The output that an account can pay, and a request that asks for no more."""
 
 import logging
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What share of the output that requests may have their answers really use, learned as they pass.
+"""The share of their possible output that answers really use, learned as they pass.
 
 A histogram for each route and model, in this process, is what holds are computed from. In the background it is merged
 with those of other processes, through values that the engine keeps; no request waits for that.
@@ -32,7 +32,7 @@ _decoder = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=0)]])
 
 
 class LearnedHolds(Struct, frozen=True):
-    """How holds are learned from answers.
+    """Settings of holds that are learned from answers.
 
     Attributes:
         quantile: the share of answers whose use the hold is to cover, such as 0.99.
@@ -65,7 +65,7 @@ class LearnedHolds(Struct, frozen=True):
 
 
 class Histogram:
-    """How often answers used which share of the output that they may have had."""
+    """A histogram of the shares of their possible output that answers used."""
 
     def __init__(self) -> None:
         self._shared = [0] * len(_SHARES)

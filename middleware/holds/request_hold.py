@@ -1,4 +1,4 @@
-"""What is held for a request before its application runs, and what becomes of one that its account can't pay whole."""
+"""The opening of a request's hold, clamped or refused where the account cannot cover it."""
 
 import logging
 from functools import partial
@@ -36,7 +36,7 @@ _CLAMP_ATTEMPTS = 4
 
 
 class HoldPolicy:
-    """How requests are held for, as the settings say.
+    """The way to hold for requests, from the settings.
 
     Args:
         manager: where accounts are charged.

@@ -1,4 +1,4 @@
-"""How Alembic runs the ledger's migrations: on the connection, and in the transaction, of the caller."""
+"""The ledger's migrations under Alembic: on the connection, and in the transaction, of the caller."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""What entries charged, and roll-ups of it by the hour. `migration` fills them for the entries that are there."""
+"""The charges of entries, and roll-ups of them by the hour. `migration` fills them for the entries that are there."""
 
 import sqlalchemy as sa
 from alembic import op
