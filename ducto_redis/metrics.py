@@ -24,7 +24,7 @@ class ToolCall(Struct, frozen=True, omit_defaults=True):
     count: int = 1
 
 
-class UsageMetrics(Struct, frozen=True, omit_defaults=True):
+class UsageMetrics(Struct, frozen=True, omit_defaults=True, gc=False):
     """Consumption of one request, or its estimate.
 
     Attributes:

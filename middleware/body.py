@@ -17,22 +17,23 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
                 raise _too_large(limit)
         elif name == b"content-encoding" and value.lower() != b"identity":
             raise BadRequestError("the body must not be compressed", code="unsupported_content_encoding")
-    pieces: list[bytes] = []
+    pieces: list[bytes] | None = None
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
         piece: bytes = message.get("body", b"")
-        if not pieces and not message.get("more_body", False):  # most bodies come whole: no copy is made
-            if len(piece) > limit:
-                raise _too_large(limit)
-            return piece
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
+        more = message.get("more_body", False)
+        if pieces is None:
+            if not more:  # most bodies come whole: no copy is made
+                return piece
+            pieces = []
         pieces.append(piece)
-        if not message.get("more_body", False):
+        if not more:
             return b"".join(pieces)
 
 

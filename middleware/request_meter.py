@@ -74,7 +74,7 @@ class RequestMeter:
         """Called with what happened when it closed; None where the charge waits."""
         self._manager = manager
         self._account = account
-        self._scope = scope
+        self._scope: Scope | None = scope
         self._grace = grace
         self._ttl = ttl
         self._background_ttl = background_ttl
@@ -82,8 +82,8 @@ class RequestMeter:
         self._lease_id = ""
         self._meter: AsyncMeter | None = None
         self._unpaid_micro: int | None = None
-        self._unpaid_recorded: list[UsageMetrics] = []
-        self._unpaid_flags: list[str] = []
+        self._unpaid_recorded: tuple[UsageMetrics, ...] = ()
+        self._unpaid_flags: tuple[str, ...] = ()
         self._operation_type = "default"
         self._shared: tuple[str, Mapping[str, Any]] | None = None
         self._unpaid_steps_micro = 0
@@ -98,10 +98,12 @@ class RequestMeter:
             ConfigError: where `account` returns something else.
         """
         if self.payer is None:
+            assert self._scope is not None
             found = self._account(self._scope)
             if not isinstance(found, str | Payer) and inspect.isawaitable(found):
                 found = await found
             self.payer = payer_of_account(found) if isinstance(found, str) else payer_of(found)
+            self._scope = None  # the scope has the meter: of a circle only the garbage collector would free the memory
         return self.payer
 
     @property
@@ -122,7 +124,7 @@ class RequestMeter:
     @property
     def recorded(self) -> tuple[UsageMetrics, ...]:
         """The usage recorded so far."""
-        return tuple(self._unpaid_recorded) if self._meter is None else tuple(self._meter.recorded)
+        return self._unpaid_recorded if self._meter is None else self._meter.recorded
 
     async def reserve(
         self,
@@ -230,8 +232,8 @@ class RequestMeter:
         elif self._closed:
             raise RuntimeError("this request's meter is closed: its answer has ended")
         else:
-            self._unpaid_recorded.append(usage)
-            self._unpaid_flags.extend(flags)
+            self._unpaid_recorded += (usage,)
+            self._unpaid_flags += flags
 
     def leave_open(self, charge: Charge) -> None:
         """Have the meter leave the hold, when it closes, to the call that sees the work finished."""

@@ -92,6 +92,7 @@ class Responder:
         self._ended = False
         self._drained = False
         self._settling: _Settling | None = None
+        self._waiters: list[asyncio.Future[SettleResult | ReleaseResult | None]] = []
 
     async def send(self, message: Message) -> None:
         """Take the application's next message."""
@@ -137,7 +138,7 @@ class Responder:
                 await self._let_go()
         finally:
             if settling is not None and not settling.done():
-                await asyncio.shield(settling)
+                await self._settled(settling)
 
     async def _start(self, message: Message) -> None:
         self._status = status = message["status"]
@@ -254,7 +255,7 @@ class Responder:
             return
         self._drained = self._client.left
         settling = self._settle(complete=True)
-        result = None if settling is None else await asyncio.shield(settling)
+        result = None if settling is None else await self._settled(settling)
         start, *rest = self._held
         self._held.clear()
         if self._meter.left_open:
@@ -276,7 +277,7 @@ class Responder:
         if self._status is not None and self._status >= 300:
             # Whoever sees the error and tries again must find the hold released.
             if (settling := self._settle(complete=True)) is not None:
-                await asyncio.shield(settling)
+                await self._settled(settling)
             await self._pass(message)
             self._client.end()
             return
@@ -334,13 +335,22 @@ class Responder:
             self._settling = self._manager.settle_task(self._close(complete))
         return self._settling
 
+    async def _settled(self, settling: _Settling) -> SettleResult | ReleaseResult | None:
+        """Wait for the charge. A cancellation of the request ends the wait, not the charge: a cheaper `shield`."""
+        if settling.done():
+            return settling.result()
+        waiter: asyncio.Future[SettleResult | ReleaseResult | None] = settling.get_loop().create_future()
+        self._waiters.append(waiter)
+        return await waiter
+
     async def _close(self, complete: bool) -> SettleResult | ReleaseResult | None:
+        result: SettleResult | ReleaseResult | None = None
         try:
             self._record(complete)
-            keyed = self._keyed
-            if keyed is not None and (self._meter.recorded or self._meter.left_open):
-                return await keyed.keep_and_charge(self._meter.close_in_task(), self._held)
-            return await self._meter.close_in_task()
+            closing = self._meter.close_in_task()
+            if self._keyed is not None and (self._meter.recorded or self._meter.left_open):
+                closing = self._keyed.keep_and_charge(closing, self._held)
+            result = await closing
         except Exception:
             # The answer has been given, and goes to its client. The lease stays, and expires as the settings say.
             logger.exception(
@@ -348,7 +358,11 @@ class Responder:
                 self._meter.lease,
                 msgspec.json.encode(self._meter.recorded).decode(),
             )
-            return None
+        finally:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(result)
+        return result
 
     def _record(self, complete: bool) -> None:
         hold, held = self._request_hold, self._meter.estimate

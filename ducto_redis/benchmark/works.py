@@ -124,12 +124,13 @@ WORKS: tuple[Work, ...] = (AddCredits(), DEDUCT, ReserveAndSettle(), GetBalance(
 
 async def record(setting: Setting, store: RedisStore, do: Callable[[], Awaitable[None]]) -> list[Command]:
     """Record a store's operation while `do` runs. Keys left under UNIQUE are deleted: it can be sent again."""
-    recorder, link = _Recorder(store.link), store.link
-    store.link = recorder  # type: ignore[assignment]  # it has what a store calls
+    run = store.run
+    recorder = _Recorder(run)
+    store.run = recorder.run  # type: ignore[method-assign]
     try:
         await do()
     finally:
-        store.link = link
+        store.run = run  # type: ignore[method-assign]
     commands = [Command.of(operation) for operation in recorder.operations]
     with setting.redis() as client:
         forget = [key for command in commands for key in command.keys if UNIQUE.encode() in key]
@@ -139,13 +140,14 @@ async def record(setting: Setting, store: RedisStore, do: Callable[[], Awaitable
 
 
 class _Recorder:
-    """Stands before a store's link, and keeps what passes."""
+    """A recorder that stands before a store's `run`, and keeps what passes."""
 
-    def __init__(self, link: Any) -> None:
-        self._link = link
+    def __init__(self, run: Callable[[Operation[Any]], Awaitable[Any]]) -> None:
+        self._run = run
         self.operations: list[Operation[Any]] = []
 
-    async def run(self, operation: Operation[R], **options: Any) -> R:
+    async def run(self, operation: Operation[R]) -> R:
+        """Record an operation, and run it."""
         self.operations.append(operation)
-        result: R = await self._link.run(operation, **options)
+        result: R = await self._run(operation)
         return result

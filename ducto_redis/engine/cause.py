@@ -103,6 +103,9 @@ def _usage_of(stored: _StoredUsage) -> UsageMetrics:
 def _encode_usage(usage: UsageMetrics) -> bytes:
     values = structs.astuple(usage)
     length = len(values)
+    # Most usages have a model, totals, and perhaps an operation: two comparisons are quicker than twenty.
+    if values[_BEYOND_OPERATION:] == _SILENT_BEYOND:
+        length = _TOTALS if values[_TOTALS:_BEYOND_OPERATION] == _SILENT_BETWEEN else _BEYOND_OPERATION
     while length > 1 and (values[length - 1] == _SILENT[length - 1] or values[length - 1] == []):
         length -= 1
     return _encoder.encode(values[:length])
@@ -115,3 +118,8 @@ _decoder = msgspec.json.Decoder(_ReadCause)
 
 _SILENT = structs.astuple(UsageMetrics())
 """The values of fields that say nothing: where all that follow say nothing too, they are not written."""
+
+_TOTALS = USAGE_FIELDS.index("output_tokens") + 1
+_BEYOND_OPERATION = USAGE_FIELDS.index("operation") + 1
+_SILENT_BETWEEN = _SILENT[_TOTALS:_BEYOND_OPERATION]
+_SILENT_BEYOND = _SILENT[_BEYOND_OPERATION:]

@@ -214,37 +214,26 @@ class PartitionRecord(Struct, frozen=True):
     groups: tuple[str, ...]
 
 
-class Operation(Generic[R]):
+class Operation(Struct, Generic[R], eq=False, gc=False):
     """One atomic step against the engine: a script, its keys, its arguments, and how to read its reply.
 
-    `sweep` is the operation that applies what has fallen due on the account; None where the script does it itself.
-
-    `account`, `operation_key` and `lease_id` name what it is about, for errors; `operation_key` is what the caller can
-    repeat the call with: an idempotency key, or a lease id.
+    Attributes:
+        script, partition, keys, args: what is run, and where.
+        read: returns the result in a reply, or raises its error.
+        account, operation_key, lease_id: what it is about, for errors; `operation_key` is what the caller can repeat
+            the call with: an idempotency key, or a lease id.
+        sweep: the operation that applies what has fallen due on the account; None where the script does it itself.
     """
 
-    __slots__ = ("account", "args", "keys", "lease_id", "operation_key", "partition", "read", "script", "sweep")
-
-    def __init__(
-        self,
-        script: Script,
-        partition: int,
-        keys: tuple[bytes, ...],
-        args: tuple[str | bytes | int, ...],
-        read: "Callable[[Operation[R], Any], R]",
-        account: str = "",
-        operation_key: str | None = None,
-        lease_id: str = "",
-    ) -> None:
-        self.script = script
-        self.partition = partition
-        self.keys = keys
-        self.args = args
-        self.read = read
-        self.account = account
-        self.operation_key = operation_key
-        self.lease_id = lease_id
-        self.sweep: Operation[Any] | None = None
+    script: Script
+    partition: int
+    keys: tuple[bytes, ...]
+    args: tuple[str | bytes | int, ...]
+    read: "Callable[[Operation[R], Any], R]"
+    account: str = ""
+    operation_key: str | None = None
+    lease_id: str = ""
+    sweep: "Operation[Any] | None" = None
 
     def result(self, reply: Any) -> R:
         """Return the result in the reply, or raise its error. MoreIsDue asks for `sweep`, then the same again."""

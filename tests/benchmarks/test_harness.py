@@ -41,8 +41,11 @@ def test_a_ratio_compares_samples_of_the_same_round() -> None:
 def test_a_difference_and_a_figure_that_stands_alone() -> None:
     """What a contender takes beyond its limit is a difference of the same round; without a limit it is the samples."""
     beyond, alone = Figure("metered", "bare", kind="difference"), Figure("metered")
-    both = outcome([beyond, alone], {"metered": [5.0, 9.0, 6.0], "bare": [2.0, 3.0, 1.0]})
+    overhead = Figure("metered", "bare", kind="overhead")
+    both = outcome([beyond, alone, overhead], {"metered": [5.0, 9.0, 6.0], "bare": [2.0, 3.0, 1.0]})
     assert both.values(beyond) == [3.0, 6.0, 5.0]
+    assert both.values(overhead) == [1.5, 2.0, 5.0]
+    assert (overhead.is_ratio, beyond.is_ratio) == (True, False)
     assert both.value(alone) == 6.0
 
 

@@ -54,7 +54,13 @@ def test_a_whole_run(tmp_path: Path) -> None:
     for comparison, figure in shown:
         samples = comparison["samples"][figure["contender"]]
         limits = comparison["samples"].get(figure["limit"], samples)
-        kinds = {"value": samples[0], "ratio": samples[0] / limits[0], "difference": samples[0] - limits[0]}
+        beyond = samples[0] - limits[0]
+        kinds = {
+            "value": samples[0],
+            "ratio": samples[0] / limits[0],
+            "difference": beyond,
+            "overhead": beyond / limits[0],
+        }
         assert figure["values"] == [pytest.approx(kinds[figure["kind"]], abs=1e-4)]
     families = {comparison["family"] for comparison in document["comparisons"]}
     assert families == {"pricing", "throughput", "latency", "accounts", "growth", "memory", "ledger", "middleware"}
