@@ -81,7 +81,8 @@ def test_no_server_survives_the_run(tmp_path: Path, ending: signal.Signals) -> N
 
             def test_hangs(valkey_server, postgres_server, start_valkey):
                 servers = [valkey_server, postgres_server, start_valkey()]
-                print(*(word for server in servers for word in (server.pid, server.folder)), sep="\\n", flush=True)
+                for server in servers:
+                    print(f"is {server.pid}\\nis {server.folder}", flush=True)
                 signal.pause()
         """)
     )
@@ -89,7 +90,8 @@ def test_no_server_survives_the_run(tmp_path: Path, ending: signal.Signals) -> N
     with subprocess.Popen([*command, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         try:
             assert run.stdout is not None
-            lines = [line.strip() for line in itertools.islice(run.stdout, 6)]
+            told = (line.removeprefix("is ").strip() for line in run.stdout if line.startswith("is "))
+            lines = list(itertools.islice(told, 6))
             processes = psutil.Process(run.pid).children(recursive=True)
             folders = [Path(line) for line in lines[1::2]]
             assert {int(line) for line in lines[0::2]} <= {process.pid for process in processes}

@@ -14,11 +14,10 @@ from ducto_redis.middleware.api_request import ApiRequest
 from ducto_redis.middleware.error_responses import BadRequestError
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest, Recogniser, ResponseReader
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.json_request import check_limit, check_name, decode_request
 from ducto_redis.middleware.recognisers.prompt import check_settings, measure_prompt
 from ducto_redis.middleware.recognisers.reported import count, usage_of
-from ducto_redis.middleware.recognisers.usage_reader import decode, texts
+from ducto_redis.middleware.recognisers.usage_reader import DeferringReader, decode, texts
 from ducto_redis.middleware.sse import ServerSentEvent
 
 if TYPE_CHECKING:

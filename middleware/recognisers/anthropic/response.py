@@ -9,9 +9,8 @@ from msgspec import Raw, Struct
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.anthropic.usage import has_advisor, read_usage
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
-from ducto_redis.middleware.recognisers.usage_reader import decode, written
+from ducto_redis.middleware.recognisers.usage_reader import DeferringReader, decode, written
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _EVENTS = frozenset(

@@ -7,9 +7,8 @@ from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest
 from ducto_redis.middleware.recognisers.bedrock.converse_usage import read_usage, service_tier
 from ducto_redis.middleware.recognisers.bedrock.frame_writing import frame
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
-from ducto_redis.middleware.recognisers.usage_reader import decode, texts, written
+from ducto_redis.middleware.recognisers.usage_reader import DeferringReader, decode, texts, written
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _TEXTS = ("text", "toolUse", "reasoningContent", "reasoningText", "name")

@@ -9,9 +9,8 @@ from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest
 from ducto_redis.middleware.recognisers.cohere.usage import read_usage
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
-from ducto_redis.middleware.recognisers.usage_reader import decode, texts
+from ducto_redis.middleware.recognisers.usage_reader import DeferringReader, decode, texts
 from ducto_redis.middleware.sse import ServerSentEvent
 
 # Not citations: they point at text that was delivered before.

@@ -5,9 +5,8 @@ from typing import Any
 
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.reported import InvalidReportError, total, usage_of
-from ducto_redis.middleware.recognisers.usage_reader import decode, written
+from ducto_redis.middleware.recognisers.usage_reader import DeferringReader, decode, written
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _KNOWN = frozenset({"message", "response", "embeddings", "error", "done"})

@@ -12,11 +12,10 @@ from ducto_redis.engine.ids import new_id
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import MeteredRequest
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.openai.chat_usage import read_usage, reported_searches
 from ducto_redis.middleware.recognisers.openai.stream_options import StreamRequest
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
-from ducto_redis.middleware.recognisers.usage_reader import decode
+from ducto_redis.middleware.recognisers.usage_reader import DeferringReader, decode
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _KNOWN = frozenset({"choices", "usage", "error", "x_groq"})

@@ -10,10 +10,9 @@ from msgspec import Struct, structs
 from ducto_redis.metrics import UsageMetrics
 from ducto_redis.middleware.estimates import Estimates
 from ducto_redis.middleware.recognisers.base import Charge, MeteredRequest
-from ducto_redis.middleware.recognisers.deferring_reader import DeferringReader
 from ducto_redis.middleware.recognisers.openai.responses_usage import count_calls, read_usage, reported_searches
 from ducto_redis.middleware.recognisers.reported import InvalidReportError
-from ducto_redis.middleware.recognisers.usage_reader import decode, texts
+from ducto_redis.middleware.recognisers.usage_reader import DeferringReader, decode, texts
 from ducto_redis.middleware.sse import ServerSentEvent
 
 _FINISHED = ("completed", "incomplete", "failed", "cancelled")
