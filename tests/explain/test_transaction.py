@@ -286,7 +286,7 @@ def test_a_lease_id_that_is_used_again(manager: CreditManager, clock: Clock) -> 
     manager.add_credits("u1", 100)
     first = manager.reserve("u1", 1, lease_id="job")
     manager.settle("u1", "job", 1)
-    manager.store.redis().delete(manager.store.namespace.account("u1").closed("job"))  # type: ignore[attr-defined]
+    manager.store.redis().delete(manager.store.namespace.account("u1").closed + b"job")  # type: ignore[attr-defined]
     second = manager.reserve("u1", 2, lease_id="job")
     manager.wait_for_ledger()
     stories = [manager.explain(each.transaction_id).lease for each in (first, second)]

@@ -364,7 +364,7 @@ def words_of(error: Exception, wanted: Any) -> tuple[Any, ...]:
         case InvalidAmountError():
             return ("over_limit",)
         case ConfigError():
-            return ("past",) if "the time is over" in str(error) else ("config",)
+            return ("past",) if "the time is in the past" in str(error) else ("config",)
     raise error
 
 
